@@ -1,0 +1,1 @@
+"""From an exported PyTorch graph to a `.sdn` program."""

@@ -1,0 +1,1 @@
+"""Gateware, instruction set, architecture configuration and the `.sdn` container. Imports no torch."""

@@ -1,0 +1,192 @@
+"""`ArchConfig`: what the hardware is. One frozen, validated, hashable description.
+
+The gateware, the models, the compiler and the `.sdn` container all take their sizes from here. The hash of a
+configuration is stored in every `.sdn` and in the ID register of every build, and a mismatch is refused.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+from .errors import ArchError
+
+__all__ = ["PRESETS", "ArchConfig", "preset"]
+
+OCC_WIDTH = 32
+"""Occupancy bits tested per cycle: one row of the occupancy memory."""
+
+REQUANT_FRACTION = 9
+"""Fraction bits kept after the first shift of requantisation (see `numbers.requantise`)."""
+
+
+@dataclass(frozen=True)
+class ArchConfig:
+    """One instance of the array.
+
+    Sizes are in the units that the memory is addressed in. A memory never holds more than 2**22 rows, because an
+    instruction's immediate has 22 bits.
+    """
+
+    name: str = "custom"
+    cores: int = 1
+    """Cores that share one fetch unit."""
+    lanes: int = 32
+    """Multipliers per core = output channels per pass = channels per activation word."""
+    event_bits: int = 9
+    """Bits of one stored activation (signed): 9 (ECP5) or 8 (iCE40)."""
+    ppu: int = 8
+    """Requantisers per core; also the width of the accumulator-state port. Divides `lanes`."""
+    mantissa_bits: int = 4
+    """Bits of the requantisation mantissa, its leading one included."""
+    segment: int = 8
+    """Channels per issue segment: an empty segment costs nothing."""
+    segment_fifo: int = 8
+    """Segments buffered in front of the issuer."""
+    word_fifo: int = 8
+    """Activation words buffered in front of the segmenter."""
+    row_fifo: int = 8
+    """Occupancy rows buffered in front of the scanner."""
+    act_depth: int = 4096
+    """Activation memory: words of `lanes` x `event_bits`."""
+    weight_depth: int = 4096
+    """Weight memory: rows of `lanes` x 8 bits."""
+    mask_depth: int = 512
+    """Weight-mask memory: rows of `lanes` bits, one per weight word that one activation word meets."""
+    param_depth: int = 512
+    """Requantiser parameter memory: rows of `ppu` channels."""
+    state_depth: int = 2048
+    """Accumulator state memory: rows of `ppu` x 32 bits."""
+    tables: int = 4
+    """256-entry activation tables."""
+    imem_depth: int = 4096
+    """Instruction memory: 32-bit words."""
+    perf_depth: int = 512
+    """Records of the performance log: one per operation, and one for the tail of the program."""
+
+    def __post_init__(self):
+        def rule(ok: bool, text: str, *fields: str):
+            if not ok:
+                values = ", ".join(f"{f}={getattr(self, f)!r}" for f in fields)
+                raise ArchError(f"architecture {self.name!r}: {text}, not {values}")
+
+        for f in dataclasses.fields(self):
+            if f.name != "name":
+                value = getattr(self, f.name)
+                rule(type(value) is int and value > 0, f"{f.name} must be a positive integer", f.name)
+        rule(self.cores == 1, "cores must be 1: this version of the gateware has one core", "cores")
+        rule(self.lanes % 8 == 0 and 8 <= self.lanes <= 128, "lanes must be a multiple of 8 from 8 to 128", "lanes")
+        rule(self.event_bits in (8, 9), "event_bits must be 8 or 9", "event_bits")
+        rule(self.lanes % self.ppu == 0, "ppu must divide lanes", "ppu", "lanes")
+        rule(2 <= self.mantissa_bits <= 8, "mantissa_bits must be from 2 to 8", "mantissa_bits")
+        rule(self.segment == 8, "segment must be 8", "segment")
+        for name in ("segment_fifo", "word_fifo", "row_fifo"):
+            rule(2 <= getattr(self, name) <= 64, f"{name} must be from 2 to 64", name)
+        for name in ("act_depth", "weight_depth", "mask_depth", "param_depth", "state_depth", "imem_depth", "perf_depth"):
+            rule(2 <= getattr(self, name) <= 1 << 22, f"{name} must be from 2 to 2**22", name)
+        rule(self.act_depth % OCC_WIDTH == 0, f"act_depth must be a multiple of {OCC_WIDTH}", "act_depth")
+        rule(self.tables <= 16, "tables must be at most 16", "tables")
+
+    # -- derived sizes ---------------------------------------------------------------------------------------------
+
+    @property
+    def chunks(self) -> int:
+        """Cycles that the PPU needs to drain all lanes of one output."""
+        return self.lanes // self.ppu
+
+    @property
+    def act_bits(self) -> int:
+        """Bits of an activation value: unsigned 0..2**act_bits-1, or signed in the same number of bits."""
+        return self.event_bits - 1
+
+    def act_range(self, signed: bool) -> tuple[int, int]:
+        """Smallest and largest activation value (integers, inclusive)."""
+        if signed:
+            return -(1 << (self.act_bits - 1)), (1 << (self.act_bits - 1)) - 1
+        return 0, (1 << self.act_bits) - 1
+
+    @property
+    def requant_bits(self) -> int:
+        """Width of the multiplier's operand in the requantiser (signed), saturating."""
+        return self.event_bits + REQUANT_FRACTION - (self.mantissa_bits - 1) + 1
+
+    def words(self, channels: int) -> int:
+        """Activation words that hold `channels` channels of one pixel."""
+        return -(-channels // self.lanes)
+
+    # -- identity --------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> "ArchConfig":
+        """Inverse of `to_dict`. Raises `ArchError` for unknown or missing fields."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise ArchError(f"architecture: unknown field {unknown[0]!r}; known fields are {', '.join(sorted(known))}")
+        missing = sorted(known - set(fields))
+        if missing:
+            raise ArchError(f"architecture: field {missing[0]!r} is missing")
+        return cls(**fields)
+
+    @property
+    def hash(self) -> int:
+        """32-bit identity of everything but the name, as stored in the ID register and in `.sdn` files."""
+        fields = {k: v for k, v in self.to_dict().items() if k != "name"}
+        return int.from_bytes(hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()[:4], "big")
+
+    def replace(self, **changes) -> "ArchConfig":
+        """A copy with some fields changed, named `custom` unless a name is given."""
+        return dataclasses.replace(self, **{"name": "custom", **changes})
+
+    def difference(self, other: "ArchConfig") -> str:
+        """One line that shows where two configurations differ."""
+        a, b = self.to_dict(), other.to_dict()
+        parts = [f"{k}: {a[k]} / {b[k]}" for k in a if k != "name" and a[k] != b[k]]
+        return f"{self.name} ({self.hash:08x}) / {other.name} ({other.hash:08x}): " + (", ".join(parts) or "no difference")
+
+
+PRESETS: dict[str, ArchConfig] = {
+    a.name: a
+    for a in (
+        ArchConfig(name="ulx3s-85f"),
+        ArchConfig(
+            name="ecp5-25f",
+            lanes=24,
+            ppu=4,
+            act_depth=1024,
+            weight_depth=1024,
+            mask_depth=256,
+            param_depth=256,
+            state_depth=512,
+            tables=2,
+            imem_depth=2048,
+            perf_depth=128,
+        ),
+        ArchConfig(
+            name="icebreaker",
+            lanes=8,
+            event_bits=8,
+            ppu=2,
+            act_depth=1024,
+            weight_depth=16384,
+            mask_depth=2048,
+            param_depth=128,
+            state_depth=256,
+            tables=1,
+            imem_depth=512,
+            perf_depth=32,
+        ),
+    )
+}
+
+
+def preset(arch: "str | ArchConfig") -> ArchConfig:
+    """The configuration of that name, or the configuration itself. Raises `ArchError` for an unknown name."""
+    if isinstance(arch, ArchConfig):
+        return arch
+    if arch not in PRESETS:
+        raise ArchError(f"unknown architecture {arch!r}: the presets are {', '.join(PRESETS)}; or pass an ArchConfig")
+    return PRESETS[arch]

@@ -1,0 +1,310 @@
+"""The instruction set, once: opcodes, registers, flags, traps and the host's memory map.
+
+The assembler, the disassembler, the golden model, the gateware's sequencer and the generated page `docs/isa.md`
+all read the tables in this file. Overlapping encodings are an error at import.
+
+An instruction is one 32-bit word::
+
+    31   28 27    22 21                    0
+    opcode | reg    | imm
+
+`SET` writes a register. `CONV` and `VEC` snapshot every register and start an operation; the `SET`s of the next
+operation run while the array works. There are no jumps.
+"""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import unsigned
+from amaranth.lib import data, enum
+
+__all__ = ["IMM_BITS", "REGISTERS", "Cause", "Flag", "Instruction", "Mode", "Opcode", "Reg", "Region", "Trap"]
+
+IMM_BITS = 22
+REG_BITS = 6
+ADDR_BITS = 22
+"""Address registers are modular: bases may lie before a memory's start as long as every word touched lies inside."""
+
+
+class Opcode(enum.Enum, shape=unsigned(4)):
+    """Operations. Codes that are not named here trap with `Trap.OPCODE` (an erased memory of zeros or ones does)."""
+
+    SET = 1
+    CONV = 2
+    VEC = 3
+    WAIT = 6
+    HALT = 7
+
+
+OPCODE_DOC = {
+    Opcode.SET: "`reg := imm`. Bits of `imm` above the register's width are ignored. An unknown register traps.",
+    Opcode.CONV: "Event mode: every non-zero activation with a non-zero weight word is broadcast to all lanes. `imm` holds `Flag`s.",
+    Opcode.VEC: "Vector mode: each lane takes its own channel of every non-empty word. `imm` holds `Flag`s and, in bits 9:8, a `Mode`.",
+    Opcode.WAIT: "Waits until every operation started before has stored its last output. Traps with `Trap.WAIT` if none was started since the last `WAIT`.",
+    Opcode.HALT: "Waits as `WAIT` does (without its trap), then stops the machine.",
+}
+
+
+class Instruction(data.StructLayout):
+    """Layout of one instruction word, least significant field first."""
+
+    def __init__(self):
+        super().__init__({"imm": unsigned(IMM_BITS), "reg": unsigned(REG_BITS), "opcode": unsigned(4)})
+
+
+class Flag(enum.IntFlag, shape=unsigned(8)):
+    """Flags of `CONV` and `VEC`, in the immediate."""
+
+    DENSE = 1
+    """Ignore occupancy and zeros of activations: every in-bounds word is read and every channel issued."""
+    SOURCE = 2
+    """Accumulators start from state memory (added as they drain), not from zero."""
+    SINK = 4
+    """Accumulators end in state memory; nothing is requantised or stored."""
+    RESIDUAL = 8
+    """After the taps of an output, its residual word is added with a two-cycle diagonal weight."""
+    TABLE = 16
+    """The clamped value, as a signed 8-bit index, goes through table TABLE."""
+
+
+class Mode(enum.Enum, shape=unsigned(2)):
+    """What `VEC` does with each word; bits 9:8 of its immediate."""
+
+    MAC = 0
+    """acc[i] += a[i] * w[i]; one weight row per tap."""
+    MAC2 = 1
+    """Two cycles: acc[i] += a[i] * w[i], then acc[i] += (a[i] * w'[i]) << 7; two weight rows per tap, low then high."""
+    MAX = 2
+    """acc[i] = max(acc[i], a[i]), starting from the least integer; an empty word counts as zeros."""
+
+
+MODE_SHIFT = 8
+
+
+@dataclass(frozen=True)
+class Register:
+    """One register: its index, width in bits, signedness and meaning."""
+
+    index: int
+    bits: int
+    signed: bool
+    doc: str
+
+
+_SIZE, _STEP = 12, 8
+
+
+def _reg(index, bits, doc, signed=False):
+    return Register(index, bits, signed, doc)
+
+
+# Addresses of activations are in words of `lanes` channels, of weights in rows of `lanes` weights, of masks in rows
+# of `lanes` bits, of parameters and state in rows of `ppu` entries. A *span* is a run of `SPAN` neighbouring input
+# pixels whose words are contiguous in memory, the unit that occupancy is tested in: a whole kernel row where the
+# dilation is 1 and nothing lies between the pixels' words, else a single tap.
+_REGISTERS = {
+    "OH": _reg(0, _SIZE, "output rows"),
+    "OW": _reg(1, _SIZE, "output columns"),
+    "KH": _reg(2, _STEP, "kernel rows"),
+    "KX": _reg(3, _STEP, "spans in a kernel row"),
+    "SPAN": _reg(4, _STEP, "input pixels in a span"),
+    "WORDS": _reg(5, _STEP, "words read of each input pixel"),
+    "H": _reg(6, _SIZE, "input rows (bounds for padding)"),
+    "W": _reg(7, _SIZE, "input columns (bounds for padding)"),
+    "IY0": _reg(8, 13, "input row of the first output's first tap: minus the top padding", signed=True),
+    "IX0": _reg(9, 13, "input column of the first output's first tap: minus the left padding", signed=True),
+    "SY": _reg(10, _STEP, "input rows between output rows (stride)"),
+    "SX": _reg(11, _STEP, "input columns between output columns (stride)"),
+    "DY": _reg(12, _STEP, "input rows between kernel rows (dilation)"),
+    "DX": _reg(13, _STEP, "input columns between spans (dilation)"),
+    "REPY": _reg(14, _STEP, "output rows that read the same input rows (nearest upsampling; 1 = none)"),
+    "REPX": _reg(15, _STEP, "output columns that read the same input columns"),
+    "A_BASE": _reg(16, ADDR_BITS, "activation address of the first output's first tap (at IY0, IX0)"),
+    "A_OY": _reg(17, ADDR_BITS, "activation address step of SY input rows"),
+    "A_OX": _reg(18, ADDR_BITS, "activation address step of SX input columns"),
+    "A_KY": _reg(19, ADDR_BITS, "activation address step of DY input rows"),
+    "A_KX": _reg(20, ADDR_BITS, "activation address step of one span"),
+    "W_BASE": _reg(21, ADDR_BITS, "first weight row"),
+    "W_SPAN": _reg(22, ADDR_BITS, "weight rows of one span"),
+    "W_WORD": _reg(23, 8, "weight rows of one word"),
+    "M_BASE": _reg(24, ADDR_BITS, "first weight-mask row (CONV)"),
+    "M_SPAN": _reg(25, ADDR_BITS, "weight-mask rows of one span: SPAN x WORDS"),
+    "R_BASE": _reg(26, ADDR_BITS, "activation address of the first output's residual word"),
+    "R_OY": _reg(27, ADDR_BITS, "residual address step of one output row"),
+    "R_OX": _reg(28, ADDR_BITS, "residual address step of one output column"),
+    "R_W": _reg(29, ADDR_BITS, "weight row of the residual's low half; the high half follows"),
+    "O_BASE": _reg(30, ADDR_BITS, "activation address of the first output"),
+    "O_OY": _reg(31, ADDR_BITS, "output address step of one output row"),
+    "O_OX": _reg(32, ADDR_BITS, "output address step of one output column"),
+    "P_BASE": _reg(33, ADDR_BITS, "first requantiser parameter row"),
+    "S_BASE": _reg(34, ADDR_BITS, "first state row; outputs follow each other, DRAIN rows each"),
+    "DRAIN": _reg(35, 6, "rows of `ppu` channels to drain for each output, 1..lanes/ppu"),
+    "LO": _reg(36, 10, "clamp: least value (0 for ReLU)", signed=True),
+    "HI": _reg(37, 10, "clamp: greatest value", signed=True),
+    "TABLE": _reg(38, 4, "table of the TABLE flag"),
+}
+
+REGISTERS: dict[str, Register] = _REGISTERS
+Reg = enum.IntEnum("Reg", {name: r.index for name, r in REGISTERS.items()})
+
+NONZERO = ("OH", "OW", "KH", "KX", "SPAN", "WORDS", "REPY", "REPX", "DRAIN")
+"""Registers that an operation must not find at zero: `Trap.CONFIG`. DRAIN must not exceed lanes / ppu either."""
+
+
+class Trap(enum.Enum, shape=unsigned(4)):
+    """Why the machine stopped."""
+
+    NONE = 0
+    OPCODE = 1
+    REGISTER = 2
+    CONFIG = 3
+    WAIT = 4
+    END = 5
+    CYCLES = 6
+    ACT_READ = 7
+    ACT_WRITE = 8
+    WEIGHT = 9
+    MASK = 10
+    PARAM = 11
+    STATE = 12
+
+
+TRAP_DOC = {
+    Trap.NONE: "no trap",
+    Trap.OPCODE: "an opcode, mode or flag that is not defined",
+    Trap.REGISTER: "SET of a register that does not exist",
+    Trap.CONFIG: "an operation with a zero size, DRAIN beyond lanes/ppu, or a table that the architecture lacks",
+    Trap.WAIT: "WAIT without an operation to wait for",
+    Trap.END: "the program ran past the end of the instruction memory",
+    Trap.CYCLES: "the cycle limit was reached",
+    Trap.ACT_READ: "activation read beyond the memory",
+    Trap.ACT_WRITE: "activation write beyond the memory",
+    Trap.WEIGHT: "weight read beyond the memory",
+    Trap.MASK: "weight-mask read beyond the memory",
+    Trap.PARAM: "requantiser parameter read beyond the memory",
+    Trap.STATE: "accumulator state access beyond the memory",
+}
+
+
+class Cause(enum.Enum, shape=unsigned(3)):
+    """What the issue stage did in a cycle; the counters of a performance record, in this order.
+
+    Every cycle from start to halt is counted in exactly one, so they add up to the total.
+    """
+
+    BUSY = 0
+    """An event or a vector cycle was issued to the lanes."""
+    FETCH = 1
+    """An operation was in flight, but no segment had arrived."""
+    PPU = 2
+    """An output was complete, but the requantisers still drained the one before."""
+    MARKER = 3
+    """An output without any event was closed."""
+    MEMORY = 4
+    """Waiting for external memory (none yet: always 0)."""
+    IDLE = 5
+    """No operation was in flight: start, WAIT, the sequencer's own instructions, the tail."""
+
+
+PERF_FIELDS = (*(c.name.lower() for c in Cause), "words", "skipped")
+"""Fields of one performance record, 32 bits each: the causes, activation words read, empty words skipped.
+
+Record k covers the cycles after the last issue of operation k-1 (or the start) up to the last issue of operation k;
+one more record, for the tail, ends with the program. Records beyond the log's depth are dropped.
+"""
+
+
+class Region(enum.Enum, shape=unsigned(4)):
+    """Regions of the host's address space: bits 27:24 of a byte address.
+
+    A row of a region takes `row_bytes(bits)` bytes (a power of two), least significant 32-bit piece first. Writing the
+    last piece commits the row.
+    """
+
+    CSR = 0
+    IMEM = 1
+    WEIGHT = 2
+    MASK = 3
+    PARAM = 4
+    ACT = 5
+    STATE = 6
+    TABLE = 7
+    PERF = 8
+
+
+REGION_SHIFT = 24
+HOST_ADDR_BITS = 28
+
+CSR = {
+    "ID": 0x00,
+    "HASH": 0x04,
+    "CTRL": 0x08,
+    "STATUS": 0x0C,
+    "LIMIT": 0x10,
+    "PC": 0x14,
+    "CYCLES": 0x18,
+    "OPS": 0x1C,
+}
+CSR_DOC = {
+    "ID": "read: 0x534F5244 (`SORD`)",
+    "HASH": "read: `ArchConfig.hash` of the build",
+    "CTRL": "write 1: start at instruction 0 (ignored while running)",
+    "STATUS": "read: bit 0 running, bit 1 halted, bits 7:4 the `Trap`",
+    "LIMIT": "read and write: the run traps with `Trap.CYCLES` when its cycle count reaches this; 0 at reset, so a run without a limit traps at once",
+    "PC": "read: index of the instruction that runs, halted or trapped",
+    "CYCLES": "read: cycles from start to halt of the run",
+    "OPS": "read: operations started in the run",
+}
+ID_VALUE = 0x534F5244
+
+
+def row_pieces(bits: int) -> int:
+    """32-bit pieces of a row of `bits` bits."""
+    return -(-bits // 32)
+
+
+def row_bytes(bits: int) -> int:
+    """Bytes that a row of `bits` bits takes in the host's address space: a power of two."""
+    return 4 << (row_pieces(bits) - 1).bit_length()
+
+
+PARAM_BITS = 64
+"""Parameter bits per channel: bias [31:0], mantissa [39:32], shift [44:40], 0, threshold [55:48], 0."""
+
+
+def region_bits(arch, region: Region) -> int:
+    """Bits in one row of a memory region."""
+    return {
+        Region.IMEM: 32,
+        Region.WEIGHT: arch.lanes * 8,
+        Region.MASK: arch.lanes,
+        Region.PARAM: arch.ppu * PARAM_BITS,
+        Region.ACT: arch.lanes * arch.event_bits,
+        Region.STATE: arch.ppu * 32,
+        Region.TABLE: arch.event_bits,
+        Region.PERF: 32 * len(PERF_FIELDS),
+    }[region]
+
+
+def region_depth(arch, region: Region) -> int:
+    """Rows in a memory region."""
+    return {
+        Region.IMEM: arch.imem_depth,
+        Region.WEIGHT: arch.weight_depth,
+        Region.MASK: arch.mask_depth,
+        Region.PARAM: arch.param_depth,
+        Region.ACT: arch.act_depth,
+        Region.STATE: arch.state_depth,
+        Region.TABLE: 256 * arch.tables,
+        Region.PERF: arch.perf_depth,
+    }[region]
+
+
+def _check():
+    assert len({r.index for r in REGISTERS.values()}) == len(REGISTERS), "register indices overlap"
+    assert all(0 <= r.index < 1 << REG_BITS and 0 < r.bits <= IMM_BITS for r in REGISTERS.values())
+    assert len({op.value for op in Opcode}) == len(Opcode) and set(OPCODE_DOC) == set(Opcode)
+    assert max(Flag).value.bit_length() <= MODE_SHIFT and set(TRAP_DOC) == set(Trap)
+    assert set(NONZERO) <= set(REGISTERS) and set(CSR) == set(CSR_DOC)
+
+
+_check()

@@ -1,0 +1,88 @@
+"""The integer arithmetic of the array, written once.
+
+The golden model, the executable spec of the integer graph and the PyTorch-side reference call these functions;
+the PPU's gateware implements the same steps and is tested against them. They work on NumPy arrays and on torch
+tensors alike (only operators and methods that both have), in 64-bit integers.
+"""
+
+from fractions import Fraction
+
+from .arch import REQUANT_FRACTION, ArchConfig
+
+__all__ = ["multiplier", "nearest_multiplier", "requantise", "round_shift", "saturate", "wrap32"]
+
+SHIFT_MAX = 31
+"""Largest shift field of a requantiser (5 bits)."""
+
+HI_SHIFT = 7
+"""The high half of a two-cycle vector weight counts 2**7: weight = hi * 128 + lo."""
+
+
+def wrap32(x):
+    """Wraps integers to signed 32 bits, as the accumulators do."""
+    return ((x + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+
+
+def round_shift(x, n):
+    """`x / 2**n` rounded to nearest, halves towards plus infinity. `n` >= 0, scalar or array."""
+    return (x + ((1 << n) >> 1)) >> n if isinstance(n, int) else (x + ((n * 0 + 1 << n) >> 1)) >> n
+
+
+def saturate(x, bits: int):
+    """Clamps to a signed number of `bits` bits."""
+    return x.clip(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+
+def requantise(acc, bias, mantissa, shift, arch: ArchConfig):
+    """The requantiser: `(acc + bias) * mantissa / 2**shift`, in the steps of the hardware.
+
+    1. `y = wrap32(acc + bias)`
+    2. `t = saturate(round_shift(y << 9, shift), arch.requant_bits)`
+    3. `r = round_shift(t * mantissa, 9)`
+
+    Arguments are int64 arrays that broadcast; `mantissa` in 2**(m-1) .. 2**m-1 for m = `arch.mantissa_bits`
+    (0 gives a constant 0), `shift` in 0..31. Returns int64; the caller clamps.
+    """
+    y = wrap32(acc + bias)
+    t = saturate(round_shift(y << REQUANT_FRACTION, shift), arch.requant_bits)
+    return round_shift(t * mantissa, REQUANT_FRACTION)
+
+
+def split_wide(weight: int) -> tuple[int, int]:
+    """Splits a two-cycle vector weight into `(lo, hi)`, each signed 8 bit, `weight = hi * 128 + lo`.
+
+    Weights from -16448 to 16319 fit; raises `ValueError` outside.
+    """
+    hi = (weight + 64) >> HI_SHIFT
+    lo = weight - (hi << HI_SHIFT)
+    if not -128 <= hi <= 127:
+        raise ValueError(f"two-cycle weight {weight} is outside -16448..16319")
+    return lo, hi
+
+
+def multiplier(mantissa: int, shift: int) -> float:
+    """The real factor that a mantissa and a shift stand for."""
+    return mantissa * 2.0**-shift
+
+
+def nearest_multiplier(value: float, arch: ArchConfig) -> tuple[int, int]:
+    """The `(mantissa, shift)` whose factor is nearest to `value` (> 0), in relative terms.
+
+    Raises `ValueError` where no factor within a mantissa's step of `value` exists.
+    """
+    if not value > 0:
+        raise ValueError(f"a requantisation factor must be positive, not {value!r}")
+    low, high = 1 << (arch.mantissa_bits - 1), 1 << arch.mantissa_bits
+    exact = Fraction(value)
+    best = None
+    for shift in range(SHIFT_MAX + 1):
+        mantissa = round(exact * (1 << shift))
+        if low <= mantissa < high:
+            error = abs(Fraction(mantissa, 1 << shift) / exact - 1)
+            if best is None or error < best[0]:
+                best = (error, mantissa, shift)
+    if best is None:
+        raise ValueError(
+            f"no requantisation factor near {value!r}: factors go from {low * 2.0**-SHIFT_MAX:g} to {high - 1}"
+        )
+    return best[1], best[2]

@@ -1,0 +1,302 @@
+"""`Program`: what the compiler makes and every back end runs; and the `.sdn` container it is kept in.
+
+A `.sdn` file is a safetensors file. Its tensors are the memory images; its metadata holds one JSON document
+(`program`) and the SHA-256 of document and images (`sha256`). Nothing in it is executable and nothing is unpickled.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from . import isa
+from .arch import ArchConfig
+from .errors import ArchError, BinaryError
+
+__all__ = ["Layer", "Op", "Program", "Segment", "Tensor"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor lies in activation memory and how its integers relate to real values.
+
+    Channel c of pixel (y, x) is lane `slots[c] % lanes` of the word at
+    `base + y * row_pitch + x * pixel_pitch + slots[c] // lanes`. Real value = integer x `scale`.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    """(channels, height, width)"""
+    scale: float
+    signed: bool
+    base: int
+    row_pitch: int
+    pixel_pitch: int
+    slots: tuple[int, ...]
+    layer: int = -1
+    """Index of the layer that writes it; -1 for a network input."""
+    kept: bool = True
+    """Whether its memory is not reused before the program ends, so that it can be read back afterwards."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the layer table: what a report is told about."""
+
+    name: str
+    kind: str
+    """conv, depthwise, linear, maxpool, avgpool, add, upsample, activation, relayout"""
+    source: str
+    """Node of the exported graph and the line of the user's model, as far as known."""
+    inputs: tuple[str, ...]
+    output: str
+    macs: int
+    """Multiply-accumulates of the original layer, zeros included; 0 for pooling and adds."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """One CONV or VEC of a segment, in program order."""
+
+    layer: int
+    macs_per_event: int
+    """Multiply-accumulates of the original layer that one event of this operation stands for: the real output channels
+    of its group (CONV), 1 (VEC: per non-zero lane), cout/groups for an expanded grouped convolution, 0 for pooling."""
+
+
+@dataclass
+class Segment:
+    """One stream of instructions that runs without the host, and the images it needs, all loaded from row 0.
+
+    Shapes: `imem` uint32 [n]; `weight` int8 [n, lanes]; `mask` bool [n, lanes]; `bias`, `mantissa`, `shift`,
+    `threshold` int32 [n, ppu]; `table` int16 [256 * n]. Activation and state memories persist between segments.
+    """
+
+    imem: np.ndarray
+    weight: np.ndarray
+    mask: np.ndarray
+    bias: np.ndarray
+    mantissa: np.ndarray
+    shift: np.ndarray
+    threshold: np.ndarray
+    table: np.ndarray
+    ops: list[Op]
+    cycle_limit: int
+
+    def param_words(self) -> np.ndarray:
+        """The requantiser parameters as the host writes them: uint32 [n, ppu * 2] (see `isa.PARAM_BITS`)."""
+        words = np.empty((*self.bias.shape, 2), np.uint32)
+        words[..., 0] = self.bias.astype(np.int64) & 0xFFFFFFFF
+        words[..., 1] = (self.mantissa | self.shift << 8 | self.threshold << 16).astype(np.uint32)
+        return words.reshape(len(self.bias), -1)
+
+
+_IMAGES = {
+    "imem": np.uint32,
+    "weight": np.int8,
+    "mask": np.bool_,
+    "bias": np.int32,
+    "mantissa": np.int32,
+    "shift": np.int32,
+    "threshold": np.int32,
+    "table": np.int16,
+}
+
+
+@dataclass
+class Program:
+    """A compiled network. `inputs` and `outputs` name tensors."""
+
+    arch: ArchConfig
+    segments: list[Segment]
+    tensors: dict[str, Tensor]
+    layers: list[Layer]
+    inputs: list[str]
+    outputs: list[str]
+    meta: dict = field(default_factory=dict)
+    """Free JSON for people: model name, options, versions."""
+
+    @property
+    def ops(self) -> list[Op]:
+        """All operations of all segments, in order."""
+        return [op for s in self.segments for op in s.ops]
+
+    # -- packing ---------------------------------------------------------------------------------------------------
+
+    def addresses(self, name: str) -> np.ndarray:
+        """Word addresses of a tensor: int64 [h, w, words], `words` the distinct words of a pixel, ascending."""
+        t = self.tensors[name]
+        _, h, w = t.shape
+        words = np.unique(np.asarray(t.slots) // self.arch.lanes)
+        y, x = np.arange(h)[:, None, None], np.arange(w)[None, :, None]
+        return t.base + y * t.row_pitch + x * t.pixel_pitch + words
+
+    def pack(self, name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Integers [..., c, h, w] as words: (addresses [n], words int16 [..., n, lanes]); unused lanes are zero."""
+        t, lanes = self.tensors[name], self.arch.lanes
+        addresses = self.addresses(name)
+        slots = np.asarray(t.slots)
+        index = np.searchsorted(np.unique(slots // lanes), slots // lanes) * lanes + slots % lanes
+        flat = np.zeros((*values.shape[:-3], *addresses.shape[:2], addresses.shape[2] * lanes), np.int16)
+        flat[..., index] = np.moveaxis(values, -3, -1)
+        return addresses.reshape(-1), flat.reshape(*values.shape[:-3], -1, lanes)
+
+    def unpack(self, name: str, memory: np.ndarray) -> np.ndarray:
+        """Reads a tensor out of activation memory [..., act_depth, lanes]: [..., c, h, w]."""
+        t, lanes = self.tensors[name], self.arch.lanes
+        slots = np.asarray(t.slots)
+        _, h, w = t.shape
+        y, x = np.arange(h)[:, None, None], np.arange(w)[None, :, None]
+        address = t.base + y * t.row_pitch + x * t.pixel_pitch + slots // lanes
+        return np.moveaxis(memory[..., address, slots % lanes], -1, -3)
+
+    # -- container -------------------------------------------------------------------------------------------------
+
+    def _document(self) -> str:
+        return json.dumps(
+            {
+                "version": FORMAT_VERSION,
+                "arch": self.arch.to_dict(),
+                "arch_hash": self.arch.hash,
+                "segments": [
+                    {"cycle_limit": s.cycle_limit, "ops": [[o.layer, o.macs_per_event] for o in s.ops]} for s in self.segments
+                ],
+                "tensors": [dataclasses.asdict(t) for t in self.tensors.values()],
+                "layers": [dataclasses.asdict(layer) for layer in self.layers],
+                "inputs": self.inputs,
+                "outputs": self.outputs,
+                "meta": self.meta,
+            },
+            sort_keys=True,
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes a `.sdn` file; on failure nothing is left behind and an existing file is kept."""
+        images = {
+            f"{i}.{name}": np.ascontiguousarray(getattr(s, name), dtype)
+            for i, s in enumerate(self.segments)
+            for name, dtype in _IMAGES.items()
+        }
+        document = self._document()
+        path = Path(path)
+        try:
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        except OSError as error:
+            raise BinaryError(f"cannot write {path}: {error.strerror}. Choose a folder that exists and is writable.") from None
+        os.close(handle)
+        try:
+            save_file(images, temporary, {"program": document, "sha256": _digest(document, images)})
+            os.replace(temporary, path)
+        except OSError as error:
+            raise BinaryError(f"cannot write {path}: {error.strerror}.") from None
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Program":
+        """Reads and checks a `.sdn` file. Raises `BinaryError` for anything that `save` cannot have written."""
+        path = Path(path)
+        remedy = "Compile the model again, or copy the file again."
+        if not path.is_file():
+            raise BinaryError(f"{path}: no such file. `sordino compile` makes one.")
+        try:
+            with safe_open(path, framework="numpy") as f:
+                metadata = f.metadata() or {}
+                images = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError, ValueError, TypeError) as error:
+            raise BinaryError(f"{path}: not a readable .sdn file, truncated or corrupt ({error}). {remedy}") from None
+        if "program" not in metadata or "sha256" not in metadata:
+            raise BinaryError(f"{path}: a safetensors file, but not a .sdn: it has no program document. {remedy}")
+        document = metadata["program"]
+        if _digest(document, images) != metadata["sha256"]:
+            raise BinaryError(f"{path}: the checksum does not match: the file was changed or damaged. {remedy}")
+        try:
+            d = json.loads(document)
+            if d["version"] != FORMAT_VERSION:
+                raise BinaryError(f"{path}: format version {d['version']}; this Sordino reads {FORMAT_VERSION}. Compile the model again.")
+            arch = ArchConfig.from_dict(d["arch"])
+            program = cls(
+                arch=arch,
+                segments=[
+                    Segment(
+                        **{name: images[f"{i}.{name}"] for name in _IMAGES},
+                        ops=[Op(*o) for o in s["ops"]],
+                        cycle_limit=s["cycle_limit"],
+                    )
+                    for i, s in enumerate(d["segments"])
+                ],
+                tensors={
+                    t["name"]: Tensor(**{**t, "shape": tuple(t["shape"]), "slots": tuple(t["slots"])}) for t in d["tensors"]
+                },
+                layers=[Layer(**{**layer, "inputs": tuple(layer["inputs"])}) for layer in d["layers"]],
+                inputs=d["inputs"],
+                outputs=d["outputs"],
+                meta=d["meta"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ArchError):
+                raise BinaryError(f"{path}: {error}. {remedy}") from None
+            raise BinaryError(f"{path}: the program document is malformed ({type(error).__name__}: {error}). {remedy}") from None
+        if arch.hash != d["arch_hash"]:
+            raise BinaryError(f"{path}: architecture {arch.name!r} hashes to {arch.hash:08x}, not {d['arch_hash']:08x}. {remedy}")
+        program.check(str(path))
+        return program
+
+    def check(self, what: str = "program") -> None:
+        """Checks shapes, dtypes and bounds of every image and tensor. Raises `BinaryError`, naming the field."""
+
+        def rule(ok, text):
+            if not ok:
+                raise BinaryError(f"{what}: {text}. Compile the model again.")
+
+        a = self.arch
+        for i, s in enumerate(self.segments):
+            shapes = {
+                "imem": ((), isa.Region.IMEM, 1),
+                "weight": ((a.lanes,), isa.Region.WEIGHT, 1),
+                "mask": ((a.lanes,), isa.Region.MASK, 1),
+                "bias": ((a.ppu,), isa.Region.PARAM, 1),
+                "mantissa": ((a.ppu,), isa.Region.PARAM, 1),
+                "shift": ((a.ppu,), isa.Region.PARAM, 1),
+                "threshold": ((a.ppu,), isa.Region.PARAM, 1),
+                "table": ((), isa.Region.TABLE, 256),
+            }
+            for name, (row, region, multiple) in shapes.items():
+                image = getattr(s, name)
+                rule(image.dtype == _IMAGES[name], f"segment {i}: {name} has dtype {image.dtype}, not {np.dtype(_IMAGES[name])}")
+                rule(image.ndim == 1 + len(row) and image.shape[1:] == row, f"segment {i}: {name} has shape {image.shape}")
+                depth = isa.region_depth(a, region)
+                rule(len(image) <= depth, f"segment {i}: {name} has {len(image)} rows, the memory {depth}")
+                rule(len(image) % multiple == 0, f"segment {i}: {name} has {len(image)} rows, not a multiple of {multiple}")
+            rule(
+                len(s.bias) == len(s.mantissa) == len(s.shift) == len(s.threshold),
+                f"segment {i}: the parameter images differ in length",
+            )
+            rule(type(s.cycle_limit) is int and 0 < s.cycle_limit < 1 << 32, f"segment {i}: cycle_limit {s.cycle_limit!r}")
+            rule(all(0 <= o.layer < len(self.layers) for o in s.ops), f"segment {i}: an operation names a layer that is not there")
+        for name, t in self.tensors.items():
+            rule(name == t.name and len(t.shape) == 3 and min(t.shape) > 0 and len(t.slots) == t.shape[0], f"tensor {name}: shape {t.shape}")
+            rule(t.base >= 0 and t.row_pitch >= 0 and t.pixel_pitch >= 0 and min(t.slots) >= 0, f"tensor {name}: negative address")
+            last = t.base + (t.shape[1] - 1) * t.row_pitch + (t.shape[2] - 1) * t.pixel_pitch + max(t.slots) // a.lanes
+            rule(last < a.act_depth, f"tensor {name}: ends at word {last}, the memory has {a.act_depth}")
+            rule(t.scale > 0, f"tensor {name}: scale {t.scale}")
+        for name in (*self.inputs, *self.outputs):
+            rule(name in self.tensors, f"input or output {name!r} is not in the tensor table")
+
+
+def _digest(document: str, images: dict[str, np.ndarray]) -> str:
+    h = hashlib.sha256(document.encode())
+    for name in sorted(images):
+        image = np.ascontiguousarray(images[name])
+        h.update(f"\n{name} {image.dtype} {image.shape}\n".encode())
+        h.update(image.tobytes())
+    return h.hexdigest()

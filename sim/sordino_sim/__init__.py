@@ -1,0 +1,1 @@
+"""Models of the array: golden, timing, and the Verilator runner. Needs no torch."""
