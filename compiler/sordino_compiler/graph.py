@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+
 from sordino_hw.arch import ArchConfig
 from sordino_hw.errors import CompileError
 from sordino_hw.numbers import requantise, wrap32
@@ -49,7 +50,12 @@ class Requant:
         m = arch.mantissa_bits - 1
         full = np.full
         return cls(
-            np.zeros(channels, np.int64), full(channels, 1 << m, np.int64), full(channels, m, np.int64), lo, hi, np.zeros(channels, np.int64)
+            np.zeros(channels, np.int64),
+            full(channels, 1 << m, np.int64),
+            full(channels, m, np.int64),
+            lo,
+            hi,
+            np.zeros(channels, np.int64),
         )
 
     def apply(self, acc: np.ndarray, arch: ArchConfig) -> np.ndarray:
@@ -287,7 +293,10 @@ class Graph:
                 if n.residual_weight is not None:
                     rule(ins[1].shape == shape, f"residual shape {ins[1].shape} differs from {shape}")
                     rule(n.residual_weight.shape == (channels,), f"residual weight shape {n.residual_weight.shape}")
-                    rule(n.residual_weight.min() >= -16448 and n.residual_weight.max() <= 16319, "residual weight outside -16448..16319")
+                    rule(
+                        n.residual_weight.min() >= -16448 and n.residual_weight.max() <= 16319,
+                        "residual weight outside -16448..16319",
+                    )
             q = n.requant
             for name in ("bias", "mantissa", "shift", "threshold"):
                 rule(getattr(q, name).shape == (channels,), f"requant {name} shape {getattr(q, name).shape}")

@@ -82,7 +82,5 @@ def nearest_multiplier(value: float, arch: ArchConfig) -> tuple[int, int]:
             if best is None or error < best[0]:
                 best = (error, mantissa, shift)
     if best is None:
-        raise ValueError(
-            f"no requantisation factor near {value!r}: factors go from {low * 2.0**-SHIFT_MAX:g} to {high - 1}"
-        )
+        raise ValueError(f"no requantisation factor near {value!r}: factors go from {low * 2.0**-SHIFT_MAX:g} to {high - 1}")
     return best[1], best[2]

@@ -222,7 +222,9 @@ class Program:
         try:
             d = json.loads(document)
             if d["version"] != FORMAT_VERSION:
-                raise BinaryError(f"{path}: format version {d['version']}; this Sordino reads {FORMAT_VERSION}. Compile the model again.")
+                raise BinaryError(
+                    f"{path}: format version {d['version']}; this Sordino reads {FORMAT_VERSION}. Compile the model again."
+                )
             arch = ArchConfig.from_dict(d["arch"])
             program = cls(
                 arch=arch,
@@ -234,9 +236,7 @@ class Program:
                     )
                     for i, s in enumerate(d["segments"])
                 ],
-                tensors={
-                    t["name"]: Tensor(**{**t, "shape": tuple(t["shape"]), "slots": tuple(t["slots"])}) for t in d["tensors"]
-                },
+                tensors={t["name"]: Tensor(**{**t, "shape": tuple(t["shape"]), "slots": tuple(t["slots"])}) for t in d["tensors"]},
                 layers=[Layer(**{**layer, "inputs": tuple(layer["inputs"])}) for layer in d["layers"]],
                 inputs=d["inputs"],
                 outputs=d["outputs"],
@@ -284,7 +284,10 @@ class Program:
             rule(type(s.cycle_limit) is int and 0 < s.cycle_limit < 1 << 32, f"segment {i}: cycle_limit {s.cycle_limit!r}")
             rule(all(0 <= o.layer < len(self.layers) for o in s.ops), f"segment {i}: an operation names a layer that is not there")
         for name, t in self.tensors.items():
-            rule(name == t.name and len(t.shape) == 3 and min(t.shape) > 0 and len(t.slots) == t.shape[0], f"tensor {name}: shape {t.shape}")
+            rule(
+                name == t.name and len(t.shape) == 3 and min(t.shape) > 0 and len(t.slots) == t.shape[0],
+                f"tensor {name}: shape {t.shape}",
+            )
             rule(t.base >= 0 and t.row_pitch >= 0 and t.pixel_pitch >= 0 and min(t.slots) >= 0, f"tensor {name}: negative address")
             last = t.base + (t.shape[1] - 1) * t.row_pitch + (t.shape[2] - 1) * t.pixel_pitch + max(t.slots) // a.lanes
             rule(last < a.act_depth, f"tensor {name}: ends at word {last}, the memory has {a.act_depth}")
