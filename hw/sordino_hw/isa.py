@@ -13,6 +13,7 @@ operation run while the array works. There are no jumps.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from amaranth.hdl import unsigned
 from amaranth.lib import data, enum
@@ -144,7 +145,7 @@ _REGISTERS = {
 }
 
 REGISTERS: dict[str, Register] = _REGISTERS
-Reg = enum.IntEnum("Reg", {name: r.index for name, r in REGISTERS.items()})
+Reg: Any = enum.IntEnum("Reg", {name: r.index for name, r in REGISTERS.items()})  # type: ignore[call-arg, arg-type]
 
 NONZERO = ("OH", "OW", "KH", "KX", "SPAN", "WORDS", "REPY", "REPX", "DRAIN")
 """Registers that an operation must not find at zero: `Trap.CONFIG`. DRAIN must not exceed lanes / ppu either."""

@@ -100,7 +100,7 @@ class Segment:
         return words.reshape(len(self.bias), -1)
 
 
-_IMAGES = {
+_IMAGES: dict[str, type[np.generic]] = {
     "imem": np.uint32,
     "weight": np.int8,
     "mask": np.bool_,
@@ -181,7 +181,7 @@ class Program:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a `.sdn` file; on failure nothing is left behind and an existing file is kept."""
-        images = {
+        images: dict[str, np.ndarray] = {
             f"{i}.{name}": np.ascontiguousarray(getattr(s, name), dtype)
             for i, s in enumerate(self.segments)
             for name, dtype in _IMAGES.items()
