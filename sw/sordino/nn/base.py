@@ -1,0 +1,112 @@
+"""What every sparsity method shares: the layer that may add a penalty to the loss, and the registry of methods."""
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sordino_hw.errors import InputError
+
+__all__ = ["METHODS", "SparseActivation", "density", "method", "penalty", "register", "sites"]
+
+METHODS: "dict[str, type[SparseActivation]]" = {}
+"""Every method by name. A method is one file that defines a `SparseActivation` and registers it."""
+
+Layer = TypeVar("Layer", bound="type[SparseActivation]")
+
+
+class SparseActivation(nn.Module):
+    """An activation that takes a ReLU's place, and in training leaves a penalty for the loss.
+
+    A method overrides `activate` (the forward function), `cost` (the penalty of one call, a scalar: the sum over an
+    image's activations, mean over the batch) and, where it has state that follows from data, `calibrate`.
+    In evaluation mode only `activate` runs, so an exported graph holds nothing else.
+    """
+
+    method: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._penalty: Tensor | None = None
+
+    def activate(self, x: Tensor) -> Tensor:
+        """x: float (N, C) or (N, C, H, W) -> the same shape."""
+        raise NotImplementedError
+
+    def cost(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """The penalty of one call, from its input and output; None for no penalty."""
+        return None
+
+    def calibrate(self, x: Tensor) -> None:
+        """Sets state from the layer's input `x` on a calibration set (all batches concatenated)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activate(x)
+        if self.training and torch.is_grad_enabled():
+            cost = self.cost(x, y)
+            if cost is not None:  # a module that is called twice in a forward pass pays twice
+                self._penalty = cost if self._penalty is None else self._penalty + cost
+        return y
+
+    def take_penalty(self) -> Tensor | None:
+        """The penalty of the calls since the last `take_penalty`, which forgets it."""
+        cost, self._penalty = self._penalty, None
+        return cost
+
+
+def register(name: str, summary: str) -> Callable[[Layer], Layer]:
+    """Class decorator: makes a `SparseActivation` known to `sd.sparsify` and the command line as `name`."""
+
+    def add(layer: Layer) -> Layer:
+        layer.method, layer.summary = name, summary
+        METHODS[name] = layer
+        return layer
+
+    return add
+
+
+def method(name: str) -> type[SparseActivation]:
+    """The layer class of a method. Raises `InputError` for an unknown name."""
+    if name not in METHODS:
+        raise InputError(f"unknown sparsity method {name!r}: the methods are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The activations that a method may replace, ReLUs and layers of a method alike, as (module path, module)."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ReLU | SparseActivation):
+            yield name, module
+
+
+def penalty(model: nn.Module) -> Tensor | None:
+    """The sum of the penalties that the last forward pass left in `model`, or None. The layers forget them."""
+    costs = [c for _, m in sites(model) if isinstance(m, SparseActivation) and (c := m.take_penalty()) is not None]
+    return torch.stack(costs).sum() if costs else None
+
+
+@torch.no_grad()
+def density(model: nn.Module, x: Tensor, batch_size: int = 256) -> dict[str, tuple[int, int]]:
+    """Non-zero activations of `model` on `x`: module path of each activation -> (non-zero, all) values, whole batch."""
+    counts = {name: [0, 0] for name, _ in sites(model)}
+
+    def count(name: str):
+        def hook(_module, _inputs, y):
+            counts[name][0] += int(torch.count_nonzero(y))
+            counts[name][1] += y.numel()
+
+        return hook
+
+    handles = [m.register_forward_hook(count(name)) for name, m in sites(model)]
+    training = model.training
+    try:
+        model.eval()
+        for part in x.split(batch_size):
+            model(part)
+    finally:
+        model.train(training)
+        for h in handles:
+            h.remove()
+    return {name: (a, b) for name, (a, b) in counts.items()}
