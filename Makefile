@@ -1,0 +1,50 @@
+# Sordino from a bare clone. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.sordino-setup
+TESTS ?=
+
+.PHONY: help setup demo test test-full cocotb lint format docs pins clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything in it (the other targets do it by themselves)
+
+$(STAMP): pyproject.toml constraints.txt .ci/prerequisites
+	@PYTHON="$(PYTHON)" bash .ci/prerequisites
+	"$(PYTHON)" -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --editable '.[dev]' --constraint constraints.txt
+	@touch "$@"
+
+demo: setup ## train, compile, run on the RTL, report (sordino demo)
+	"$(BIN)/sordino" demo
+
+test: setup ## the tests, without the slow ones
+	"$(BIN)/pytest" $(TESTS)
+
+test-full: setup ## all tests, slow ones too
+	"$(BIN)/pytest" --slow $(TESTS)
+
+cocotb: setup ## the AXI4-Lite benches alone
+	"$(BIN)/pytest" tests/cocotb
+
+lint: setup ## ruff and mypy
+	"$(BIN)/ruff" check
+	"$(BIN)/ruff" format --check
+	"$(BIN)/mypy"
+
+format: setup ## let ruff lay out and mend what it can
+	"$(BIN)/ruff" format
+	"$(BIN)/ruff" check --fix
+
+pins: ## resolve constraints.txt anew, in a fresh environment
+	@PYTHON="$(PYTHON)" bash .ci/prerequisites
+	bash .ci/pins "$(PYTHON)"
+
+clean: ## remove what was built, .venv included
+	rm -rf "$(VENV)" build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
