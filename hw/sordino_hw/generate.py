@@ -1,0 +1,55 @@
+"""Verilog of the accelerator: `python -m sordino_hw.generate --arch ulx3s-85f -o top.v`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from amaranth.back import verilog
+from amaranth.hdl import Elaboratable, Value
+from amaranth.lib.io import Direction
+from amaranth.lib.wiring import In
+
+from .arch import PRESETS, ArchConfig, preset
+from .errors import SordinoError
+
+__all__ = ["to_verilog", "top_verilog"]
+
+
+def to_verilog(component: Elaboratable, name: str = "top") -> str:
+    """Verilog of a `wiring.Component`, ports joined by one underscore (`s_axil_awaddr`), plus `clk` and `rst`."""
+    ports = {}
+    for path, member, value in component.signature.flatten(component):  # type: ignore[attr-defined]
+        ports["_".join(map(str, path))] = (Value.cast(value), Direction.Input if member.flow == In else Direction.Output)
+    return verilog.convert(component, name=name, ports=ports, strip_internal_attrs=True)
+
+
+def top_verilog(arch: ArchConfig) -> str:
+    """Verilog of `Top(arch)`: ports `clk`, `rst` and `s_axil_*` (AXI4-Lite, 32 data bits)."""
+    from .top import Top
+
+    return to_verilog(Top(arch))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m sordino_hw.generate", description="Writes the accelerator as Verilog.")
+    parser.add_argument("--arch", default="ulx3s-85f", help=f"architecture preset: {', '.join(PRESETS)} (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
+    args = parser.parse_args(argv)
+    try:
+        text = top_verilog(preset(args.arch))
+    except SordinoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.output is None:
+        print(text)
+        return 0
+    try:
+        args.output.write_text(text)
+    except OSError as error:
+        print(f"error: cannot write {args.output}: {error.strerror}.", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

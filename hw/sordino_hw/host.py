@@ -1,0 +1,203 @@
+"""The host port: control registers and memory windows on AXI4-Lite."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.utils import ceil_log2
+
+from .arch import ArchConfig
+from .axi import AXI4LiteSignature, Resp, Subordinate
+from .errors import ArchError
+from .interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
+from .isa import CSR, HOST_ADDR_BITS, ID_VALUE, REGION_SHIFT, Region, region_bits, region_depth, row_bytes, row_pieces
+
+__all__ = ["READABLE", "WRITABLE", "HostPort", "check_address_space"]
+
+WRITABLE = (Region.IMEM, Region.WEIGHT, Region.MASK, Region.PARAM, Region.ACT, Region.STATE, Region.TABLE)
+READABLE = (Region.ACT, Region.STATE, Region.PERF)
+
+
+def check_address_space(arch: ArchConfig) -> None:
+    """Raises `ArchError` if a memory is larger than its region of the host's address space."""
+    for region in (*WRITABLE, Region.PERF):
+        depth = region_depth(arch, region)
+        size, limit = depth * row_bytes(region_bits(arch, region)), 1 << REGION_SHIFT
+        if size > limit:
+            raise ArchError(
+                f"architecture {arch.name!r}: the {region.name} memory takes {size} bytes of the host's address space, "
+                f"and a region has {limit}: make it at most {depth * limit // size} rows deep"
+            )
+
+
+class HostPort(Component):
+    """Control registers (`isa.CSR`) and memory windows (`isa.Region`) behind one AXI4-Lite port.
+
+    Control registers answer at any time. An access to a memory window waits on the bus while the machine runs, and
+    holds back later accesses of its own direction only.
+
+    Writing: the 32-bit pieces of a row are staged, and the last one commits the row. They must come in ascending
+    order, from piece 0, without another row's between them (control registers may come between): so a row is
+    written whole or not at all. Reading: a row is fetched once and kept until a row is written or the machine is
+    started, so further pieces of it cost no fetch.
+
+    `SLVERR` answers, and nothing is written by: an address that is no multiple of 4; any byte strobe clear; a piece
+    beyond its row or out of order; a write to PERF or to a read-only register; a read of IMEM, WEIGHT, MASK, PARAM
+    or TABLE. `DECERR` answers: a region, row or register that does not exist. Errors read as zero.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+        Raises `ArchError` if a memory is larger than its region of the address space.
+
+    Members
+    -------
+    bus : In(AXI4LiteSignature(28))
+    window : Out(WindowSignature(arch))
+    control : Out(ControlSignature())
+
+    Throughput: a write, a control register or a piece of the kept row every 2 cycles; a row fetch adds
+    `WINDOW_LATENCY` + 2.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        check_address_space(arch)
+        self.arch = arch
+        super().__init__(
+            {
+                "bus": In(AXI4LiteSignature(HOST_ADDR_BITS)),
+                "window": Out(WindowSignature(arch)),
+                "control": Out(ControlSignature()),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.axi = axi = Subordinate(HOST_ADDR_BITS)
+        connect(m, flipped(self.bus), axi.bus)
+        window, control = self.window, self.control
+
+        busy = Signal()  # the window's registers hold an access that has not finished
+        m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
+        cached = Signal()
+        row = Signal(window.rdata.shape())
+
+        reading = self._read(m, axi.read, busy, cached, row)
+        self._write(m, axi.write, busy | reading, cached)
+
+        fetching = Signal()
+        countdown = Signal(range(WINDOW_LATENCY + 1))
+        m.d.comb += busy.eq(window.we | control.start | fetching)
+        with m.If(reading & ~axi.read.ready):
+            m.d.sync += [fetching.eq(1), countdown.eq(WINDOW_LATENCY)]
+        with m.If(fetching):
+            m.d.sync += countdown.eq(countdown - 1)
+            with m.If(countdown == 0):
+                m.d.sync += [fetching.eq(0), cached.eq(1), row.eq(window.rdata)]
+        return m
+
+    def _decode(self, m, address, regions, name):
+        """Decodes an address of a memory window: (region, row, piece, last piece, response).
+
+        `regions` are those that the access may reach. The response is OKAY if the access exists.
+        """
+        region, index = Signal(Region, name=f"{name}_region"), Signal(22, name=f"{name}_row")
+        most = max(row_pieces(region_bits(self.arch, r)) for r in regions)
+        piece, last = Signal(range(max(most, 2)), name=f"{name}_piece"), Signal(range(max(most, 2)), name=f"{name}_last")
+        resp = Signal(Resp, name=f"{name}_resp")
+        m.d.comb += [region.eq(address[REGION_SHIFT:]), resp.eq(Resp.DECERR)]
+        with m.Switch(address[REGION_SHIFT:]):
+            for r in Region:
+                if r is Region.CSR:
+                    continue
+                bits = region_bits(self.arch, r)
+                low = ceil_log2(row_bytes(bits))
+                with m.Case(r.value):
+                    m.d.comb += index.eq(address[low:REGION_SHIFT])
+                    with m.If(address[low:REGION_SHIFT] < region_depth(self.arch, r)):
+                        m.d.comb += resp.eq(Resp.SLVERR)
+                        if r in regions:
+                            here = address[2:low] if low > 2 else Const(0, 1)
+                            m.d.comb += [piece.eq(here), last.eq(row_pieces(bits) - 1)]
+                            with m.If((address[:2] == 0) & (here < row_pieces(bits))):
+                                m.d.comb += resp.eq(Resp.OKAY)
+        return region, index, piece, last, resp
+
+    def _read(self, m, port, busy, cached, row):
+        """Serves reads. Returns whether a read takes the window or the register file in this cycle."""
+        window, control = self.window, self.control
+        region, index, piece, _, resp = self._decode(m, port.address, READABLE, "read")
+        is_csr = port.address[REGION_SHIFT:] == Region.CSR.value
+        hit = cached & (window.region == region) & (window.row == index)
+
+        active = Signal()
+        m.d.comb += active.eq(port.valid & ~busy & (is_csr | ~control.running))
+        with m.If(active):
+            with m.If(is_csr):
+                m.d.comb += [port.ready.eq(1), port.resp.eq(Resp.DECERR)]
+                with m.Switch(port.address[2:REGION_SHIFT]):
+                    for name, value in {
+                        "ID": Const(ID_VALUE, 32),
+                        "HASH": Const(self.arch.hash, 32),
+                        "CTRL": Const(0, 32),
+                        "STATUS": Cat(control.running, control.halted, Const(0, 2), control.trap.as_value()),
+                        "LIMIT": control.limit,
+                        "PC": control.pc,
+                        "CYCLES": control.cycles,
+                        "OPS": control.ops,
+                    }.items():
+                        with m.Case(CSR[name] >> 2):
+                            aligned = port.address[:2] == 0
+                            m.d.comb += port.resp.eq(Mux(aligned, Resp.OKAY, Resp.SLVERR))
+                            m.d.comb += port.data.eq(Mux(aligned, value, 0))
+            with m.Elif(resp != Resp.OKAY):
+                m.d.comb += [port.ready.eq(1), port.resp.eq(resp)]
+            with m.Elif(hit):
+                m.d.comb += port.ready.eq(1)
+                with m.Switch(piece):
+                    for i in range(row_pieces(len(row))):
+                        with m.Case(i):
+                            m.d.comb += port.data.eq(row.word_select(i, 32))
+            with m.Else():
+                m.d.sync += [window.re.eq(1), window.region.eq(region), window.row.eq(index), cached.eq(0)]
+        return active
+
+    def _write(self, m, port, blocked, cached):
+        """Serves writes in cycles that are not `blocked`."""
+        window, control = self.window, self.control
+        region, index, piece, last, resp = self._decode(m, port.address, WRITABLE, "write")
+        is_csr = port.address[REGION_SHIFT:] == Region.CSR.value
+        whole = port.strobe.all()
+        expected = Signal(HOST_ADDR_BITS - 2)  # word address of the row's next piece
+
+        with m.If(port.valid & ~blocked & (is_csr | ~control.running)):
+            m.d.comb += [port.ready.eq(1), port.resp.eq(resp)]
+            with m.If(is_csr):
+                m.d.comb += port.resp.eq(Resp.DECERR)
+                with m.Switch(port.address[2:REGION_SHIFT]):
+                    for name, offset in CSR.items():
+                        with m.Case(offset >> 2):
+                            m.d.comb += port.resp.eq(Resp.SLVERR)
+                            if name in ("CTRL", "LIMIT"):
+                                with m.If(whole & (port.address[:2] == 0)):
+                                    m.d.comb += port.resp.eq(Resp.OKAY)
+                                    if name == "LIMIT":
+                                        m.d.sync += control.limit.eq(port.data)
+                                    else:
+                                        m.d.sync += control.start.eq(port.data[0] & ~control.running)
+                                        with m.If(port.data[0]):
+                                            m.d.sync += cached.eq(0)
+            with m.Elif(resp == Resp.OKAY):
+                with m.If(whole & ((piece == 0) | (port.address[2:] == expected))):
+                    self._stage(m, piece, port.data)
+                    m.d.sync += expected.eq(port.address[2:] + 1)
+                    with m.If(piece == last):
+                        m.d.sync += [window.we.eq(1), window.region.eq(region), window.row.eq(index), cached.eq(0)]
+                with m.Else():
+                    m.d.comb += port.resp.eq(Resp.SLVERR)
+
+    def _stage(self, m, piece, data):
+        """Puts one piece into the row that is being written."""
+        wdata = self.window.wdata
+        with m.Switch(piece):
+            for i in range(row_pieces(len(wdata))):
+                with m.Case(i):
+                    m.d.sync += wdata.word_select(i, 32).eq(data)

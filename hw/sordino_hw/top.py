@@ -1,0 +1,38 @@
+"""The whole accelerator: the array behind its host port."""
+
+from amaranth.hdl import Module
+from amaranth.lib.wiring import Component, In, connect, flipped
+
+from .arch import ArchConfig
+from .axi import AXI4LiteSignature
+from .core.core import Core
+from .host import HostPort
+from .isa import HOST_ADDR_BITS
+
+__all__ = ["Top"]
+
+
+class Top(Component):
+    """`HostPort` and `Core` in one clock domain (`sync`, with a synchronous reset).
+
+    Parameters
+    ----------
+    arch : ArchConfig
+
+    Members
+    -------
+    s_axil : In(AXI4LiteSignature(28))
+    """
+
+    def __init__(self, arch: ArchConfig):
+        self.arch = arch
+        super().__init__({"s_axil": In(AXI4LiteSignature(HOST_ADDR_BITS))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.host = host = HostPort(self.arch)
+        m.submodules.core = core = Core(self.arch)
+        connect(m, flipped(self.s_axil), host.bus)
+        connect(m, host.window, core.window)
+        connect(m, host.control, core.control)
+        return m

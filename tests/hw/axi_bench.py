@@ -1,0 +1,172 @@
+"""Bench pieces for the host port in Amaranth's simulator: an AXI4-Lite manager and the machine behind the port."""
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+
+from amaranth.sim import Simulator
+
+from sordino_hw import isa
+from sordino_hw.host import HostPort
+from sordino_hw.interfaces import WINDOW_LATENCY
+from sordino_hw.isa import Region
+
+
+def address(region: Region, arch, row: int, piece: int = 0) -> int:
+    """Byte address of one piece of a row."""
+    return region.value << isa.REGION_SHIFT | row * isa.row_bytes(isa.region_bits(arch, region)) | piece * 4
+
+
+NOISE = 0x5A5A_5A5A_5A5A
+"""What the window shows when no read is due."""
+
+
+async def until(ctx, signal):
+    """`ctx.tick().until(signal)`, which cannot be left pending at the end of a simulation (it raises when collected)."""
+    while True:
+        _, _, value = await ctx.tick().sample(signal)
+        if value:
+            return
+
+
+class Manager:
+    """Drives the five channels of `bus`, each at its own random pace; `pause` is the probability of an idle cycle.
+
+    It also checks the rules of the handshake: a valid that was not accepted stays, with its payload.
+    """
+
+    REQUESTS = {"aw": ("awaddr",), "w": ("wdata", "wstrb"), "ar": ("araddr",)}
+    RESPONSES = {"b": ("bresp",), "r": ("rdata", "rresp")}
+
+    def __init__(self, bus, rng: random.Random, pause: float):
+        self.bus, self.rng, self.pause = bus, rng, pause
+        self.queues = {name: deque() for name in (*self.REQUESTS, *self.RESPONSES)}
+
+    def signal(self, name):
+        return getattr(self.bus, name)
+
+    def add_to(self, sim: Simulator):
+        for name, payload in self.REQUESTS.items():
+            sim.add_testbench(partial(self._request, name=name, payload=payload), background=True)
+        for name, payload in self.RESPONSES.items():
+            sim.add_testbench(partial(self._response, name=name, payload=payload), background=True)
+
+    async def _request(self, ctx, name, payload):
+        queue, valid, ready = self.queues[name], self.signal(f"{name}valid"), self.signal(f"{name}ready")
+        while True:
+            if not queue or self.rng.random() < self.pause:
+                await ctx.tick()
+                continue
+            for signal, value in zip(payload, queue.popleft(), strict=True):
+                ctx.set(self.signal(signal), value)
+            ctx.set(valid, 1)
+            await until(ctx, ready)
+            ctx.set(valid, 0)
+
+    async def _response(self, ctx, name, payload):
+        queue, valid, ready = self.queues[name], self.signal(f"{name}valid"), self.signal(f"{name}ready")
+        signals = [self.signal(p) for p in payload]
+        pending = None
+        while True:
+            accept = self.rng.random() >= self.pause
+            ctx.set(ready, accept)
+            _, _, is_valid, *values = await ctx.tick().sample(valid, *signals)
+            if pending is not None:
+                assert is_valid and values == pending, f"{name}: {pending} was withdrawn before it was accepted"
+            pending = values if is_valid and not accept else None
+            if is_valid and accept:
+                queue.append(tuple(values))
+
+    async def write(self, ctx, at: int, data: int, strobe: int = 15):
+        """One write; returns the response."""
+        self.queues["aw"].append((at,))
+        self.queues["w"].append((data, strobe))
+        return (await self.take(ctx, "b"))[0]
+
+    async def read(self, ctx, at: int):
+        """One read: (data, response)."""
+        self.queues["ar"].append((at,))
+        return await self.take(ctx, "r")
+
+    async def take(self, ctx, name, limit=10_000):
+        """Waits for the next response of a channel."""
+        for _ in range(limit):
+            if self.queues[name]:
+                return self.queues[name].popleft()
+            await ctx.tick()
+        raise AssertionError(f"no response on {name} in {limit} cycles")
+
+
+@dataclass
+class Machine:
+    """Plays the array: memories behind the window, and a run that takes `duration` cycles."""
+
+    dut: HostPort
+    duration: int = 50
+    memory: dict = field(default_factory=dict)
+    """(region, row) -> integer"""
+    starts: int = 0
+    fetches: int = 0
+    limit: int | None = None
+
+    def add_to(self, sim: Simulator):
+        sim.add_testbench(self._window, background=True)
+        sim.add_testbench(self._control, background=True)
+
+    async def _window(self, ctx):
+        w, arch = self.dut.window, self.dut.arch
+        answer = []
+        while True:
+            _, _, region, row, we, wdata, re, running = await ctx.tick().sample(
+                w.region, w.row, w.we, w.wdata, w.re, self.dut.control.running
+            )
+            assert not (we and re) and not ((we or re) and running), "the window was used while the machine runs"
+            if we or re:
+                assert not answer, "the window was used during a read"
+                assert row < isa.region_depth(arch, region), "a row beyond the memory"
+            if we:
+                self.memory[region, row] = wdata & ((1 << isa.region_bits(arch, region)) - 1)
+            if re:
+                self.fetches += 1
+                answer = [(region, row)] * WINDOW_LATENCY
+            ctx.set(w.rdata, NOISE)
+            if answer:
+                assert (region, row) == answer.pop(), "region and row changed during a read"
+                if len(answer) == 0:
+                    ctx.set(w.rdata, self.memory.get((region, row), 0))
+
+    async def _control(self, ctx):
+        c = self.dut.control
+        while True:
+            await until(ctx, c.start)
+            self.starts += 1
+            self.limit = ctx.get(c.limit)
+            ctx.set(c.running, 1)
+            ctx.set(c.halted, 0)
+            for _ in range(self.duration):
+                await ctx.tick()
+            ctx.set(c.running, 0)
+            ctx.set(c.halted, 1)
+            ctx.set(c.trap, isa.Trap.WAIT)
+            ctx.set(c.pc, 17)
+            ctx.set(c.cycles, self.duration)
+            ctx.set(c.ops, 3)
+
+
+def simulate(arch, testbench, *, pause=0.0, seed=0):
+    """Runs `testbench(ctx, manager, machine)` on a `HostPort(arch)`; returns the machine."""
+    dut = HostPort(arch)
+    machine = Machine(dut)
+    manager = Manager(dut.bus, random.Random(seed), pause)
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+    machine.add_to(sim)
+    manager.add_to(sim)
+
+    async def bench(ctx):
+        await testbench(ctx, manager, machine)
+
+    sim.add_testbench(bench)
+    sim.run()
+    return machine

@@ -1,0 +1,264 @@
+"""The host port: registers, windows, errors and the rules of AXI4-Lite."""
+
+import random
+
+import pytest
+from axi_bench import address, simulate
+
+from sordino_hw import isa
+from sordino_hw.arch import ArchConfig
+from sordino_hw.axi import Resp
+from sordino_hw.errors import ArchError
+from sordino_hw.host import READABLE, WRITABLE, check_address_space
+from sordino_hw.isa import CSR, Region, region_bits, region_depth, row_pieces
+
+ARCH = ArchConfig(
+    lanes=16,
+    ppu=4,
+    act_depth=64,
+    weight_depth=48,
+    mask_depth=16,
+    param_depth=8,
+    state_depth=8,
+    tables=1,
+    imem_depth=32,
+    perf_depth=8,
+)
+OK, SLVERR, DECERR = Resp.OKAY, Resp.SLVERR, Resp.DECERR
+MEMORIES = [r for r in Region if r is not Region.CSR]
+
+
+async def write_row(ctx, manager, region, row, value):
+    for i in range(row_pieces(region_bits(ARCH, region))):
+        assert await manager.write(ctx, address(region, ARCH, row, i), value >> 32 * i & 0xFFFFFFFF) == OK
+
+
+async def read_row(ctx, manager, region, row):
+    value = 0
+    for i in range(row_pieces(region_bits(ARCH, region))):
+        data, resp = await manager.read(ctx, address(region, ARCH, row, i))
+        assert resp == OK
+        value |= data << 32 * i
+    return value
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.6])
+def test_rows(pause):
+    """Rows of every writable memory arrive whole; rows of every readable one come back."""
+    rng = random.Random(1)
+    rows = {(r, row): rng.getrandbits(region_bits(ARCH, r)) for r in WRITABLE for row in (0, 3, region_depth(ARCH, r) - 1)}
+
+    async def bench(ctx, manager, machine):
+        machine.memory[Region.PERF, 2] = rng.getrandbits(region_bits(ARCH, Region.PERF))
+        for (region, row), value in rows.items():
+            await write_row(ctx, manager, region, row, value)
+        assert {**rows, (Region.PERF, 2): machine.memory[Region.PERF, 2]} == machine.memory
+        for (region, row), value in machine.memory.items():
+            if region in READABLE:
+                assert await read_row(ctx, manager, region, row) == value
+
+    simulate(ARCH, bench, pause=pause)
+
+
+def test_registers():
+    async def bench(ctx, manager, machine):
+        async def csr(name):
+            data, resp = await manager.read(ctx, CSR[name])
+            assert resp == OK
+            return data
+
+        assert await csr("ID") == isa.ID_VALUE
+        assert await csr("HASH") == ARCH.hash
+        assert await csr("LIMIT") == 0
+        assert await csr("STATUS") == 0
+        assert await manager.write(ctx, CSR["LIMIT"], 12345) == OK
+        assert await csr("LIMIT") == 12345
+        assert await manager.write(ctx, CSR["CTRL"], 2) == OK
+        assert machine.starts == 0
+        assert await manager.write(ctx, CSR["CTRL"], 1) == OK
+        assert await csr("STATUS") & 3 == 1
+        assert await manager.write(ctx, CSR["CTRL"], 1) == OK
+        while await csr("STATUS") & 1:
+            pass
+        assert await csr("STATUS") == 2 | isa.Trap.WAIT.value << 4
+        assert (await csr("PC"), await csr("CYCLES"), await csr("OPS"), await csr("CTRL")) == (17, machine.duration, 3, 0)
+        assert (machine.starts, machine.limit) == (1, 12345)
+
+    simulate(ARCH, bench)
+
+
+def test_windows_wait_while_running():
+    """A window access started during a run answers after it; registers answer during it, in the other direction."""
+
+    async def bench(ctx, manager, machine):
+        machine.memory[Region.STATE, 1] = 99
+        await manager.write(ctx, CSR["CTRL"], 1)
+        manager.queues["aw"].append((address(Region.IMEM, ARCH, 5),))
+        manager.queues["w"].append((0xABCD, 15))
+        for _ in range(5):
+            assert await manager.read(ctx, CSR["STATUS"]) == (1, OK)
+        assert not manager.queues["b"] and (Region.IMEM, 5) not in machine.memory
+        manager.queues["ar"].append((address(Region.STATE, ARCH, 1),))
+        await ctx.tick().repeat(10)
+        assert not manager.queues["r"]
+        assert await manager.take(ctx, "r") == (99, OK)
+        assert await manager.take(ctx, "b") == (OK,)
+        assert machine.memory[Region.IMEM, 5] == 0xABCD
+
+    simulate(ARCH, bench)
+
+
+def test_kept_row():
+    """The pieces of a row cost one fetch; a write or a run makes the next read fetch again."""
+
+    async def bench(ctx, manager, machine):
+        machine.memory[Region.ACT, 4] = 7 | 8 << 32
+        assert await read_row(ctx, manager, Region.ACT, 4) == 7 | 8 << 32
+        assert await read_row(ctx, manager, Region.ACT, 4) == 7 | 8 << 32
+        assert machine.fetches == 1
+        await write_row(ctx, manager, Region.ACT, 4, 9)
+        assert await read_row(ctx, manager, Region.ACT, 4) == 9
+        assert machine.fetches == 2
+        await manager.write(ctx, CSR["CTRL"], 1)
+        machine.memory[Region.ACT, 4] = 10
+        assert await read_row(ctx, manager, Region.ACT, 4) == 10
+        assert machine.fetches == 3
+
+    simulate(ARCH, bench)
+
+
+def test_throughput():
+    """Queued writes and reads of a kept row take 2 cycles each (and a few to fill and fetch)."""
+
+    async def bench(ctx, manager, machine):
+        count = region_depth(ARCH, Region.IMEM)
+        for i in range(count):
+            manager.queues["aw"].append((address(Region.IMEM, ARCH, i),))
+            manager.queues["w"].append((i, 15))
+        cycles = 0
+        while len(manager.queues["b"]) < count:
+            await ctx.tick()
+            cycles += 1
+        assert cycles <= 2 * count + 6
+        for _ in range(50):
+            manager.queues["ar"].append((address(Region.STATE, ARCH, 1, 3),))
+        cycles = 0
+        while len(manager.queues["r"]) < 50:
+            await ctx.tick()
+            cycles += 1
+        assert cycles <= 2 * 50 + 12
+
+    simulate(ARCH, bench)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_directions_at_once(seed):
+    """Queued reads and writes of different memories do not disturb each other, at any pace of the five channels."""
+    rng = random.Random(seed)
+    rows = [rng.getrandbits(region_bits(ARCH, Region.WEIGHT)) for _ in range(20)]
+
+    async def bench(ctx, manager, machine):
+        expected = []
+        for row in range(4):
+            machine.memory[Region.STATE, row] = rng.getrandbits(region_bits(ARCH, Region.STATE))
+        for row, value in enumerate(rows):
+            for i in range(4):
+                manager.queues["aw"].append((address(Region.WEIGHT, ARCH, row, i),))
+                manager.queues["w"].append((value >> 32 * i & 0xFFFFFFFF, 15))
+        for _ in range(40):
+            row, i = rng.randrange(4), rng.randrange(4)
+            manager.queues["ar"].append((address(Region.STATE, ARCH, row, i),))
+            expected.append((machine.memory[Region.STATE, row] >> 32 * i & 0xFFFFFFFF, OK))
+        assert [await manager.take(ctx, "r") for _ in range(40)] == expected
+        assert [await manager.take(ctx, "b") for _ in range(80)] == [(OK,)] * 80
+        assert [machine.memory[Region.WEIGHT, row] for row in range(20)] == rows
+
+    simulate(ARCH, bench, pause=seed * 0.4, seed=seed)
+
+
+BAD_WRITES = [
+    (address(Region.IMEM, ARCH, 0) + 1, 15, SLVERR),
+    (address(Region.IMEM, ARCH, 0) + 2, 15, SLVERR),
+    (address(Region.IMEM, ARCH, 0), 7, SLVERR),
+    (address(Region.IMEM, ARCH, 0), 0, SLVERR),
+    (address(Region.IMEM, ARCH, ARCH.imem_depth), 15, DECERR),
+    (address(Region.WEIGHT, ARCH, 0, 1), 15, SLVERR),  # no piece 0 before it
+    (address(Region.ACT, ARCH, 0, row_pieces(region_bits(ARCH, Region.ACT))), 15, SLVERR),
+    (address(Region.PERF, ARCH, 0), 15, SLVERR),
+    (address(Region.TABLE, ARCH, 256 * ARCH.tables), 15, DECERR),
+    (9 << isa.REGION_SHIFT, 15, DECERR),
+    (15 << isa.REGION_SHIFT, 15, DECERR),
+    (CSR["ID"], 15, SLVERR),
+    (CSR["STATUS"], 15, SLVERR),
+    (CSR["CTRL"], 1, SLVERR),
+    (CSR["CTRL"] + 1, 15, SLVERR),
+    (CSR["LIMIT"], 3, SLVERR),
+    (0x20, 15, DECERR),
+    (0x100, 15, DECERR),
+]
+BAD_READS = [
+    (address(Region.ACT, ARCH, 0) + 3, SLVERR),
+    (address(Region.ACT, ARCH, 0, row_pieces(region_bits(ARCH, Region.ACT))), SLVERR),
+    (address(Region.ACT, ARCH, ARCH.act_depth), DECERR),
+    (address(Region.PERF, ARCH, ARCH.perf_depth), DECERR),
+    *((address(r, ARCH, 0), SLVERR) for r in MEMORIES if r not in READABLE),
+    (CSR["PC"] + 2, SLVERR),
+    (0x20, DECERR),
+    (11 << isa.REGION_SHIFT, DECERR),
+]
+
+
+def test_errors():
+    """Every bad access is answered with its code; nothing is written, started or fetched."""
+
+    async def bench(ctx, manager, machine):
+        for at, strobe, expected in BAD_WRITES:
+            assert await manager.write(ctx, at, 0xFFFFFFFF, strobe) == expected, hex(at)
+        for at, expected in BAD_READS:
+            assert await manager.read(ctx, at) == (0, expected), hex(at)
+        assert (await manager.read(ctx, CSR["LIMIT"])) == (0, OK)
+        assert (machine.memory, machine.starts, machine.fetches) == ({}, 0, 0)
+
+    simulate(ARCH, bench)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_writes(seed):
+    """Random accesses, near misses of rows among them, against a plain model of the rules."""
+    rng = random.Random(seed)
+
+    async def bench(ctx, manager, machine):
+        model, stage, expected, open_row = {}, [], None, False
+        for _ in range(400):
+            if open_row and rng.random() < 0.9:
+                at = expected
+            else:
+                region = rng.choice(WRITABLE)
+                at = address(region, ARCH, rng.randrange(3), 0 if rng.random() < 0.8 else rng.randrange(4))
+            strobe = 15 if rng.random() < 0.97 else rng.randrange(15)
+            data = rng.getrandbits(32)
+
+            region = Region(at >> isa.REGION_SHIFT)
+            bits = region_bits(ARCH, region)
+            row, piece = divmod((at & 0xFFFFFF) // 4, isa.row_bytes(bits) // 4)
+            good = strobe == 15 and piece < row_pieces(bits) and (piece == 0 or at == expected)
+            assert await manager.write(ctx, at, data, strobe) == (OK if good else SLVERR)
+            if good:
+                stage = [*stage[:piece], data]
+                expected, open_row = at + 4, piece < row_pieces(bits) - 1
+                if not open_row:
+                    value = sum(d << 32 * i for i, d in enumerate(stage))
+                    model[region, row] = value & ((1 << bits) - 1)
+            if rng.random() < 0.1:
+                await manager.read(ctx, CSR["ID"])
+        await ctx.tick().repeat(3)
+        assert machine.memory == model and len(model) > 5
+
+    simulate(ARCH, bench, pause=rng.choice([0, 0.3, 0.7]), seed=seed)
+
+
+def test_too_large():
+    with pytest.raises(
+        ArchError, match=r"^architecture 'custom': the PARAM memory takes 33554432 bytes .* at most 262144 rows deep$"
+    ):
+        check_address_space(ArchConfig(param_depth=1 << 19))
