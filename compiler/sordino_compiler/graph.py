@@ -13,7 +13,7 @@ from sordino_hw.arch import ArchConfig
 from sordino_hw.errors import CompileError
 from sordino_hw.numbers import requantise, wrap32
 
-__all__ = ["Concat", "Conv", "Depthwise", "Flatten", "Graph", "Input", "MaxPool", "Node", "Requant", "Slice", "Value"]
+__all__ = ["Concat", "Conv", "Depthwise", "Flatten", "Graph", "Input", "MaxPool", "Node", "Requant", "Slice", "Value", "Window"]
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Depthwise(Node):
 
 @dataclass(frozen=True)
 class MaxPool(Node):
-    """Max pooling; padding never wins."""
+    """Max pooling; padding never wins. A window that lies wholly in the padding counts as 0."""
 
     window: Window
     requant: Requant
@@ -193,7 +193,9 @@ class MaxPool(Node):
     kind: ClassVar[str] = "maxpool"
 
     def accumulate(self, inputs: list[np.ndarray]) -> np.ndarray:
-        return self.window.patches(inputs[0], fill=-(1 << 31)).max((4, 5))
+        least = -(1 << 31)
+        acc = self.window.patches(inputs[0], fill=least).max((4, 5))
+        return np.where(acc == least, 0, acc)
 
     def evaluate(self, inputs, arch):
         return self.requant.apply(self.accumulate(inputs), arch)

@@ -1,0 +1,100 @@
+"""The back end: integer graph to `Program`.
+
+Passes prepare the graph, a layout gives every channel its slot, an allocation every value its memory; then nodes become
+operations, and operations segments.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sordino_hw.program import Layer, Program, Tensor
+
+from ..graph import Conv, Depthwise, Graph, Input, Node
+from .allocate import Allocation, allocate
+from .layout import Place, is_view, places
+from .lower import lower
+from .operation import Operation, View
+from .passes import prepare
+from .segment import pack
+
+__all__ = ["compile_graph"]
+
+
+def compile_graph(graph: Graph, *, dense: bool = False, reuse: bool = True, name: str = "") -> Program:
+    """Compiles an integer graph for `graph.arch`.
+
+    `dense` gives the baseline that takes no advantage of zeros: every activation and every weight row is issued.
+    `reuse=False` gives every value memory of its own, so that all of them can be read back afterwards.
+
+    Raises `CompileError`, naming layer, limit and remedy, for what does not fit.
+    """
+    graph = prepare(graph)
+    where = places(graph)
+    allocation = allocate(graph, where, reuse)
+    views = {v: _view(graph, v, where[v], allocation) for v in where}
+    layers = [n for n in graph.nodes if not isinstance(n, Input) and not is_view(n)]
+
+    def operations() -> Iterator[Operation]:
+        for i, n in enumerate(layers):
+            yield from lower(n, i, [views[v] for v in n.inputs], views[n.out.name], graph.arch, dense)
+
+    written = {n.out.name: i for i, n in enumerate(layers)}
+    return Program(
+        arch=graph.arch,
+        segments=pack(operations(), graph.arch),
+        tensors=_tensors(graph, views, allocation, written),
+        layers=[_layer(graph, n) for n in layers],
+        inputs=[v.name for v in graph.inputs],
+        outputs=list(graph.outputs),
+        meta={"name": name, "dense": dense, "reuse": reuse},
+    )
+
+
+def _view(graph: Graph, name: str, place: Place, allocation: Allocation) -> View:
+    buffer = allocation.buffers[place.buffer]
+    height, width = graph.values[place.buffer].shape[1:]
+    return View(
+        name=name,
+        buffer=place.buffer,
+        shape=graph.values[name].shape,
+        base=buffer.base,
+        row_pitch=place.row_pitch,
+        pixel_pitch=place.pixel_pitch,
+        slots=np.array(place.slots),
+        buffer_pitch=buffer.words // (height * width),
+    )
+
+
+def _tensors(graph: Graph, views: dict[str, View], allocation: Allocation, written: dict[str, int]) -> dict[str, Tensor]:
+    lanes, tensors = graph.arch.lanes, {}
+    for n in graph.nodes:
+        v, view = n.out, views[n.out.name]
+        first = int(view.slots.min()) // lanes
+        written.setdefault(v.name, max((written[i] for i in n.inputs), default=-1))
+        tensors[v.name] = Tensor(
+            name=v.name,
+            shape=v.shape,
+            scale=v.scale,
+            signed=v.signed,
+            base=view.base + first,
+            row_pitch=view.row_pitch,
+            pixel_pitch=view.pixel_pitch,
+            slots=tuple(int(s) - first * lanes for s in view.slots),
+            layer=written[v.name],
+            kept=allocation.kept(view.buffer),
+        )
+    return tensors
+
+
+def _layer(graph: Graph, n: Node) -> Layer:
+    kind, macs = n.kind, 0
+    c, h, w = n.out.shape
+    if isinstance(n, Depthwise):
+        kind = n.label
+        macs = n.weight[0].size * c * h * w if kind == "depthwise" else 0
+    elif isinstance(n, Conv) and kind == "conv":
+        macs = n.weight.size * h * w
+        whole = n.window.kernel == graph.values[n.inputs[0]].shape[1:] and n.window.padding == (0, 0, 0, 0)
+        kind = "linear" if whole and n.groups == 1 else "conv"
+    return Layer(n.out.name, kind, n.source, n.inputs, n.out.name, int(macs))

@@ -1,0 +1,82 @@
+"""`Operation`: one CONV or VEC with everything that it needs, before the memories of a segment are dealt out."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sordino_hw.isa import Flag, Mode, Opcode
+
+__all__ = ["Operation", "Parameters", "View"]
+
+
+@dataclass(frozen=True)
+class View:
+    """A value in activation memory: word addresses, and the slot of every channel."""
+
+    name: str
+    buffer: str
+    shape: tuple[int, int, int]
+    base: int
+    row_pitch: int
+    pixel_pitch: int
+    slots: np.ndarray
+    buffer_pitch: int
+    """Words of a pixel of the buffer; less than `pixel_pitch` in a flattened value."""
+
+    def address(self, y: int, x: int, column: int) -> int:
+        """Word address of a pixel's word column, which may lie in the padding."""
+        return self.base + y * self.row_pitch + x * self.pixel_pitch + column
+
+    def words(self, columns) -> frozenset[tuple[str, int]]:
+        """Names for word columns of the buffer, to track which stores an operation must wait for."""
+        return frozenset((self.buffer, c % self.buffer_pitch) for c in columns)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Requantiser rows: int64 [rows, ppu] each."""
+
+    bias: np.ndarray
+    mantissa: np.ndarray
+    shift: np.ndarray
+    threshold: np.ndarray
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Registers without the addresses in the segment's memories, and the images that those will point at.
+
+    `weight` int8 [rows, lanes]; `mask` bool [rows, lanes] (CONV); `residual` int8 [2, lanes]; `table` int16 [256].
+    """
+
+    layer: int
+    where: str
+    """Node and source, for messages."""
+    opcode: Opcode
+    mode: Mode
+    flags: Flag
+    registers: dict[str, int]
+    macs_per_event: int
+    weight: np.ndarray | None = None
+    first_lane: int = 0
+    """Lane whose weights are the first row: W_BASE lies that many rows before the image."""
+    mask: np.ndarray | None = None
+    residual: np.ndarray | None = None
+    parameters: Parameters | None = None
+    table: np.ndarray | None = None
+    reads: frozenset = field(default_factory=frozenset)
+    writes: frozenset = field(default_factory=frozenset)
+
+    def worst_cycles(self, lanes: int) -> int:
+        """An upper bound of the operation's cycles, whatever the activations.
+
+        Every in-bounds word with every lane as an event (two vector cycles for VEC), the scan of every span at one
+        occupancy row a cycle, the residual's two cycles and the drain without overlap, with margins for filling the
+        pipeline at each span, output and operation.
+        """
+        r = self.registers
+        spans = r["KH"] * r["KX"]
+        pixels = spans * r["SPAN"] * r["WORDS"]
+        events = pixels * (lanes + lanes // 8 if self.opcode is Opcode.CONV else 2)
+        per_output = events + pixels + spans * 4 + 2 * r["DRAIN"] + 24
+        return r["OH"] * r["OW"] * per_output + 256
