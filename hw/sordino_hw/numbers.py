@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from .arch import REQUANT_FRACTION, ArchConfig
 
-__all__ = ["multiplier", "nearest_multiplier", "requantise", "round_shift", "saturate", "wrap32"]
+__all__ = ["multiplier", "nearest_multiplier", "requantise", "round_shift", "saturate", "split_wide", "wrap", "wrap32"]
 
 SHIFT_MAX = 31
 """Largest shift field of a requantiser (5 bits)."""
@@ -18,9 +18,14 @@ HI_SHIFT = 7
 """The high half of a two-cycle vector weight counts 2**7: weight = hi * 128 + lo."""
 
 
+def wrap(x, bits: int):
+    """Keeps the low `bits` bits of integers, as signed numbers."""
+    return ((x + (1 << (bits - 1))) & ((1 << bits) - 1)) - (1 << (bits - 1))
+
+
 def wrap32(x):
     """Wraps integers to signed 32 bits, as the accumulators do."""
-    return ((x + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+    return wrap(x, 32)
 
 
 def round_shift(x, n):

@@ -1,0 +1,126 @@
+"""Which words an operation touches: the address arithmetic of `isa.REGISTERS`, for all outputs at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from sordino_hw.isa import ADDR_BITS
+
+__all__ = ["Geometry", "coverage", "geometry"]
+
+ADDR_MASK = (1 << ADDR_BITS) - 1
+
+_TAPS = (
+    *("OH", "OW", "KH", "KX", "SPAN", "WORDS", "H", "W", "IY0", "IX0", "SY", "SX", "DY", "DX", "REPY", "REPX"),
+    *("A_BASE", "A_OY", "A_OX", "A_KY", "A_KX"),
+)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The input words of an operation. Outputs are numbered n = oy * OW + ox.
+
+    A *tap* here is one word of the kernel's footprint that lies in bounds for at least one output. Row and column
+    separate: the word of tap (y, x) for output (oy, ox) is at `row_address[oy, y] + col_address[ox, x]`, modulo the
+    address space, if both are in bounds.
+    """
+
+    row_address: np.ndarray
+    """int64 [OH, ky]"""
+    row_valid: np.ndarray
+    """bool [OH, ky]"""
+    col_address: np.ndarray
+    """int64 [OW, kx]"""
+    col_valid: np.ndarray
+    """bool [OW, kx]"""
+    span: np.ndarray
+    """int64 [taps]: number s of the span that a tap is in (ky * KX + kx)."""
+    offset: np.ndarray
+    """int64 [taps]: number q of the word in its span (pixel * WORDS + word)."""
+
+    @property
+    def outputs(self) -> int:
+        return len(self.row_address) * len(self.col_address)
+
+    @property
+    def taps(self) -> int:
+        return len(self.span)
+
+    @property
+    def in_bounds(self) -> int:
+        """Words read over all outputs, empty ones included."""
+        return int(self.row_valid.sum()) * int(self.col_valid.sum())
+
+    @cached_property
+    def first_address(self) -> int:
+        """Least address of a word in bounds, 0 if there is none."""
+        return int(self.addresses.min(initial=ADDR_MASK, where=self.addresses >= 0)) if self.taps else 0
+
+    @cached_property
+    def last_address(self) -> int:
+        """Greatest address of a word in bounds, -1 if there is none."""
+        return int(self.addresses.max(initial=-1))
+
+    @cached_property
+    def addresses(self) -> np.ndarray:
+        """Word addresses: int64 [outputs, taps], -1 where out of bounds."""
+        a = self.row_address[:, None, :, None] + self.col_address[:, None, :] & ADDR_MASK
+        valid = self.row_valid[:, None, :, None] & self.col_valid[:, None, :]
+        return np.where(valid, a, -1).reshape(self.outputs, self.taps)
+
+
+@lru_cache(maxsize=256)
+def _geometry(*values: int) -> Geometry:
+    r = dict(zip(_TAPS, values, strict=True))
+    qy, qx = np.arange(r["OH"]) // r["REPY"], np.arange(r["OW"]) // r["REPX"]
+    ky = np.arange(r["KH"])
+    iy = r["IY0"] + qy[:, None] * r["SY"] + ky * r["DY"]
+    row_valid = (iy >= 0) & (iy < r["H"])
+    row_address = r["A_BASE"] + qy[:, None] * r["A_OY"] + ky * r["A_KY"]
+
+    # Pixels that no output finds in bounds are left out before they are spread over the outputs.
+    kx, p = (grid.ravel() for grid in np.meshgrid(np.arange(r["KX"]), np.arange(r["SPAN"]), indexing="ij"))
+    ix0, near = r["IX0"] + qx * r["SX"], kx * r["DX"] + p
+    seen = (near + ix0.max() >= 0) & (near + ix0.min() < r["W"])
+    kx, p, ix = kx[seen], p[seen], ix0[:, None] + near[seen]
+    col_valid = (ix >= 0) & (ix < r["W"])
+    rows, cols = row_valid.any(0), col_valid.any(0)
+    kx, p, col_valid = kx[cols], p[cols], col_valid[:, cols]
+    ky, row_valid, row_address = ky[rows], row_valid[:, rows], row_address[:, rows]
+
+    words = np.arange(r["WORDS"])
+    offset = (p[:, None] * r["WORDS"] + words).ravel()
+    kx = kx.repeat(r["WORDS"])
+    col_valid = col_valid.repeat(r["WORDS"], 1)
+    col_address = qx[:, None] * r["A_OX"] + kx * r["A_KX"] + offset
+    span = (ky[:, None] * r["KX"] + kx).ravel()
+    return Geometry(row_address, row_valid, col_address, col_valid, span, np.tile(offset, len(ky)))
+
+
+def geometry(regs: Mapping[str, int]) -> Geometry:
+    """The input words of the operation with these registers (cached)."""
+    return _geometry(*(regs[name] for name in _TAPS))
+
+
+@lru_cache(maxsize=256)
+def _coverage(values: tuple[int, ...], masks: bytes, lanes: int) -> np.ndarray:
+    g = _geometry(*values)
+    first, size = g.first_address, max(0, g.last_address + 1 - g.first_address)
+    valid = g.addresses >= 0
+    counts = np.zeros((size, lanes))
+    distinct, kind = np.unique(np.frombuffer(masks, bool).reshape(g.taps, lanes), axis=0, return_inverse=True)
+    for i, row in enumerate(distinct):
+        taps = kind.reshape(-1) == i
+        counts += np.bincount(g.addresses[:, taps][valid[:, taps]] - first, minlength=size)[:, None] * row
+    return counts
+
+
+def coverage(regs: Mapping[str, int], mask: np.ndarray) -> np.ndarray:
+    """How often an operation meets each activation: float64 (integers) [words, lanes] (cached).
+
+    `mask`: bool [taps, lanes]. Row w, lane l is the number of outputs and taps that read lane l of the word at
+    `first_address + w` with their mask bit set.
+    """
+    return _coverage(tuple(regs[name] for name in _TAPS), mask.tobytes(), mask.shape[1])

@@ -1,0 +1,261 @@
+"""The golden machine: one core's memories and what every instruction does to them, without time.
+
+Values are those of the gateware, bit for bit. A batch of machines runs one instruction stream, each on its own
+activation and state memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from sordino_hw import numbers
+from sordino_hw.arch import OCC_WIDTH, ArchConfig
+from sordino_hw.asm import Step, decode_segment
+from sordino_hw.errors import TrapError
+from sordino_hw.isa import TRAP_DOC, Flag, Mode, Opcode, Trap
+from sordino_hw.program import Segment
+
+from .geometry import ADDR_MASK, Geometry, coverage, geometry
+
+__all__ = ["Counts", "Machine", "Observer"]
+
+CHUNK = 1 << 20
+"""Activations gathered at a time: the working set stays near the size of a cache."""
+
+_BLAS = ThreadpoolController()
+"""GEMMs run on one thread: they are small, and on a busy machine the barriers of two threads cost ten times the work."""
+
+
+@dataclass
+class Counts:
+    """Per operation of one segment run, int64 [batch, operations] (see `results.Result.events`)."""
+
+    events: np.ndarray
+    nonzero: np.ndarray
+    """As `events`, zero activations left out also where the DENSE flag issues them."""
+
+
+class Machine:
+    """Memories as arrays, and `run`. All memories are zero at first, as in the gateware's simulation.
+
+    Attributes
+    ----------
+    act : int16 [batch, act_depth, lanes]
+        Written by hand through `store`, which keeps the occupancy bits.
+    occupancy : bool [batch, act_depth]
+    state : int32 [batch, state_depth, ppu]
+    imem, weight, mask, bias, mantissa, shift, threshold, table
+        As in `Segment`, at the memories' full depth.
+    first : int
+        For observers: the index in the whole batch of this machine's first image.
+    """
+
+    def __init__(self, arch: ArchConfig, batch: int = 1, first: int = 0):
+        self.arch, self.batch, self.first = arch, batch, first
+        self.act = np.zeros((batch, arch.act_depth, arch.lanes), np.int16)
+        self.occupancy = np.zeros((batch, arch.act_depth), bool)
+        self.state = np.zeros((batch, arch.state_depth, arch.ppu), np.int32)
+        self.imem = np.zeros(arch.imem_depth, np.uint32)
+        self.weight = np.zeros((arch.weight_depth, arch.lanes), np.int8)
+        self.mask = np.zeros((arch.mask_depth, arch.lanes), bool)
+        self.bias, self.mantissa, self.shift, self.threshold = (np.zeros((arch.param_depth, arch.ppu), np.int32) for _ in range(4))
+        self.table = np.zeros(256 * arch.tables, np.int16)
+
+    def load(self, segment: Segment) -> None:
+        """Writes a segment's images from row 0 of each memory; rows beyond them keep what they held."""
+        for name in ("imem", "weight", "mask", "bias", "mantissa", "shift", "threshold", "table"):
+            image = getattr(segment, name)
+            getattr(self, name)[: len(image)] = image
+
+    def store(self, addresses: np.ndarray, words: np.ndarray) -> None:
+        """Writes activation words [batch, n, lanes] to `addresses` [n]."""
+        self.act[:, addresses] = words
+        self.occupancy[:, addresses] = words.any(-1)
+
+    def run(self, segment: Segment, observer: "Observer | None" = None) -> Counts:
+        """Loads a segment and runs it to its HALT.
+
+        `observer(op, step, machine)` is called before every CONV and VEC, with the number of the operation.
+
+        Raises `TrapError` with cause and pc. Ports are checked for every word in bounds and every masked weight row,
+        whether or not an activation makes the machine go there. Of the cycle limit a lower bound is known here (an
+        output per cycle, `OCC_WIDTH` words per cycle); a stream that breaks it traps.
+        """
+        self.load(segment)
+        with _BLAS.limit(limits=1, user_api="blas"):
+            return self._run(segment.cycle_limit, observer)
+
+    def _run(self, cycle_limit: int, observer: "Observer | None") -> Counts:
+        events: list[np.ndarray] = []
+        nonzero: list[np.ndarray] = []
+        cycles = 0
+        for step in decode_segment(self.imem, self.arch):
+            if step.opcode not in (Opcode.CONV, Opcode.VEC):
+                continue
+            g = geometry(step.regs)
+            cycles += max(g.outputs, g.in_bounds // OCC_WIDTH)
+            if cycles > cycle_limit:
+                raise _trap(Trap.CYCLES, step)
+            operation = _Operation(self, step, g)
+            if observer is not None:
+                observer(len(events), step, self)
+            for total, count in zip((events, nonzero), operation.count(), strict=True):
+                total.append(count)
+            operation.execute()
+        empty = np.zeros((self.batch, 0), np.int64)
+        return Counts(np.stack(events, 1), np.stack(nonzero, 1)) if events else Counts(empty, empty)
+
+
+Observer = Callable[[int, Step, Machine], None]
+
+
+def _trap(cause: Trap, step: Step) -> TrapError:
+    return TrapError(f"trap {cause.name} at instruction {step.pc}: {TRAP_DOC[cause]}", cause, step.pc)
+
+
+def _exact_dtype(weight: np.ndarray, act: np.ndarray) -> type[np.float32] | type[np.float64]:
+    """The floating-point type whose GEMM of these activations with `weight` [k, n] is exact.
+
+    Every partial sum, in whatever order, lies between the sum of the negative and that of the positive products; both
+    must fit the mantissa: 24 bits of a float32, or 53 of a float64, which no kernel that the registers allow exceeds.
+    """
+    high, low = max(0, int(act.max(initial=0))), max(0, -int(act.min(initial=0)))
+    positive, negative = weight.clip(0).sum(0), (-weight).clip(0).sum(0)
+    peak = max((positive * high + negative * low).max(initial=0), (positive * low + negative * high).max(initial=0))
+    return np.float32 if peak <= 1 << 24 else np.float64
+
+
+class _Operation:
+    """One CONV or VEC: its ports are checked when it is made; then it is counted and executed."""
+
+    def __init__(self, machine: Machine, step: Step, g: Geometry):
+        self.m, self.arch, self.step, self.g = machine, machine.arch, step, g
+        r, arch = step.regs, machine.arch
+        n = np.arange(g.outputs)
+        oy, ox = np.divmod(n, r["OW"])
+        self.channels = r["DRAIN"] * arch.ppu
+        self.bounds(Trap.ACT_READ, g.last_address, arch.act_depth)
+
+        rows = r["W_BASE"] + g.span * r["W_SPAN"] + g.offset * r["W_WORD"]
+        if step.opcode is Opcode.CONV:
+            mask_rows = r["M_BASE"] + g.span * r["M_SPAN"] + g.offset & ADDR_MASK
+            self.bounds(Trap.MASK, mask_rows, arch.mask_depth)
+            self.mask = machine.mask[mask_rows]
+            self.weight_rows = rows[:, None] + np.arange(arch.lanes) & ADDR_MASK
+            self.bounds(Trap.WEIGHT, self.weight_rows[self.mask], arch.weight_depth)
+        else:
+            self.mask = np.ones((g.taps, arch.lanes), bool)
+            halves = {Mode.MAC: 1, Mode.MAC2: 2, Mode.MAX: 0}[step.mode]
+            self.weight_rows = rows[:, None] + np.arange(halves) & ADDR_MASK
+            self.bounds(Trap.WEIGHT, self.weight_rows, arch.weight_depth)
+        if step.has(Flag.RESIDUAL):
+            self.residual = r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"] & ADDR_MASK
+            self.bounds(Trap.ACT_READ, self.residual, arch.act_depth)
+            self.residual_rows = r["R_W"] + np.arange(2) & ADDR_MASK
+            self.bounds(Trap.WEIGHT, self.residual_rows, arch.weight_depth)
+        if step.has(Flag.SOURCE) or step.has(Flag.SINK):
+            self.state_rows = r["S_BASE"] + n[:, None] * r["DRAIN"] + np.arange(r["DRAIN"]) & ADDR_MASK
+            self.bounds(Trap.STATE, self.state_rows, arch.state_depth)
+        if not step.has(Flag.SINK):
+            self.param_rows = r["P_BASE"] + np.arange(r["DRAIN"]) & ADDR_MASK
+            self.bounds(Trap.PARAM, self.param_rows, arch.param_depth)
+            self.outputs = r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] & ADDR_MASK
+            self.bounds(Trap.ACT_WRITE, self.outputs, arch.act_depth)
+
+    def bounds(self, cause: Trap, addresses, depth: int) -> None:
+        if np.max(addresses, initial=-1) >= depth:
+            raise _trap(cause, self.step)
+
+    # -- counting --------------------------------------------------------------------------------------------------
+
+    def count(self) -> tuple[np.ndarray, np.ndarray]:
+        """(events, of them with a non-zero activation), each int64 [batch]."""
+        times = coverage(self.step.regs, self.mask)
+        live = self.m.act[:, self.g.first_address : self.g.last_address + 1] != 0
+        nonzero = (live.reshape(self.m.batch, -1).astype(np.float64) @ times.reshape(-1)).astype(np.int64)
+        return (np.full_like(nonzero, int(times.sum())) if self.step.has(Flag.DENSE) else nonzero), nonzero
+
+    # -- values ----------------------------------------------------------------------------------------------------
+
+    def execute(self) -> None:
+        """Computes and stores every output, a chunk of images and outputs at a time."""
+        rows = max(1, CHUNK // max(1, self.g.taps * self.arch.lanes))
+        outputs = min(rows, self.g.outputs)
+        images = max(1, rows // outputs)
+        accumulate = self.convolver() if self.step.opcode is Opcode.CONV else self.vector
+        for n in range(0, self.g.outputs, outputs):
+            part = slice(n, min(n + outputs, self.g.outputs))
+            addresses = self.g.addresses[part]
+            for b in range(0, self.m.batch, images):
+                some = slice(b, b + images)
+                acc = accumulate(some, addresses)
+                if self.step.has(Flag.RESIDUAL):
+                    low, high = self.m.weight[self.residual_rows].astype(np.int32)
+                    word = self.m.act[some, self.residual[part]].astype(np.int32)
+                    acc += word * low + (word * high << numbers.HI_SHIFT)
+                self.drain(some, part, acc)
+
+    def convolver(self) -> Callable[[slice, np.ndarray], np.ndarray]:
+        """The function (images, addresses [n, taps]) -> accumulators int32 [images, n, lanes] of a CONV."""
+        lanes = self.arch.lanes
+        rows = np.zeros((self.g.taps, lanes, lanes), np.int64)
+        rows[self.mask] = self.m.weight[self.weight_rows[self.mask]]
+        weight = rows.reshape(-1, lanes)
+        dtype = _exact_dtype(weight, self.m.act[:, self.g.first_address : self.g.last_address + 1])
+        matrix: np.ndarray = weight.astype(dtype)
+
+        def convolve(some: slice, addresses: np.ndarray) -> np.ndarray:
+            words = self.gather(some, addresses)
+            images, n = words.shape[:2]
+            product = words.reshape(images * n, len(matrix)).astype(dtype) @ matrix
+            return product.astype(np.int64).astype(np.int32).reshape(images, n, lanes)
+
+        return convolve
+
+    def gather(self, some: slice, addresses: np.ndarray) -> np.ndarray:
+        """Activation words int16 [images, *addresses.shape, lanes]; zeros where the address is -1."""
+        words = np.take(self.m.act[some], addresses, axis=1, mode="wrap")
+        outside = addresses < 0
+        if outside.any():
+            words[:, outside] = 0
+        return words
+
+    def vector(self, some: slice, addresses: np.ndarray) -> np.ndarray:
+        """Accumulators int32 [images, n, lanes] of a VEC. int32 arrays wrap as the accumulators do."""
+        act = self.m.act[some]
+        acc = np.zeros((len(act), len(addresses), self.arch.lanes), np.int32)
+        if self.step.mode is Mode.MAX:
+            acc[:] = -(1 << 31)
+            for t in range(self.g.taps):
+                inside = addresses[:, t] >= 0
+                acc[:, inside] = np.maximum(acc[:, inside], act[:, addresses[inside, t]])
+            acc[:, (addresses < 0).all(1)] = 0
+            return acc
+        for t, rows in enumerate(self.weight_rows):
+            word = self.gather(some, addresses[:, t]).astype(np.int32)
+            for half, row in enumerate(rows):
+                acc += word * self.m.weight[row].astype(np.int32) << numbers.HI_SHIFT * half
+        return acc
+
+    def drain(self, some: slice, part: slice, acc: np.ndarray) -> None:
+        """From accumulators to state or activation memory."""
+        m, r = self.m, self.step.regs
+        v = acc[..., : self.channels]
+        if self.step.has(Flag.SOURCE):
+            v = v + m.state[some, self.state_rows[part]].reshape(v.shape)
+        if self.step.has(Flag.SINK):
+            m.state[some, self.state_rows[part]] = v.reshape(*v.shape[:2], r["DRAIN"], self.arch.ppu)
+            return
+        bias, mantissa, shift, threshold = (
+            x[self.param_rows].reshape(-1).astype(np.int64) for x in (m.bias, m.mantissa, m.shift, m.threshold)
+        )
+        y = numbers.requantise(v.astype(np.int64), bias, mantissa, shift, self.arch).clip(r["LO"], r["HI"])
+        if self.step.has(Flag.TABLE):
+            y = m.table[256 * r["TABLE"] + (y + 128 & 255)].astype(np.int64)
+        y[np.abs(y) < threshold] = 0
+        words = np.zeros((*v.shape[:2], self.arch.lanes), np.int16)
+        words[..., : self.channels] = numbers.wrap(y, self.arch.event_bits)
+        m.act[some, self.outputs[part]] = words
+        m.occupancy[some, self.outputs[part]] = words.any(-1)
