@@ -26,7 +26,9 @@ def test_commands_print_what_the_page_says(page, session):
     command, _, printed = session.partition("\n")
     program, *arguments = shlex.split(command.removeprefix("$ "))
     assert program == "python", "only Python runs here; show other commands in a block without `console`"
-    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "120"})
+    run = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "120"}
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout == printed
 
