@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt .ci/prerequisites
 demo: setup ## train, compile, run on the RTL, report (sordino demo)
 	"$(BIN)/sordino" demo
 
-test: setup ## the tests, without the slow ones
+test: setup ## the tests without the slow ones
 	"$(BIN)/pytest" $(TESTS)
 
 test-full: setup ## all tests, slow ones too
@@ -40,6 +40,9 @@ lint: setup ## ruff and mypy
 format: setup ## let ruff lay out and mend what it can
 	"$(BIN)/ruff" format
 	"$(BIN)/ruff" check --fix
+
+docs: setup ## write the generated pages anew
+	"$(BIN)/python" docs/generate.py
 
 pins: ## resolve constraints.txt anew, in a fresh environment
 	@PYTHON="$(PYTHON)" bash .ci/prerequisites

@@ -1,0 +1,30 @@
+"""Writes the generated pages of this folder; with `--check`, fails if one of them is stale."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sordino_hw.isa_page import isa_page
+
+PAGES: dict[str, Callable[[], str]] = {"isa.md": isa_page}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is stale")
+    check = parser.parse_args().check
+    stale = []
+    for name, page in PAGES.items():
+        path, text = Path(__file__).parent / name, page()
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if not check:
+                path.write_text(text)
+    if stale:
+        print(f"{'stale, run `make docs`' if check else 'written'}: {', '.join(stale)}")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
