@@ -155,7 +155,7 @@ class Core(wiring.Component):
 
     def _connect_memories(self, m, running, memories, sequencer, occupancy, reader, lanes, ppu, perf):
         """While the machine runs, the stages own the ports; otherwise the window does."""
-        window, arch = self.window, self.arch
+        window = self.window
         row, data = window.row, window.wdata
 
         def writes(region):
