@@ -3,6 +3,7 @@
 import ast
 import inspect
 from collections.abc import Iterable
+from itertools import pairwise
 from types import ModuleType
 
 from . import isa
@@ -72,7 +73,7 @@ def _docs(definition: type | ModuleType) -> dict[str, str]:
     if isinstance(definition, type) and isinstance(body[0], ast.ClassDef):
         body = body[0].body
     docs = {}
-    for member, doc in zip(body, body[1:], strict=False):
+    for member, doc in pairwise(body):
         if isinstance(member, ast.Assign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
             (target,) = member.targets
             docs[ast.unparse(target)] = " ".join(str(doc.value.value).split())
