@@ -26,6 +26,7 @@ def lower(node: Node, layer: int, inputs: list[View], out: View, arch: ArchConfi
     """The operations of a layer, in order. Raises `CompileError` for what no tiling can make fit."""
     where = f"{node.kind} {node.out.name!r}{f' ({node.source})' if node.source else ''}"
     assert isinstance(node, Conv | Depthwise | MaxPool)
+    node, inputs = _as_one_row(node, inputs)
     columns = out.slots // arch.lanes
     for column in np.unique(columns):
         channels = np.flatnonzero(columns == column)
@@ -33,6 +34,24 @@ def lower(node: Node, layer: int, inputs: list[View], out: View, arch: ArchConfi
         for op in group.operations():
             _check_registers(op)
             yield op
+
+
+def _as_one_row(node: Conv | Depthwise | MaxPool, inputs: list[View]) -> tuple[Conv | Depthwise | MaxPool, list[View]]:
+    """A kernel that is the whole input, as a single kernel row: the input's rows follow each other in memory.
+
+    One span is walked then, not one for each row: linear layers after a flatten, global pooling.
+    """
+    x, w = inputs[0], node.window
+    pixels = x.shape[1] * x.shape[2]
+    contiguous = x.row_pitch == x.shape[2] * x.pixel_pitch
+    if w.kernel != x.shape[1:] or any(w.padding) or w.dilation != (1, 1) or not contiguous or pixels > STEP_MAX:
+        return node, inputs
+    row = replace(x, shape=(x.shape[0], 1, pixels), row_pitch=pixels * x.pixel_pitch)
+    window = Window((1, pixels), padding=w.padding)
+    if isinstance(node, MaxPool):
+        return replace(node, window=window), [row, *inputs[1:]]
+    weight = node.weight.reshape(*node.weight.shape[:-2], 1, pixels)
+    return replace(node, window=window, weight=weight), [row, *inputs[1:]]
 
 
 def _equal_taps(weight: np.ndarray) -> bool:

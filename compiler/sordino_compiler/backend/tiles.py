@@ -1,6 +1,6 @@
 """Tiles of a layer's inputs, so that weights and masks fit; bands of its outputs, so that partial sums fit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -42,20 +42,24 @@ def choose_tiles(slots: np.ndarray, kernel: tuple[int, int], lanes: int, fits: C
     """The fewest tiles that fit; None where not even a single tap of a single word does.
 
     `slots` are those of the input channels that are needed. Among equally many tiles, whole pixels come first (their
-    kernel rows are single spans), then balanced word columns; kernel columns are cut last.
+    kernel rows are single spans), cut into kernel rows, and into kernel columns only below that.
     """
     columns, (kh, kw) = range(int(slots.min()) // lanes, int(slots.max()) // lanes + 1), kernel
-    choices = [(nw, ny, 1) for nw, ny in product(range(1, len(columns) + 1), range(1, kh + 1))]
-    choices += [(len(columns), kh, nx) for nx in range(2, kw + 1)]
+    cuts = [(ny, 1) for ny in range(1, kh + 1)] + [(kh, nx) for nx in range(2, kw + 1)]
+    choices = [(nw, ny, nx) for nw, (ny, nx) in product(range(1, len(columns) + 1), cuts)]
     for nw, ny, nx in sorted(choices, key=lambda c: (c[0] * c[1] * c[2], c[0])):
-        tiles = []
-        for cols, ky, kx in product(_cut(columns, nw), _cut(range(kh), ny), _cut(range(kw), nx)):
-            used = slots[np.isin(slots // lanes, cols)] % lanes
-            if len(used):
-                tiles.append(Tile(cols, ky, kx, range(int(used.min()), int(used.max()) + 1)))
+        tiles = list(_tiles(slots, lanes, product(_cut(columns, nw), _cut(range(kh), ny), _cut(range(kw), nx))))
         if all(fits(t) for t in tiles):
             return tiles
     return None
+
+
+def _tiles(slots: np.ndarray, lanes: int, parts: Iterable[tuple[range, range, range]]) -> Iterator[Tile]:
+    """The tiles in which there is a channel at all."""
+    for columns, ky, kx in parts:
+        used = slots[(slots >= columns.start * lanes) & (slots < columns.stop * lanes)] % lanes
+        if len(used):
+            yield Tile(columns, ky, kx, range(int(used.min()), int(used.max()) + 1))
 
 
 def _cut(r: range, parts: int) -> list[range]:
