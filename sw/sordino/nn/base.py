@@ -1,6 +1,6 @@
 """What every sparsity method shares: the layer that may add a penalty to the loss, and the registry of methods."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, TypeVar
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sordino_hw.errors import InputError
 
-__all__ = ["METHODS", "SparseActivation", "density", "method", "penalty", "register", "sites"]
+__all__ = ["METHODS", "SparseActivation", "density", "layer_inputs", "method", "penalty", "register", "sites"]
 
 METHODS: "dict[str, type[SparseActivation]]" = {}
 """Every method by name. A method is one file that defines a `SparseActivation` and registers it."""
@@ -39,8 +39,8 @@ class SparseActivation(nn.Module):
         """The penalty of one call, from its input and output; None for no penalty."""
         return None
 
-    def calibrate(self, x: Tensor) -> None:
-        """Sets state from the layer's input `x` on a calibration set (all batches concatenated)."""
+    def calibrate(self, inputs: Sequence[Tensor]) -> None:
+        """Sets state from the layer's inputs on a calibration set: one tensor (N, C, ...) for each call."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.activate(x)
@@ -88,6 +88,18 @@ def penalty(model: nn.Module) -> Tensor | None:
 
 
 @torch.no_grad()
+def layer_inputs(model: nn.Module, x: Tensor, batch_size: int = 256) -> dict[SparseActivation, list[Tensor]]:
+    """Runs `model` on `x` (N, ...) in evaluation mode: the inputs of every method's layer, one tensor for each call."""
+    seen: dict[SparseActivation, list[Tensor]] = {}
+
+    def keep(module, inputs, _y):
+        seen.setdefault(module, []).append(inputs[0].detach())
+
+    _run(model, x, batch_size, {m: keep for _, m in sites(model) if isinstance(m, SparseActivation)})
+    return seen
+
+
+@torch.no_grad()
 def density(model: nn.Module, x: Tensor, batch_size: int = 256) -> dict[str, tuple[int, int]]:
     """Non-zero activations of `model` on `x`: module path of each activation -> (non-zero, all) values, whole batch."""
     counts = {name: [0, 0] for name, _ in sites(model)}
@@ -99,7 +111,12 @@ def density(model: nn.Module, x: Tensor, batch_size: int = 256) -> dict[str, tup
 
         return hook
 
-    handles = [m.register_forward_hook(count(name)) for name, m in sites(model)]
+    _run(model, x, batch_size, {m: count(name) for name, m in sites(model)})
+    return {name: (a, b) for name, (a, b) in counts.items()}
+
+
+def _run(model: nn.Module, x: Tensor, batch_size: int, hooks: dict[nn.Module, Callable]) -> None:
+    handles = [m.register_forward_hook(hook) for m, hook in hooks.items()]
     training = model.training
     try:
         model.eval()
@@ -109,4 +126,3 @@ def density(model: nn.Module, x: Tensor, batch_size: int = 256) -> dict[str, tup
         model.train(training)
         for h in handles:
             h.remove()
-    return {name: (a, b) for name, (a, b) in counts.items()}

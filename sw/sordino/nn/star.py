@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sordino_hw.errors import InputError
 
-from .base import SparseActivation, density, register
+from .base import SparseActivation, density, layer_inputs, register
 from .ops import threshold_relu
 
 __all__ = ["STAR", "search_thresholds"]
@@ -60,18 +60,26 @@ class STAR(SparseActivation):
         return self.strength * (x * ((x > 0) & (x < t)).to(x.dtype)).sum() / len(x)
 
     @torch.no_grad()
-    def calibrate(self, x: Tensor) -> None:
-        self.threshold = self.quantile_of(x, self.quantile)
+    def calibrate(self, inputs: Sequence[Tensor]) -> None:
+        self.threshold = self.quantile_of(inputs, self.quantile)
 
-    def quantile_of(self, x: Tensor, quantile: float) -> Tensor:
-        """The `quantile` of the positive values of `x` (N, C, ...), of all ([]) or of each channel ([C])."""
-        groups = [x] if self.per == "layer" else x.transpose(0, 1)
+    def quantile_of(self, inputs: Sequence[Tensor], quantile: float) -> Tensor:
+        """The `quantile` of the positive values of tensors (N, C, ...): of all ([]) or of each channel ([C])."""
+        if self.per == "layer":
+            groups = [torch.cat([x.flatten() for x in inputs])]
+        else:
+            channels = {x.shape[1] for x in inputs}
+            if len(channels) > 1:
+                raise InputError(
+                    f"STAR: one activation module is called on tensors of {' and '.join(map(str, sorted(channels)))} channels, so it "
+                    "cannot have a threshold per channel. Give each place its own nn.ReLU, or use per='layer'."
+                )
+            groups = list(torch.cat([x.transpose(0, 1).flatten(1) for x in inputs], 1))
         cuts = []
         for group in groups:
-            positive = group[group > 0].float().sort().values
-            cuts.append(positive[int(quantile * len(positive))] if len(positive) else x.new_zeros(()))
-        t = torch.stack(cuts) * (quantile > 0)
-        return t.reshape(()) if self.per == "layer" else t
+            positive = group[group > 0].sort().values
+            cuts.append(positive[int(quantile * len(positive))] if len(positive) and quantile > 0 else group.new_zeros(()))
+        return cuts[0] if self.per == "layer" else torch.stack(cuts)
 
     def extra_repr(self) -> str:
         return f"strength={self.strength:g}, quantile={self.quantile:g}, per={self.per!r}, forward={self.mode!r}"
@@ -102,13 +110,11 @@ def search_thresholds(
     were never raised are left out and keep their thresholds. Use held-out data that is not the test set.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, STAR)}
-    inputs = _inputs(model, layers, x)
-    start = {name: m.threshold.clone() for name, m in layers.items()}
-    ladder = {
-        name: [(q, t) for q in steps if bool(((t := m.quantile_of(inputs[name], q)) > start[name]).any())]
-        for name, m in layers.items()
-    }
-    ladder = {name: [(q, torch.maximum(t, start[name])) for q, t in ladder[name]] for name in ladder}
+    seen = layer_inputs(model, x)
+    ladder: dict[str, list[tuple[float, Tensor]]] = {}
+    for name, m in layers.items():
+        rungs = [(q, torch.maximum(m.quantile_of(seen[m], q), m.threshold)) for q in sorted(steps)]
+        ladder[name] = [(q, t) for q, t in rungs if bool((t > m.threshold).any())]
 
     def events() -> float:
         return sum(n * (weights or {}).get(name, 1.0) for name, (n, _) in density(model, x).items())
@@ -137,21 +143,3 @@ def search_thresholds(
         ladder[name].pop(0)
         if progress:
             progress(f"{name} at quantile {q:.2f}: {now / len(x):.0f} non-zero activations an image")
-
-
-def _inputs(model: nn.Module, layers: dict[str, STAR], x: Tensor, batch_size: int = 256) -> dict[str, Tensor]:
-    """The inputs of the given layers on `x`, concatenated over batches and calls."""
-    seen: dict[str, list[Tensor]] = {name: [] for name in layers}
-    handles = [
-        m.register_forward_hook(lambda _m, args, _y, name=name: seen[name].append(args[0].detach())) for name, m in layers.items()
-    ]
-    training = model.training
-    try:
-        model.eval()
-        for part in x.split(batch_size):
-            model(part)
-    finally:
-        model.train(training)
-        for h in handles:
-            h.remove()
-    return {name: torch.cat(parts) for name, parts in seen.items()}
