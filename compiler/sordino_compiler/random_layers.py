@@ -79,6 +79,8 @@ def random_case(seed: int, arch: ArchConfig | None = None) -> Case:
     x = maker.input()
     for _ in range(1 if rng.random() < 0.5 else rng.integers(2, 7)):
         x = maker.layer(x)
+    while not any(isinstance(n, Conv | Depthwise | MaxPool) for n in maker.nodes):  # views alone compute nothing
+        x = maker.layer(x)
     return maker.case(seed)
 
 
