@@ -36,14 +36,18 @@ class RawOp:
 
 
 def random_images(rng: np.random.Generator, arch: ArchConfig, ops: list[RawOp]) -> Segment:
-    """A segment that runs `ops`, with random weights, masks, parameters and tables that fill their memories."""
+    """A segment that runs `ops`, with random weights, masks, parameters and tables that fill their memories.
+
+    A WAIT stands where the state that an operation starts from may come from the one before, and at random elsewhere.
+    """
     a = Assembler()
-    for op in ops:
+    for i, op in enumerate(ops):
+        if i and (Flag.SOURCE in op.flags or rng.random() < 0.5):
+            a.wait()
         if op.opcode is Opcode.CONV:
             a.conv(op.flags, **op.regs)
         else:
             a.vec(op.mode, op.flags, **op.regs)
-        a.wait()
     a.halt()
     rows, params = (arch.weight_depth, arch.lanes), (arch.param_depth, arch.ppu)
     low, high = arch.act_range(True)

@@ -1,0 +1,212 @@
+"""The core in Amaranth's simulator: against the golden machine (values) and the timing model (cycles)."""
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from raw_ops import random_activations, random_images, random_op
+from sordino_hw import isa, numbers
+from sordino_hw.arch import ArchConfig
+from sordino_hw.asm import assemble
+from sordino_hw.core import Core
+from sordino_hw.core.ppu import REQUANT_LATENCY, Requantiser
+from sordino_hw.interfaces import WINDOW_LATENCY
+from sordino_hw.isa import Region, Trap
+from sordino_hw.program import Segment
+from sordino_sim.machine import Machine
+from sordino_sim.timing import SegmentTiming
+
+SMALL = {
+    "act_depth": 512,
+    "weight_depth": 512,
+    "mask_depth": 128,
+    "param_depth": 16,
+    "state_depth": 512,
+    "tables": 2,
+    "imem_depth": 256,
+}
+ARCHS = [
+    ArchConfig(name="small", lanes=8, ppu=2, perf_depth=8, **SMALL),
+    ArchConfig(name="small fifos", lanes=16, ppu=16, event_bits=8, segment_fifo=2, word_fifo=2, row_fifo=2, perf_depth=2, **SMALL),
+]
+
+
+def pack(values, bits: int) -> int:
+    return sum((int(v) & ((1 << bits) - 1)) << i * bits for i, v in enumerate(values))
+
+
+def unpack(word: int, bits: int, count: int) -> list[int]:
+    fields = [word >> i * bits & ((1 << bits) - 1) for i in range(count)]
+    return [f - (1 << bits) if f >> (bits - 1) else f for f in fields]
+
+
+def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads: list[tuple[Region, int]]):
+    """Writes `rows` through the window, runs to the halt, reads rows back. Returns (trap, pc, cycles, ops, read rows)."""
+    bits = {
+        Region.IMEM: 32,
+        Region.WEIGHT: 8,
+        Region.MASK: 1,
+        Region.PARAM: 32,
+        Region.TABLE: arch.event_bits,
+        Region.ACT: arch.event_bits,
+        Region.STATE: 32,
+    }
+    dut = Core(arch)
+    results = []
+
+    async def testbench(ctx):
+        window, control = dut.window, dut.control
+        ctx.set(window.we, 1)
+        for region, image in rows.items():
+            ctx.set(window.region, region)
+            for i, row in enumerate(image):
+                ctx.set(window.row, i)
+                ctx.set(window.wdata, pack(np.atleast_1d(row), bits[region]))
+                await ctx.tick()
+        ctx.set(window.we, 0)
+        ctx.set(control.limit, limit)
+        ctx.set(control.start, 1)
+        await ctx.tick()
+        ctx.set(control.start, 0)
+        for _ in range(limit + 2):
+            if ctx.get(control.halted):
+                break
+            assert ctx.get(control.running)
+            await ctx.tick()
+        results.extend(ctx.get(s) for s in (control.trap, control.pc, control.cycles, control.ops))
+        assert not ctx.get(control.running)
+        data = []
+        for region, row in reads:
+            ctx.set(window.region, region)
+            ctx.set(window.row, row)
+            await ctx.tick().repeat(WINDOW_LATENCY)
+            data.append(ctx.get(window.rdata))
+        results.append(data)
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(testbench)
+    sim.run()
+    return results
+
+
+@pytest.mark.parametrize("case", range(8))
+def test_random_operations(case, seed):
+    rng = np.random.default_rng([*seed, case])
+    arch = ARCHS[case % len(ARCHS)]
+    ops = [random_op(rng, arch) for _ in range(rng.integers(1, 5))]
+    segment = random_images(rng, arch, ops)
+    machine = Machine(arch)
+    machine.store(np.arange(arch.act_depth), random_activations(rng, arch, 1))
+    machine.state[:] = rng.integers(-(1 << 31), 1 << 31, machine.state.shape)
+    rows = {
+        Region.IMEM: segment.imem,
+        Region.WEIGHT: segment.weight,
+        Region.MASK: segment.mask,
+        Region.PARAM: segment.param_words(),
+        Region.TABLE: segment.table,
+        Region.ACT: machine.act[0].copy(),
+        Region.STATE: machine.state[0].copy(),
+    }
+    timing = SegmentTiming(arch, segment, 1)
+    machine.run(segment, timing.observe)
+    expected = timing.records()[0]
+    logged = min(len(expected), arch.perf_depth)
+    reads = [
+        (r, i) for r, n in ((Region.ACT, arch.act_depth), (Region.STATE, arch.state_depth), (Region.PERF, logged)) for i in range(n)
+    ]
+
+    trap, pc, cycles, started, data = simulate(arch, rows, segment.cycle_limit, reads)
+    assert trap == Trap.NONE and started == len(ops) and pc == len(segment.imem) - 1
+    act = np.array([unpack(w, arch.event_bits, arch.lanes) for w in data[: arch.act_depth]])
+    state = np.array([unpack(w, 32, arch.ppu) for w in data[arch.act_depth :][: arch.state_depth]])
+    records = np.array([unpack(w, 32, len(isa.PERF_FIELDS)) for w in data[arch.act_depth + arch.state_depth :]])
+    np.testing.assert_array_equal(act, machine.act[0])
+    np.testing.assert_array_equal(state, machine.state[0])
+    np.testing.assert_array_equal(records, expected[:logged])
+    assert cycles == expected[:, : len(isa.Cause)].sum()
+
+
+OPERATION = "\n".join(f"SET {r}, 1" for r in ("OH", "OW", "KH", "KX", "SPAN", "WORDS", "H", "W", "REPY", "REPX", "DRAIN"))
+"""A 1x1 operation on word 0, weight row 0, mask row 0, into word 0."""
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "pc"),
+    [
+        (".word 0x00000000", Trap.OPCODE, 0),
+        (".word 0xffffffff", Trap.OPCODE, 0),
+        (OPERATION + "\n.word 0x30000300", Trap.OPCODE, 11),  # VEC with mode 3
+        (OPERATION + "\n.word 0x30000208", Trap.OPCODE, 11),  # VEC MAX, RESIDUAL
+        (OPERATION + "\n.word 0x20000100", Trap.OPCODE, 11),  # CONV with a mode
+        (OPERATION + "\n.word 0x20000020", Trap.OPCODE, 11),  # CONV with a flag that is not there
+        (".word 0x1fc00000", Trap.REGISTER, 0),
+        ("CONV", Trap.CONFIG, 0),
+        (OPERATION + "\nSET DRAIN, 5\nCONV", Trap.CONFIG, 12),
+        (OPERATION + "\nSET TABLE, 2\nCONV TABLE", Trap.CONFIG, 12),
+        ("WAIT", Trap.WAIT, 0),
+        (OPERATION + "\nCONV\nWAIT\nWAIT", Trap.WAIT, 13),
+        (OPERATION + "\nSET A_BASE, 512\nCONV\nHALT", Trap.ACT_READ, None),
+        (OPERATION + "\nSET O_BASE, 512\nCONV\nHALT", Trap.ACT_WRITE, None),
+        (OPERATION + "\nSET W_BASE, 512\nCONV\nHALT", Trap.WEIGHT, None),
+        (OPERATION + "\nSET M_BASE, 128\nCONV\nHALT", Trap.MASK, None),
+        (OPERATION + "\nSET P_BASE, 16\nCONV\nHALT", Trap.PARAM, None),
+        (OPERATION + "\nSET S_BASE, 512\nCONV SINK\nHALT", Trap.STATE, None),
+        (OPERATION + "\nSET R_BASE, 512\nCONV RESIDUAL\nHALT", Trap.ACT_READ, None),
+        (OPERATION + "\nSET OH, 4095\nSET OW, 4095\nCONV\nHALT", Trap.CYCLES, None),
+        ("SET OH, 1\n" * 256, Trap.END, 256),
+    ],
+)
+def test_traps(text, cause, pc):
+    """The cause of each trap; for the sequencer's own also the instruction, and the golden machine traps alike."""
+    arch = ARCHS[0]
+    imem = assemble(text)
+    ones = np.ones((2, arch.lanes), np.int16)
+    rows = {Region.IMEM: imem, Region.ACT: ones, Region.MASK: ones, Region.WEIGHT: ones}
+    trap, at, cycles, _, _ = simulate(arch, rows, 2000, [])
+    assert trap == cause and cycles <= 2001
+    assert pc is None or at == pc
+
+    machine = Machine(arch)
+    machine.store(np.arange(2), ones[None])
+    machine.mask[:2] = True
+    empty = np.zeros((0, arch.ppu), np.int32)
+    segment = Segment(imem, machine.weight, machine.mask, empty, empty, empty, empty, machine.table, [], 2000)
+    with pytest.raises(Exception) as caught:
+        machine.run(segment)
+    assert caught.value.cause is cause and (pc is None or caught.value.pc == pc)
+
+
+def test_a_run_without_a_limit_traps_at_once():
+    trap, _, cycles, _, _ = simulate(ARCHS[0], {Region.IMEM: assemble("HALT")}, 0, [])
+    assert trap == Trap.CYCLES and cycles == 1
+
+
+@pytest.mark.parametrize("arch", [ARCHS[0], ARCHS[1], ArchConfig(mantissa_bits=8), ArchConfig(event_bits=8, mantissa_bits=2)])
+def test_requantiser(arch, rng):
+    """The gateware's requantiser is `numbers.requantise` and a clamp, one result per cycle."""
+    n = 600
+    span = 10.0 ** rng.integers(0, 10, n)
+    acc = (rng.uniform(-1, 1, n) * span * 2).clip(-(1 << 31), (1 << 31) - 1).astype(np.int64)
+    acc[:4] = [-(1 << 31), (1 << 31) - 1, -1, 0]
+    bias = (rng.uniform(-1, 1, n) * span).clip(-(1 << 31), (1 << 31) - 1).astype(np.int64)
+    mantissa, shift = rng.integers(0, 1 << arch.mantissa_bits, n), rng.integers(0, 32, n)
+    low, high = arch.act_range(signed=True)
+    expected = numbers.requantise(acc, bias, mantissa, shift, arch).clip(low, high)
+    dut = Requantiser(arch)
+
+    async def testbench(ctx):
+        ctx.set(dut.lo, low)
+        ctx.set(dut.hi, high)
+        for i in range(n + REQUANT_LATENCY):
+            if i < n:
+                for name, values in (("acc", acc), ("bias", bias), ("mantissa", mantissa), ("shift", shift)):
+                    ctx.set(getattr(dut, name), int(values[i]))
+            if i >= REQUANT_LATENCY:
+                assert ctx.get(dut.y) == expected[i - REQUANT_LATENCY], i - REQUANT_LATENCY
+            await ctx.tick()
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(testbench)
+    sim.run()
