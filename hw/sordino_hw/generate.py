@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 from amaranth.back import verilog
-from amaranth.hdl import Elaboratable, Value
-from amaranth.lib.io import Direction
-from amaranth.lib.wiring import In
+from amaranth.hdl import Value
+from amaranth.lib.wiring import Component
 
 from .arch import PRESETS, ArchConfig, preset
 from .errors import SordinoError
@@ -15,11 +14,12 @@ from .errors import SordinoError
 __all__ = ["to_verilog", "top_verilog"]
 
 
-def to_verilog(component: Elaboratable, name: str = "top") -> str:
+def to_verilog(component: Component, name: str = "top") -> str:
     """Verilog of a `wiring.Component`, ports joined by one underscore (`s_axil_awaddr`), plus `clk` and `rst`."""
-    ports = {}
-    for path, member, value in component.signature.flatten(component):  # type: ignore[attr-defined]
-        ports["_".join(map(str, path))] = (Value.cast(value), Direction.Input if member.flow == In else Direction.Output)
+    ports = {
+        "_".join(map(str, path)): (Value.cast(value), None)  # None: a port is an input unless it is driven
+        for path, _member, value in component.signature.flatten(component)
+    }
     return verilog.convert(component, name=name, ports=ports, strip_internal_attrs=True)
 
 

@@ -32,7 +32,7 @@ class HostPort(Component):
     """Control registers (`isa.CSR`) and memory windows (`isa.Region`) behind one AXI4-Lite port.
 
     Control registers answer at any time. An access to a memory window waits on the bus while the machine runs, and
-    holds back later accesses of its own direction only.
+    holds back later accesses of its own direction only. LIMIT may be written during a run: 0 stops it.
 
     Writing: the 32-bit pieces of a row are staged, and the last one commits the row. They must come in ascending
     order, from piece 0, without another row's between them (control registers may come between): so a row is

@@ -1,0 +1,204 @@
+"""The RTL back end: runs a `Program` on the simulated gateware, through its AXI4-Lite port."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from sordino_hw.asm import decode_segment, disassemble, encode
+from sordino_hw.errors import BinaryError, InputError, TrapError
+from sordino_hw.isa import PERF_FIELDS, TRAP_DOC, Flag, Opcode, Region, Trap
+from sordino_hw.program import Program, Segment
+
+from .geometry import ADDR_MASK, geometry
+from .golden import Golden
+from .images import segment_images
+from .results import Progress, Result, check_inputs, check_keep
+from .rtl import Rtl
+
+__all__ = ["Verilator", "stale_rows"]
+
+
+class Verilator:
+    """Runs programs on the RTL. Use it as a context manager, or call `close`.
+
+    Outputs, kept tensors and performance records are read from the machine. What the machine does not count, the
+    events and non-zero multiply-accumulates of `Result`, is counted by the golden model on the same inputs.
+
+    Parameters
+    ----------
+    program : Program
+        Raises `BinaryError` if a segment has more operations than the performance log has records.
+    waves : path, optional
+        File for the waves, `.vcd` or `.fst`: hundreds of times slower.
+    quiet : bool
+        Build the simulator without a message.
+    """
+
+    def __init__(self, program: Program, waves: str | Path | None = None, quiet: bool = False):
+        self.program = program
+        arch = program.arch
+        for i, segment in enumerate(program.segments):
+            if len(segment.ops) + 1 > arch.perf_depth:
+                raise BinaryError(
+                    f"segment {i} has {len(segment.ops)} operations; the performance log of {arch.name} holds {arch.perf_depth} "
+                    "records, one of them for the tail. Compile the model again, for an architecture with a larger perf_depth."
+                )
+        self._golden = Golden(program)
+        self._stale = stale_rows(program)
+        self._loaded: dict[Region, np.ndarray] = {}
+        self.rtl = Rtl(arch, waves, quiet)
+
+    def run(self, inputs: Mapping[str, np.ndarray], keep: Sequence[str] = (), progress: Progress | None = None) -> Result:
+        """Runs a batch. `inputs`: integers [batch, c, h, w] by name, within `ArchConfig.act_range`.
+
+        `keep` may name any tensor: for one whose memory is reused later, the program is run again up to the last
+        operation of its layer. Raises `InputError` and `TrapError`.
+        """
+        program = self.program
+        values = check_inputs(program, inputs)
+        names = tuple(dict.fromkeys((*check_keep(program, keep), *program.outputs)))
+        early: dict[int, list[str]] = {}
+        for name in names:
+            early.setdefault(self._last_operation(name), []).append(name)
+        last = early.pop(len(program.ops), [])
+        batch = len(next(iter(values.values())))
+        tensors = {name: np.empty((batch, *program.tensors[name].shape), np.int16) for name in names}
+        records = np.empty((batch, len(program.ops) + len(program.segments), len(PERF_FIELDS)), np.int64)
+        for b in range(batch):
+            packed = {name: program.pack(name, values[name][b]) for name in program.inputs}
+            for operations, some in early.items():
+                self._execute(packed, operations)
+                for name in some:
+                    tensors[name][b] = self._tensor(name)
+            records[b] = self._execute(packed)
+            for name in last:
+                tensors[name][b] = self._tensor(name)
+            if progress is not None:
+                progress(b + 1, batch)
+        counts = self._golden.run(values)
+        return Result(
+            outputs={name: tensors[name] for name in program.outputs},
+            tensors={name: tensors[name] for name in keep},
+            records=records,
+            events=counts.events,
+            nonzero_macs=counts.nonzero_macs,
+        )
+
+    def close(self) -> None:
+        """Frees the simulation and finishes the waves."""
+        self.rtl.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # -- one image -------------------------------------------------------------------------------------------------
+
+    def _execute(self, packed: Mapping[str, tuple[np.ndarray, np.ndarray]], operations: int | None = None) -> np.ndarray:
+        """Runs the program, or its first `operations`, on one image; returns the records of the segments that ran."""
+        rtl, arch = self.rtl, self.program.arch
+        for region, rows in self._stale.items():
+            width = arch.lanes if region is Region.ACT else arch.ppu
+            rtl.write(region, np.zeros((len(rows), width), np.int16), rows)
+        for addresses, words in packed.values():
+            rtl.write(Region.ACT, words, addresses)
+        records = []
+        for i, segment in enumerate(self.program.segments):
+            count = len(segment.ops) if operations is None else min(operations, len(segment.ops))
+            self._load(segment, count)
+            run = rtl.run(segment.cycle_limit)
+            if run.trap is not Trap.NONE:
+                raise self._trap(i, segment, run.trap, run.pc)
+            records.append(rtl.read(Region.PERF, count + 1))
+            if operations is not None:
+                operations -= count
+                if operations == 0:
+                    break
+        return np.concatenate(records)
+
+    def _load(self, segment: Segment, operations: int) -> None:
+        """Writes the images that the memories do not hold yet, with a HALT after the first `operations`."""
+        images = segment_images(segment)
+        if operations < len(segment.ops):
+            steps = [s for s in decode_segment(segment.imem, self.program.arch) if s.opcode in (Opcode.CONV, Opcode.VEC)]
+            images[Region.IMEM] = np.append(segment.imem[: steps[operations - 1].pc + 1], np.uint32(encode(Opcode.HALT)))
+        for region, image in images.items():
+            held = self._loaded.get(region)
+            if held is None or not np.array_equal(held[: len(image)], image):
+                self.rtl.write(region, image)
+                self._loaded[region] = image
+
+    def _tensor(self, name: str) -> np.ndarray:
+        """Reads a tensor out of activation memory: int16 [c, h, w]."""
+        arch = self.program.arch
+        rows = np.unique(self.program.addresses(name))
+        memory = np.zeros((arch.act_depth, arch.lanes), np.int16)
+        memory[rows] = self.rtl.read(Region.ACT, rows)
+        return self.program.unpack(name, memory)
+
+    def _last_operation(self, name: str) -> int:
+        """Operations after which a tensor is read: all of them if its memory is kept, else up to its layer's last."""
+        ops, t = self.program.ops, self.program.tensors[name]
+        if t.kept:
+            return len(ops)
+        written = [i for i, op in enumerate(ops) if op.layer == t.layer]
+        if not written:
+            raise InputError(f"keep: the memory of {name!r}, an input, is reused by the program; it cannot be read back.")
+        return max(written) + 1
+
+    def _trap(self, index: int, segment: Segment, trap: Trap, pc: int) -> TrapError:
+        where = f"segment {index}, instruction {pc}"
+        if pc < len(segment.imem):
+            where += f" ({disassemble([int(segment.imem[pc])])[0]})"
+        return TrapError(
+            f"The machine stopped with trap {trap.name} at {where}: {TRAP_DOC[trap]}. Compile the model again; if it traps "
+            "again, report it.",
+            trap,
+            pc,
+        )
+
+
+def stale_rows(program: Program) -> dict[Region, np.ndarray]:
+    """Rows of activation and state memory that a program reads before it writes them, by region.
+
+    They are zero in a fresh machine and hold the last image's values in one that ran before.
+    """
+    arch = program.arch
+    written = np.zeros(arch.act_depth, bool)
+    state_written = np.zeros(arch.state_depth, bool)
+    stale, state_stale = np.zeros_like(written), np.zeros_like(state_written)
+    for name in program.inputs:
+        written[program.addresses(name)] = True
+    for segment in program.segments:
+        for step in decode_segment(segment.imem, arch):
+            if step.opcode not in (Opcode.CONV, Opcode.VEC):
+                continue
+            r, g = step.regs, geometry(step.regs)
+            oy, ox = np.divmod(np.arange(g.outputs), r["OW"])
+            reads = [g.addresses[g.addresses >= 0]]
+            if step.has(Flag.RESIDUAL):
+                reads.append(r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"] & ADDR_MASK)
+            state = r["S_BASE"] + np.arange(g.outputs * r["DRAIN"]) & ADDR_MASK
+            _note(stale, written, np.concatenate(reads), reads=True)
+            if step.has(Flag.SOURCE):
+                _note(state_stale, state_written, state, reads=True)
+            if step.has(Flag.SINK):
+                _note(state_stale, state_written, state, reads=False)
+            else:
+                _note(stale, written, r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] & ADDR_MASK, reads=False)
+    rows = {Region.ACT: np.flatnonzero(stale), Region.STATE: np.flatnonzero(state_stale)}
+    return {region: index for region, index in rows.items() if len(index)}
+
+
+def _note(stale: np.ndarray, written: np.ndarray, rows: np.ndarray, *, reads: bool) -> None:
+    """Marks rows as written, or those that are read and not written as stale; rows beyond the memory trap by themselves."""
+    rows = rows[rows < len(written)]
+    if reads:
+        stale[rows[~written[rows]]] = True
+    else:
+        written[rows] = True
