@@ -100,7 +100,8 @@ def encode_op(opcode: Opcode, flags: Flag = NO_FLAGS, mode: Mode = Mode.MAC) -> 
     """
     imm = int(flags) | mode.value << MODE_SHIFT
     if _op_fields(opcode, imm) is None:
-        raise ArchError(f"{opcode.name} cannot take mode {mode.name} with flags {_flag_text(int(flags))}")
+        with_flags = f" with {_flag_text(int(flags))}" if flags else ""
+        raise ArchError(f"{opcode.name} cannot take mode {mode.name}{with_flags}")
     return encode(opcode, 0, imm)
 
 

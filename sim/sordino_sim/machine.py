@@ -251,7 +251,8 @@ class _Operation:
         bias, mantissa, shift, threshold = (
             x[self.param_rows].reshape(-1).astype(np.int64) for x in (m.bias, m.mantissa, m.shift, m.threshold)
         )
-        y = numbers.requantise(v.astype(np.int64), bias, mantissa, shift, self.arch).clip(r["LO"], r["HI"])
+        y = numbers.requantise(v.astype(np.int64), bias, mantissa, shift, self.arch)
+        y = np.where(y < r["LO"], r["LO"], np.minimum(y, r["HI"]))
         if self.step.has(Flag.TABLE):
             y = m.table[256 * r["TABLE"] + (y + 128 & 255)].astype(np.int64)
         y[np.abs(y) < threshold] = 0
