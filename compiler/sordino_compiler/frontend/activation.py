@@ -1,0 +1,100 @@
+"""Element-wise activations: what of them becomes a clamp, what a table, what a threshold."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+__all__ = ["CLAMPS", "TABLES", "Activation"]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """clamp to lo..hi, then table, then threshold: the order of the hardware. Bounds are real values."""
+
+    lo: float = -math.inf
+    hi: float = math.inf
+    table: tuple[Callable[[Tensor], Tensor], ...] = ()
+    """Functions applied one after the other."""
+    threshold: Node | None = None
+    """The operator that puts 0 in place of what is below its threshold."""
+
+    @property
+    def empty(self) -> bool:
+        return self == Activation()
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether no output can be negative, whatever the input."""
+        if self.table:
+            return bool((self.function(torch.linspace(-64, 64, 4097)) >= 0).all())
+        return self.lo >= 0
+
+    def function(self, x: Tensor) -> Tensor:
+        """The table's real function, after the clamp."""
+        x = x.clamp(self.lo, self.hi)
+        for f in self.table:
+            x = f(x)
+        return x
+
+    def clamp(self, lo: float, hi: float) -> "Activation | None":
+        """This activation followed by a clamp; None if the hardware's order cannot express it."""
+        if self.table and self.threshold is None:
+            return replace(self, table=(*self.table, lambda x: x.clamp(lo, hi)))
+        if self.threshold is not None:
+            # Only a clamp that leaves zeros alone commutes with the threshold, and a lower bound of 0 is implied.
+            return None if self.table or lo > 0 or (lo < 0 and self.lo < lo) or hi <= 0 else replace(self, hi=min(self.hi, hi))
+        return replace(self, lo=min(max(self.lo, lo), hi), hi=max(min(self.hi, hi), lo))
+
+    def apply(self, f: Callable[[Tensor], Tensor]) -> "Activation | None":
+        """This activation followed by a function."""
+        return None if self.threshold is not None else replace(self, table=(*self.table, f))
+
+    def silence(self, threshold: Node) -> "Activation | None":
+        """This activation followed by a ReLU with a threshold."""
+        if self.threshold is not None:
+            return None
+        below = self.clamp(0.0, math.inf)
+        return below and replace(below, threshold=threshold)
+
+
+_F = torch.nn.functional
+
+
+def _number(args: tuple, index: int, default: float) -> float:
+    value = args[index] if len(args) > index else None
+    return default if value is None else float(value)
+
+
+def _clamp(a: tuple) -> tuple[float, float]:
+    return _number(a, 0, -math.inf), _number(a, 1, math.inf)
+
+
+CLAMPS: dict[str, Callable[[tuple], tuple[float, float]]] = {
+    "aten.relu": lambda a: (0.0, math.inf),
+    "aten.relu6": lambda a: (0.0, 6.0),
+    "aten.hardtanh": lambda a: (_number(a, 0, -1.0), _number(a, 1, 1.0)),
+    "aten.clamp": _clamp,
+    "aten.clamp_min": lambda a: (_number(a, 0, -math.inf), math.inf),
+    "aten.clamp_max": lambda a: (-math.inf, _number(a, 0, math.inf)),
+}
+"""Operators that clamp: from the arguments after the tensor to (lo, hi)."""
+
+TABLES: dict[str, Callable[[tuple, dict], Callable[[Tensor], Tensor]]] = {
+    "aten.silu": lambda a, k: _F.silu,
+    "aten.sigmoid": lambda a, k: torch.sigmoid,
+    "aten.hardswish": lambda a, k: _F.hardswish,
+    "aten.hardsigmoid": lambda a, k: _F.hardsigmoid,
+    "aten.tanh": lambda a, k: torch.tanh,
+    "aten.leaky_relu": lambda a, k: lambda x: _F.leaky_relu(x, _number(a, 0, 0.01)),
+    "aten.elu": lambda a, k: lambda x: torch.ops.aten.elu(x, *a),
+    "aten.gelu": lambda a, k: lambda x: _F.gelu(x, **k),
+    "aten.softplus": lambda a, k: lambda x: _F.softplus(x, _number(a, 0, 1.0), _number(a, 1, 20.0)),
+    "aten.mish": lambda a, k: _F.mish,
+    "aten.abs": lambda a, k: torch.abs,
+    "aten.square": lambda a, k: torch.square,
+}
+"""Operators that become a 256-entry table: from the arguments after the tensor to the function."""

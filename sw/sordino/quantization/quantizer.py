@@ -1,0 +1,87 @@
+"""`SordinoQuantizer`: tells PT2E what to quantise, from the same plan that is lowered afterwards."""
+
+import torch
+from torch.fx import GraphModule, Node
+
+from sordino_compiler.frontend.plan import Layer, Plan, plan
+from sordino_compiler.frontend.source import where
+from sordino_hw.arch import ArchConfig
+
+from ._torchao import QuantizationAnnotation, QuantizationSpec, Quantizer, SharedQuantizationSpec
+from .observers import ActivationQuantizer, WeightQuantizer
+
+__all__ = ["SordinoQuantizer", "link"]
+
+
+class SordinoQuantizer(Quantizer):
+    """PT2E quantizer of one architecture.
+
+    The output of every layer that computes is quantised, zero-point 0; what only moves values (pooling by maximum,
+    slices, concatenation, upsampling) keeps its input's scale, and the parts of a concatenation share theirs. In
+    front of a table the accumulator is quantised to the table's index. A convolution whose result is added to another
+    tensor is not quantised before the addition.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+    method, quantile
+        See `ActivationQuantizer`.
+    """
+
+    def __init__(self, arch: ArchConfig, method: str = "mse", quantile: float = 0.9999):
+        self.arch, self.method, self.quantile = arch, method, quantile
+        self.plan: Plan | None = None
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        """Writes the annotations. Raises `CompileError` naming everything in the model that is not supported."""
+        found = self.plan = plan(model)
+        roots = found.roots()
+        signed = found.table_inputs()
+        for layer in found.layers:
+            root = roots[layer.out]
+            if layer.own_scale and root is layer.out:
+                _annotation(layer.out).output_qspec = self._activation(layer.out.name, signed=layer.out in signed)
+            elif layer.own_scale:
+                _annotation(layer.out).output_qspec = SharedQuantizationSpec(root)
+            fused_table = bool(layer.activation.table) and layer.kind != "activation"
+            if fused_table:
+                assert layer.pre is not None
+                _annotation(layer.pre).output_qspec = self._activation(layer.pre.name, table_index=True)
+            if layer.weighted:
+                self._weight(layer, roots, layer.pre.name if fused_table and layer.pre else root.name)
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """Nothing to do: `annotate` has planned the whole graph."""
+
+    def _activation(self, name: str, **options) -> QuantizationSpec:
+        make = ActivationQuantizer.with_args(tensor=name, arch=self.arch, method=self.method, quantile=self.quantile, **options)
+        return QuantizationSpec(torch.int16, make, qscheme=torch.per_tensor_symmetric)
+
+    def _weight(self, layer: Layer, roots: dict[Node, Node], target: str) -> None:
+        make = WeightQuantizer.with_args(
+            layer=f"{layer.core.name} ({where(layer.core)})",
+            source=roots[layer.inputs[0]].name,
+            target=target,
+            residual=roots[layer.inputs[1]].name if layer.residual else None,
+            arch=self.arch,
+        )
+        spec = QuantizationSpec(torch.int8, make, -127, 127, torch.per_channel_symmetric, 0)
+        annotation = _annotation(layer.core)
+        assert layer.weight is not None
+        annotation.input_qspec_map[layer.weight] = spec
+        annotation.allow_implicit_sharing = False
+
+
+def _annotation(node: Node) -> QuantizationAnnotation:
+    return node.meta.setdefault("quantization_annotation", QuantizationAnnotation(_annotated=True))
+
+
+def link(prepared: GraphModule) -> dict[str, ActivationQuantizer]:
+    """Connects every weight quantiser of a prepared graph with those of its layer's tensors; returns these by name."""
+    modules = list(prepared.modules())
+    activations = {m.tensor: m for m in modules if isinstance(m, ActivationQuantizer)}
+    for m in modules:
+        if isinstance(m, WeightQuantizer):
+            m.link(activations)
+    return activations
