@@ -7,10 +7,12 @@ A `.sdn` file is a safetensors file. Its tensors are the memory images; its meta
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -97,7 +99,7 @@ class Segment:
         words = np.empty((*self.bias.shape, 2), np.uint32)
         words[..., 0] = self.bias.astype(np.int64) & 0xFFFFFFFF
         words[..., 1] = (self.mantissa | self.shift << 8 | self.threshold << 16).astype(np.uint32)
-        return words.reshape(len(self.bias), -1)
+        return words.reshape(len(self.bias), 2 * self.bias.shape[1])
 
 
 _IMAGES: dict[str, type[np.generic]] = {
@@ -212,7 +214,7 @@ class Program:
             with safe_open(path, framework="numpy") as f:
                 metadata = f.metadata() or {}
                 images = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError, ValueError, TypeError) as error:
+        except (SafetensorError, AttributeError, OSError, TypeError, ValueError) as error:
             raise BinaryError(f"{path}: not a readable .sdn file, truncated or corrupt ({error}). {remedy}") from None
         if "program" not in metadata or "sha256" not in metadata:
             raise BinaryError(f"{path}: a safetensors file, but not a .sdn: it has no program document. {remedy}")
@@ -223,33 +225,44 @@ class Program:
             d = json.loads(document)
             if d["version"] != FORMAT_VERSION:
                 raise BinaryError(
-                    f"{path}: format version {d['version']}; this Sordino reads {FORMAT_VERSION}. Compile the model again."
+                    f"{path}: format version {d['version']!r}; this Sordino reads {FORMAT_VERSION}. Compile the model again."
                 )
-            arch = ArchConfig.from_dict(d["arch"])
-            program = cls(
-                arch=arch,
-                segments=[
-                    Segment(
-                        **{name: images[f"{i}.{name}"] for name in _IMAGES},
-                        ops=[Op(*o) for o in s["ops"]],
-                        cycle_limit=s["cycle_limit"],
-                    )
-                    for i, s in enumerate(d["segments"])
-                ],
-                tensors={t["name"]: Tensor(**{**t, "shape": tuple(t["shape"]), "slots": tuple(t["slots"])}) for t in d["tensors"]},
-                layers=[Layer(**{**layer, "inputs": tuple(layer["inputs"])}) for layer in d["layers"]],
-                inputs=d["inputs"],
-                outputs=d["outputs"],
-                meta=d["meta"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, ArchError):
-                raise BinaryError(f"{path}: {error}. {remedy}") from None
+            program, arch_hash = cls._from_document(d, images), _typed(int, d["arch_hash"], "arch_hash")
+        except ArchError as error:
+            raise BinaryError(f"{path}: {error}. {remedy}") from None
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise BinaryError(f"{path}: the program document is malformed ({type(error).__name__}: {error}). {remedy}") from None
-        if arch.hash != d["arch_hash"]:
-            raise BinaryError(f"{path}: architecture {arch.name!r} hashes to {arch.hash:08x}, not {d['arch_hash']:08x}. {remedy}")
+        arch = program.arch
+        if arch.hash != arch_hash:
+            raise BinaryError(f"{path}: architecture {arch.name!r} hashes to {arch.hash:08x}, not {arch_hash:08x}. {remedy}")
         program.check(str(path))
         return program
+
+    @classmethod
+    def _from_document(cls, d: dict, images: dict[str, np.ndarray]) -> "Program":
+        """Inverse of `_document`. Raises `KeyError`, `TypeError` or `ValueError` for what it cannot have written."""
+        expected = {f"{i}.{name}" for i in range(len(d["segments"])) for name in _IMAGES}
+        if set(images) != expected:
+            raise ValueError(f"the images {sorted(set(images) ^ expected)} are missing or superfluous")
+        tensors = [_record(Tensor, t) for t in d["tensors"]]
+        if len({t.name for t in tensors}) != len(tensors):
+            raise ValueError("two tensors have one name")
+        return cls(
+            arch=ArchConfig.from_dict(_typed(dict, d["arch"], "arch")),
+            segments=[
+                Segment(
+                    **{name: images[f"{i}.{name}"] for name in _IMAGES},
+                    ops=[_record(Op, dict(zip(("layer", "macs_per_event"), o, strict=True))) for o in s["ops"]],
+                    cycle_limit=_typed(int, s["cycle_limit"], "cycle_limit"),
+                )
+                for i, s in enumerate(d["segments"])
+            ],
+            tensors={t.name: t for t in tensors},
+            layers=[_record(Layer, layer) for layer in d["layers"]],
+            inputs=list(_typed(tuple[str, ...], d["inputs"], "inputs")),
+            outputs=list(_typed(tuple[str, ...], d["outputs"], "outputs")),
+            meta=_typed(dict, d["meta"], "meta"),
+        )
 
     def check(self, what: str = "program") -> None:
         """Checks shapes, dtypes and bounds of every image and tensor. Raises `BinaryError`, naming the field."""
@@ -281,6 +294,17 @@ class Program:
                 len(s.bias) == len(s.mantissa) == len(s.shift) == len(s.threshold),
                 f"segment {i}: the parameter images differ in length",
             )
+            event = 1 << (a.event_bits - 1)
+            ranges = {
+                "mantissa": (0, (1 << a.mantissa_bits) - 1),
+                "shift": (0, 31),
+                "threshold": (0, 255),
+                "table": (-event, event - 1),
+            }
+            for name, (low, high) in ranges.items():
+                image = getattr(s, name)
+                least, greatest = (image.min(), image.max()) if image.size else (low, high)
+                rule(low <= least <= greatest <= high, f"segment {i}: {name} holds {least}..{greatest}, beyond {low}..{high}")
             rule(type(s.cycle_limit) is int and 0 < s.cycle_limit < 1 << 32, f"segment {i}: cycle_limit {s.cycle_limit!r}")
             rule(all(0 <= o.layer < len(self.layers) for o in s.ops), f"segment {i}: an operation names a layer that is not there")
         for name, t in self.tensors.items():
@@ -291,9 +315,31 @@ class Program:
             rule(t.base >= 0 and t.row_pitch >= 0 and t.pixel_pitch >= 0 and min(t.slots) >= 0, f"tensor {name}: negative address")
             last = t.base + (t.shape[1] - 1) * t.row_pitch + (t.shape[2] - 1) * t.pixel_pitch + max(t.slots) // a.lanes
             rule(last < a.act_depth, f"tensor {name}: ends at word {last}, the memory has {a.act_depth}")
-            rule(t.scale > 0, f"tensor {name}: scale {t.scale}")
+            rule(0 < t.scale < math.inf, f"tensor {name}: scale {t.scale}")
+            rule(-1 <= t.layer < len(self.layers), f"tensor {name}: layer {t.layer} is not there")
         for name in (*self.inputs, *self.outputs):
             rule(name in self.tensors, f"input or output {name!r} is not in the tensor table")
+
+
+def _typed(kind: Any, value: Any, name: str) -> Any:
+    """`value` of a JSON document as `kind`: a plain type, or a tuple of one from a list. Raises `TypeError`."""
+    if get_origin(kind) is tuple:
+        items = get_args(kind)
+        if type(value) is list and (items[-1] is ... or len(items) == len(value)):
+            return tuple(_typed(items[0], item, name) for item in value)
+    elif type(value) is kind:
+        return value
+    elif kind is float and type(value) is int:
+        return float(value)
+    raise TypeError(f"{name} is {value!r}")
+
+
+def _record(kind: type, fields: dict) -> Any:
+    """A dataclass from its fields in a JSON document, types checked. Raises `TypeError`."""
+    hints = get_type_hints(kind)
+    if type(fields) is not dict or set(fields) != set(hints):
+        raise TypeError(f"{kind.__name__} is {fields!r}")
+    return kind(**{name: _typed(hint, fields[name], f"{kind.__name__}.{name}") for name, hint in hints.items()})
 
 
 def _digest(document: str, images: dict[str, np.ndarray]) -> str:
