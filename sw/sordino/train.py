@@ -69,7 +69,7 @@ def fit(
     loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
     score: Callable[[nn.Module, Data], float] = accuracy,
     augment: Transform | None = None,
-    penalty_warmup: int = 0,
+    penalty_weight: float = 1.0,
     budget: float | None = None,
     patience: int | None = None,
     seed: int = 0,
@@ -84,7 +84,7 @@ def fit(
     train_data, validation : (inputs, targets) tensors, or a `Dataset` of such pairs
     score : higher is better; called as `score(model, validation)` after each epoch
     augment : `augment(x, generator) -> x` on each training batch
-    penalty_warmup : epochs over which the penalties' weight rises linearly to 1
+    penalty_weight : factor of the penalties; 0 for recovery, training a sparse network on its task alone
     budget : None keeps the last epoch. A number is the least `score` that is acceptable: of the epochs that reach it,
         the one with the fewest non-zero activations is kept; if none does, the model is left as it was
     patience : with a budget, stop after so many epochs in a row below it
@@ -100,7 +100,8 @@ def fit(
         raise InputError("fit: the training and the validation data must not be empty")
     if epochs < 1:
         raise InputError(f"fit: epochs must be at least 1, not {epochs!r}")
-    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, "seed": seed, "budget": budget}
+    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, "seed": seed}
+    settings |= {"penalty_weight": penalty_weight, "budget": budget}
     shuffle, noise = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
     loader = DataLoader(data, batch_size, shuffle=True, generator=shuffle)
     optimiser = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
@@ -125,8 +126,7 @@ def fit(
             for epoch in range(len(history.epochs), epochs):
                 if _exhausted(history, budget, patience):
                     break
-                weight = min(1.0, (epoch + 1) / (penalty_warmup + 1))
-                mean_loss, mean_penalty = _epoch(model, loader, optimiser, schedule, loss, augment, noise, weight)
+                mean_loss, mean_penalty = _epoch(model, loader, optimiser, schedule, loss, augment, noise, penalty_weight)
                 record = _measure(model, validation, score, epoch, mean_loss, mean_penalty)
                 history.epochs.append(record)
                 if budget is None or (record.score >= budget and _sparser(record, history)):
