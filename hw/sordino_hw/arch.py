@@ -70,6 +70,7 @@ class ArchConfig:
                 values = ", ".join(f"{f}={getattr(self, f)!r}" for f in fields)
                 raise ArchError(f"architecture {self.name!r}: {text}, not {values}")
 
+        rule(isinstance(self.name, str), "name must be text", "name")
         for f in dataclasses.fields(self):
             if f.name != "name":
                 value = getattr(self, f.name)

@@ -223,9 +223,9 @@ class Program:
             raise BinaryError(f"{path}: the checksum does not match: the file was changed or damaged. {remedy}")
         try:
             d = json.loads(document)
-            if d["version"] != FORMAT_VERSION:
+            if _typed(int, d["version"], "version") != FORMAT_VERSION:
                 raise BinaryError(
-                    f"{path}: format version {d['version']!r}; this Sordino reads {FORMAT_VERSION}. Compile the model again."
+                    f"{path}: format version {d['version']}; this Sordino reads {FORMAT_VERSION}. Compile the model again."
                 )
             program, arch_hash = cls._from_document(d, images), _typed(int, d["arch_hash"], "arch_hash")
         except ArchError as error:
@@ -244,7 +244,7 @@ class Program:
         expected = {f"{i}.{name}" for i in range(len(d["segments"])) for name in _IMAGES}
         if set(images) != expected:
             raise ValueError(f"the images {sorted(set(images) ^ expected)} are missing or superfluous")
-        tensors = [_record(Tensor, t) for t in d["tensors"]]
+        tensors = [_record(Tensor, t) for t in _typed(list, d["tensors"], "tensors")]
         if len({t.name for t in tensors}) != len(tensors):
             raise ValueError("two tensors have one name")
         return cls(
@@ -252,13 +252,15 @@ class Program:
             segments=[
                 Segment(
                     **{name: images[f"{i}.{name}"] for name in _IMAGES},
-                    ops=[_record(Op, dict(zip(("layer", "macs_per_event"), o, strict=True))) for o in s["ops"]],
+                    ops=[
+                        _record(Op, dict(zip(("layer", "macs_per_event"), o, strict=True))) for o in _typed(list, s["ops"], "ops")
+                    ],
                     cycle_limit=_typed(int, s["cycle_limit"], "cycle_limit"),
                 )
-                for i, s in enumerate(d["segments"])
+                for i, s in enumerate(_typed(list, d["segments"], "segments"))
             ],
             tensors={t.name: t for t in tensors},
-            layers=[_record(Layer, layer) for layer in d["layers"]],
+            layers=[_record(Layer, layer) for layer in _typed(list, d["layers"], "layers")],
             inputs=list(_typed(tuple[str, ...], d["inputs"], "inputs")),
             outputs=list(_typed(tuple[str, ...], d["outputs"], "outputs")),
             meta=_typed(dict, d["meta"], "meta"),
