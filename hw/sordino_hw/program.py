@@ -244,7 +244,7 @@ class Program:
         expected = {f"{i}.{name}" for i in range(len(d["segments"])) for name in _IMAGES}
         if set(images) != expected:
             raise ValueError(f"the images {sorted(set(images) ^ expected)} are missing or superfluous")
-        tensors = [_record(Tensor, t) for t in _typed(list, d["tensors"], "tensors")]
+        tensors = _records(Tensor, d["tensors"])
         if len({t.name for t in tensors}) != len(tensors):
             raise ValueError("two tensors have one name")
         return cls(
@@ -252,15 +252,13 @@ class Program:
             segments=[
                 Segment(
                     **{name: images[f"{i}.{name}"] for name in _IMAGES},
-                    ops=[
-                        _record(Op, dict(zip(("layer", "macs_per_event"), o, strict=True))) for o in _typed(list, s["ops"], "ops")
-                    ],
+                    ops=[Op(*_typed(tuple[int, int], o, "ops")) for o in _typed(list, s["ops"], "ops")],
                     cycle_limit=_typed(int, s["cycle_limit"], "cycle_limit"),
                 )
                 for i, s in enumerate(_typed(list, d["segments"], "segments"))
             ],
             tensors={t.name: t for t in tensors},
-            layers=[_record(Layer, layer) for layer in _typed(list, d["layers"], "layers")],
+            layers=_records(Layer, d["layers"]),
             inputs=list(_typed(tuple[str, ...], d["inputs"], "inputs")),
             outputs=list(_typed(tuple[str, ...], d["outputs"], "outputs")),
             meta=_typed(dict, d["meta"], "meta"),
@@ -342,6 +340,11 @@ def _record(kind: type, fields: dict) -> Any:
     if type(fields) is not dict or set(fields) != set(hints):
         raise TypeError(f"{kind.__name__} is {fields!r}")
     return kind(**{name: _typed(hint, fields[name], f"{kind.__name__}.{name}") for name, hint in hints.items()})
+
+
+def _records(kind: type, documents: list) -> list:
+    """A list of `_record`s."""
+    return [_record(kind, fields) for fields in _typed(list, documents, kind.__name__)]
 
 
 def _digest(document: str, images: dict[str, np.ndarray]) -> str:
