@@ -91,7 +91,7 @@ def _require_fit(graph: Graph, buffers: list[Buffer], reuse: bool) -> None:
     n = graph.nodes[at]
     largest = sorted(live[at], key=lambda b: -b.words)[:3]
     raise CompileError(
-        f"{n.kind} {n.out.name!r}{f' ({n.source})' if n.source else ''}: the activations alive there need {top} words of "
+        f"{n.kind} {n.out.name!r}{f' ({n.source})' if n.source else ''}: the activations {'alive' if reuse else 'up to'} there need {top} words of "
         f"{graph.arch.lanes} channels, architecture {graph.arch.name!r} has {depth} (largest: "
         f"{', '.join(f'{b.name!r} with {b.words}' for b in largest)}). Use a smaller input or fewer channels, or an "
         f"ArchConfig with a larger act_depth{'' if reuse else ', or compile with reuse=True'}."

@@ -67,7 +67,7 @@ def _check_registers(op: Operation) -> None:
         low, high = (-(1 << (r.bits - 1)), (1 << (r.bits - 1)) - 1) if r.signed else (0, (1 << r.bits) - 1)
         if not low <= value <= high:
             raise CompileError(
-                f"{op.where}: {value} {r.doc} do not fit register {name}, which goes from {low} to {high}. "
+                f"{op.where}: register {name} ({r.doc}) cannot hold {value}: it goes from {low} to {high}. "
                 "Use a smaller kernel, stride, dilation, padding or input."
             )
 

@@ -157,6 +157,8 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
 def prepare(graph: Graph) -> Graph:
     """The graph after every pass, checked before and after each."""
     graph.check()
+    if not graph.outputs:
+        raise CompileError("the graph has no output: there is nothing to compile. Return a value from the model.")
     for each in PASSES:
         graph = each(graph)
         graph.check()

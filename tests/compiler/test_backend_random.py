@@ -1,0 +1,147 @@
+"""Compiled programs against the integer graph, on random layers and small networks."""
+
+import numpy as np
+import pytest
+
+from sordino_compiler.backend import compile_graph
+from sordino_compiler.random_layers import ARCHS, random_case
+from sordino_hw.asm import assemble, decode_segment, disassemble
+from sordino_hw.isa import ADDR_BITS, Cause, Flag, Opcode
+from sordino_hw.program import Program
+from sordino_sim.golden import Golden
+from sordino_sim.timing import Timing
+
+CHUNK = 20
+
+
+def assert_equal(case, program: Program, names, got) -> None:
+    want = case.graph.run(case.inputs)
+    for name in names:
+        assert np.array_equal(got[name], want[name]), f"{case.description}: {name}, options {program.meta}"
+
+
+def check(seed: int) -> None:
+    """Every tensor without reuse of memory, densely and not; the outputs with reuse."""
+    case = random_case(seed)
+    case.graph.check()
+    for dense in (False, True):
+        program = compile_graph(case.graph, dense=dense, reuse=False)
+        program.check()
+        assert all(t.kept for t in program.tensors.values())
+        names = [n.out.name for n in case.graph.nodes if n.out.name in program.tensors]
+        assert set(program.outputs) <= set(names)
+        assert_equal(case, program, names, Golden(program).run(case.inputs, keep=names).tensors)
+    program = compile_graph(case.graph)
+    program.check()
+    assert_equal(case, program, case.graph.outputs, Golden(program).run(case.inputs).outputs)
+
+
+@pytest.mark.parametrize("chunk", range(10))
+def test_program_equals_graph(chunk, seed):
+    first = int(np.random.default_rng(seed).integers(1 << 40))
+    for i in range(CHUNK):
+        check(first + i)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(100))
+def test_program_equals_graph_on_2000(chunk):
+    for i in range(CHUNK):
+        check(chunk * CHUNK + i)
+
+
+def test_cases_cover_what_they_claim(seed):
+    """Every operator, flag and architecture, tiles, bands and segments appear among the cases."""
+    first = int(np.random.default_rng(seed).integers(1 << 40))
+    kinds, archs, flags, features = set(), set(), Flag(0), set()
+    for i in range(150):
+        case = random_case(first + i)
+        program = compile_graph(case.graph)
+        archs.add(case.arch.name)
+        kinds |= {layer.kind for layer in program.layers} | {n.kind for n in case.graph.nodes}
+        features |= {"segments"} if len(program.segments) > 1 else set()
+        for segment in program.segments:
+            stored = set()
+            for step in decode_segment(segment.imem, program.arch):
+                flags |= step.flags
+                if step.opcode in (Opcode.CONV, Opcode.VEC):
+                    if step.has(Flag.SINK):
+                        features |= {"bands"} if step.regs["W_BASE"] in stored else set()
+                        stored.add(step.regs["W_BASE"])
+                    features |= {"KX"} if step.regs["KX"] > 1 else {"SPAN"} if step.regs["SPAN"] > 1 else set()
+    assert archs == {a.name for a in ARCHS}
+    assert kinds >= {"conv", "depthwise", "maxpool", "concat", "slice", "flatten", "input"}
+    assert kinds >= {"linear", "avgpool", "upsample", "relayout"}
+    assert flags == Flag.SOURCE | Flag.SINK | Flag.RESIDUAL | Flag.TABLE
+    assert features == {"segments", "bands", "KX", "SPAN"}
+
+
+def test_a_case_follows_from_its_seed():
+    a, b = random_case(7), random_case(7)
+    assert a.description == b.description
+    assert compile_graph(a.graph)._document() == compile_graph(b.graph)._document()
+    assert all(np.array_equal(a.inputs[name], b.inputs[name]) for name in a.inputs)
+
+
+def test_cycle_limit_bounds_the_run(seed):
+    """The compiler's limit, twice its bound, is never reached: not even its half, densely."""
+    first = int(np.random.default_rng(seed).integers(1 << 40))
+    for i in range(100):
+        case = random_case(first + i)
+        for dense in (False, True):
+            program = compile_graph(case.graph, dense=dense)
+            records = Timing(program).run(case.inputs).records
+            row = 0
+            for segment in program.segments:
+                mine = records[:, row : row + len(segment.ops) + 1, : len(Cause)]
+                row += len(segment.ops) + 1
+                assert 2 * mine.sum((1, 2)).max() <= segment.cycle_limit, case.description
+
+
+def words_of(step, span: bool) -> set[int]:
+    """Addresses that an operation reads (`span`) or stores to, by its registers."""
+    r, out = step.regs, set()
+    for oy in range(r["OH"]):
+        for ox in range(r["OW"]):
+            if not span:
+                out.add(r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"])
+                continue
+            qy, qx = oy // r["REPY"], ox // r["REPX"]
+            if step.has(Flag.RESIDUAL):
+                out.add(r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"])
+            for ky in range(r["KH"]):
+                for kx in range(r["KX"]):
+                    for p in range(r["SPAN"]):
+                        y, x = r["IY0"] + qy * r["SY"] + ky * r["DY"], r["IX0"] + qx * r["SX"] + kx * r["DX"] + p
+                        if 0 <= y < r["H"] and 0 <= x < r["W"]:
+                            a = r["A_BASE"] + qy * r["A_OY"] + qx * r["A_OX"] + ky * r["A_KY"] + kx * r["A_KX"] + p * r["WORDS"]
+                            out.update(range(a, a + r["WORDS"]))
+    return {a & (1 << ADDR_BITS) - 1 for a in out}
+
+
+def test_reads_wait_for_stores(seed):
+    """No operation reads, in activations or state, what was written since the last WAIT; few WAITs go unneeded."""
+    first = int(np.random.default_rng(seed).integers(1 << 40))
+    waits = needed = 0
+    for i in range(60):
+        case = random_case(first + i)
+        program = compile_graph(case.graph)
+        for segment in program.segments:
+            fresh, before, waited = set(), set(), False
+            for step in decode_segment(segment.imem, program.arch):
+                if step.opcode is Opcode.WAIT:
+                    before, fresh, waited = fresh, set(), True
+                    waits += 1
+                elif step.opcode in (Opcode.CONV, Opcode.VEC):
+                    reads = words_of(step, True) | ({"state"} if step.has(Flag.SOURCE) else set())
+                    assert not reads & fresh, case.description
+                    needed += waited and bool(reads & before)
+                    waited = False
+                    fresh |= {"state"} if step.has(Flag.SINK) else words_of(step, False)
+    assert waits > 0 and needed / waits > 0.95
+
+
+def test_disassembly_restores_every_word(seed):
+    for i in range(20):
+        for segment in compile_graph(random_case(int(np.random.default_rng([*seed, i]).integers(1 << 40))).graph).segments:
+            assert np.array_equal(assemble("\n".join(disassemble(segment.imem))), segment.imem)
