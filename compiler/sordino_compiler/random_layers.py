@@ -75,13 +75,13 @@ def random_case(seed: int, arch: ArchConfig | None = None) -> Case:
     """The case of that seed; `arch` replaces the drawn one of `ARCHS`."""
     rng = np.random.default_rng([seed, 0x50D])
     drawn = ARCHS[rng.integers(len(ARCHS))]
-    maker = _Maker(rng, drawn if arch is None else arch)
-    x = maker.input()
-    for _ in range(1 if rng.random() < 0.5 else rng.integers(2, 7)):
-        x = maker.layer(x)
-    while not any(isinstance(n, Conv | Depthwise | MaxPool) for n in maker.nodes):  # views alone compute nothing
-        x = maker.layer(x)
-    return maker.case(seed)
+    while True:
+        maker = _Maker(rng, drawn if arch is None else arch)
+        x = maker.input()
+        for _ in range(1 if rng.random() < 0.5 else rng.integers(2, 7)):
+            x = maker.layer(x)
+        if any(isinstance(n, Conv | Depthwise | MaxPool) for n in maker.nodes):  # views alone compute nothing
+            return maker.case(seed)
 
 
 class _Maker:
@@ -167,7 +167,8 @@ class _Maker:
         value = Value(name, shape, 1.0, signed)
         self.nodes.append(kind(value, tuple(v.name for v in inputs), **fields, source=f"random.py:{len(self.nodes)}"))
         self.used.update(v.name for v in inputs)
-        self.words += self.arch.words(shape[0]) * shape[1] * shape[2]
+        if not issubclass(kind, Concat | Slice | Flatten):
+            self.words += self.arch.words(shape[0]) * shape[1] * shape[2]
         return value
 
     def input(self, shape: tuple[int, int, int] | None = None) -> Value:
