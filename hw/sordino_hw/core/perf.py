@@ -1,6 +1,6 @@
 """The performance log: what every cycle was spent on, one record per operation."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -45,11 +45,12 @@ class PerformanceLog(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.log = log = BlockMemory(self.arch.perf_depth, isa.region_bits(self.arch, isa.Region.PERF))
-        m.submodules.queue = queue = Fifo(self.scanned.p.shape(), IN_FLIGHT)
+        # A run that trapped leaves entries of operations that never finished.
+        m.submodules.queue = queue = ResetInserter(self.clear)(Fifo(self.scanned.p.shape(), IN_FLIGHT))
         m.d.comb += [
             queue.i.payload.eq(self.scanned.payload),
             queue.i.valid.eq(self.scanned.valid),
-            queue.o.ready.eq(self.finished | self.clear),
+            queue.o.ready.eq(self.finished),
         ]
         index = Signal(range(self.arch.perf_depth + 1))
         record = self.running & (self.finished | self.halt)
