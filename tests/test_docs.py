@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md"), *ROOT.glob("examples/**/*.md")])
 CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 SESSIONS = [(page, session) for page in PAGES for session in CONSOLE.findall(page.read_text())]
@@ -31,6 +32,13 @@ def test_commands_print_what_the_page_says(page, session):
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout == printed
+
+
+def test_tutorial_shows_its_example():
+    example = (ROOT / "examples" / "own_network.py").read_text()
+    blocks = PYTHON.findall((ROOT / "docs" / "tutorial.md").read_text())
+    assert blocks
+    assert [block for block in blocks if block.strip() not in example] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
