@@ -1,5 +1,6 @@
 """Data sets, as tensors."""
 
 from .digits import Split, digits
+from .video import redundancy, video
 
-__all__ = ["Split", "digits"]
+__all__ = ["Split", "digits", "redundancy", "video"]

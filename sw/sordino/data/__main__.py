@@ -1,0 +1,56 @@
+"""`python -m sordino.data`: how much of the video task repeats the frame before; what `docs/data.md` quotes."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from sordino_hw.errors import SordinoError
+
+from .video import CAMERAS, redundancy, render, scenes
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def measure(
+    clips: Annotated[int, typer.Option(help="Test clips measured.")] = 450,
+    frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 8,
+    size: Annotated[int, typer.Option(help="Pixels of a frame's side.")] = 32,
+    channels: Annotated[int, typer.Option(help="1 (luminance) or 3 (RGB).")] = 1,
+    noise: Annotated[float, typer.Option(help="Standard deviation of the sensor's noise at white.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="Seed of the task.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write an image of the first clips, one a row: static, then moving.")] = None,
+):
+    """Measures the temporal redundancy of the video task, with a static and with a moving camera."""
+    try:
+        drawn = {c: scenes("test", clips, camera=c, frames=frames, seed=seed) for c in CAMERAS}
+        films = {c: render(s, size=size, channels=channels, noise=noise) for c, s in drawn.items()}
+        figures = {c: redundancy(x) for c, x in films.items()}
+    except SordinoError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from error
+    table = Table("step (of 255)", *(f"{c}: {what}" for c in CAMERAS for what in ("changed", "events")))
+    for rows in zip(*figures.values(), strict=True):
+        table.add_row(str(rows[0].step), *(f"{v:.1%}" for r in rows for v in (r.changed, r.events)))
+    Console().print(table)
+    if json_file:
+        settings = {"clips": clips, "frames": frames, "size": size, "channels": channels, "noise": noise, "seed": seed}
+        measured = {c: [asdict(r) for r in figures[c]] for c in CAMERAS}
+        json_file.write_text(json.dumps({"settings": settings, "redundancy": measured}, indent=1) + "\n")
+    if sheet:
+        x = torch.cat([film[:8] for film in films.values()]).permute(0, 3, 1, 4, 2)
+        pixels = (x.reshape(x.shape[0] * size, frames * size, channels) * 255).round().byte().numpy()
+        Image.fromarray(pixels.squeeze(-1) if channels == 1 else pixels).save(sheet)
+
+
+if __name__ == "__main__":
+    app()
