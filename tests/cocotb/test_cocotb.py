@@ -27,8 +27,9 @@ def runner():
         folder.mkdir(exist_ok=True)
         source = folder / "top.v"
         if not source.exists():
-            text = top_verilog(ARCH)
-            source.write_text(text)
+            part = source.with_suffix(".part")
+            part.write_text(top_verilog(ARCH))
+            part.rename(source)
         simulator = get_runner("verilator")
         simulator.build(  # Verilator and make leave alone what is up to date
             sources=[source],
