@@ -135,18 +135,20 @@ class Timing:
 
     def run(self, inputs: Mapping[str, np.ndarray], keep: Sequence[str] = (), progress: Progress | None = None) -> Result:
         """As `Golden.run`, with `records`."""
-        timings: dict[tuple[int, int], SegmentTiming] = {}
-        segments = self.program.segments
+        arch, segments = self.program.arch, self.program.segments
+        timings: list[dict[int, SegmentTiming]] = [{} for _ in segments]
 
         def observe(segment: int, op: int, step: Step, machine: Machine) -> None:
-            key = machine.first, segment
-            if key not in timings:
-                timings[key] = SegmentTiming(self.program.arch, segments[segment], machine.batch)
-            timings[key].observe(op, step, machine)
+            parts = timings[segment]
+            if machine.first not in parts:
+                parts[machine.first] = SegmentTiming(arch, segments[segment], machine.batch)
+            parts[machine.first].observe(op, step, machine)
 
         result = self._golden.run(inputs, keep, progress, observe)
-        images: dict[int, list[np.ndarray]] = {}
-        for (first, _), timing in sorted(timings.items()):
-            images.setdefault(first, []).append(timing.records())
-        result.records = np.concatenate([np.concatenate(parts, 1) for _, parts in sorted(images.items())])
+        records = []
+        for segment, parts in zip(segments, timings, strict=True):
+            # A segment without operations shows itself to no observer.
+            runs = [parts[first] for first in sorted(parts)] or [SegmentTiming(arch, segment, len(result.events))]
+            records.append(np.concatenate([run.records() for run in runs]))
+        result.records = np.concatenate(records, 1)
         return result
