@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from sordino.zoo.page import zoo_page
 from sordino_hw.isa_page import isa_page
 
-PAGES: dict[str, Callable[[], str]] = {"isa.md": isa_page}
+PAGES: dict[str, Callable[[], str]] = {"isa.md": isa_page, "zoo.md": zoo_page}
 
 
 def main() -> int:

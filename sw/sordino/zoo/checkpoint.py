@@ -1,0 +1,103 @@
+"""Checkpoints of the original projects."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from sordino_hw.errors import InputError
+
+__all__ = ["load_checkpoint"]
+
+_WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict")
+"""Where training scripts keep the weights in a checkpoint that holds more than them."""
+
+
+def load_checkpoint(model: nn.Module, path: str | os.PathLike, skip: Sequence[str] = ()) -> None:
+    """Loads weights into `model` in place, all of them or, on an error, none.
+
+    path : a safetensors file (by its suffix), or a file of `torch.save`, which is read with `weights_only=True`: nothing
+        in it is executed. The weights may lie under "state_dict", "model" or "model_state" and carry the prefix
+        "module." of data-parallel training
+    skip : prefixes of names to leave alone, on both sides, such as `["fc."]` for a head with other classes
+
+    Raises `InputError` for a file that cannot be read, and names missing, unexpected and differently shaped tensors.
+    """
+    path = Path(path)
+    state = _weights(_read(path), path)
+    adapt = getattr(model, "adapt", None)  # a network that stores a tensor in another form than its original
+    if adapt is not None:
+        state = adapt(state)
+    own = model.state_dict()
+    skipped = tuple(skip)
+    state = {k: v for k, v in state.items() if not k.startswith(skipped)} if skipped else dict(state)
+    for name, value in own.items():
+        if (skipped and name.startswith(skipped)) or (name.endswith("num_batches_tracked") and name not in state):
+            state[name] = value  # old checkpoints do not count batches
+    different = [
+        f"{k} is {tuple(state[k].shape)} instead of {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    problems = [
+        f"{label} {_some(found)}"
+        for label, found in (
+            ("missing:", [k for k in own if k not in state]),
+            ("unexpected:", [k for k in state if k not in own]),
+            ("of another shape:", different),
+        )
+        if found
+    ]
+    if problems:
+        raise InputError(
+            f"{path}: the checkpoint does not fit {type(model).__name__}; {'; '.join(problems)}. Nothing was loaded. Build the model "
+            "with the checkpoint's options (num_classes, ...), leave parts out with skip=, and load before sparsify or quantize."
+        )
+    model.load_state_dict(state)
+
+
+def _some(items: Iterable[str], shown: int = 5) -> str:
+    items = list(items)
+    rest = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(items[:shown]) + rest
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file. Download the checkpoint first: the zoo never downloads.")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises what its unpickler meets
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}: {reason[:200]}). It must be a .safetensors file, or a file of "
+            "torch.save that holds tensors and plain values only; re-save its state_dict with torch.save if it holds more."
+        ) from None
+
+
+def _numpy_scalars() -> list:
+    """NumPy's float64 scalars, which training scripts save as best scores beside the weights."""
+    scalar = np.float64(0).__reduce__()[0]
+    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, type(np.dtype("f8"))]
+
+
+def _weights(read: Any, path: Path) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        if isinstance(read, Mapping) and isinstance(read.get(wrapper), Mapping):
+            read = read[wrapper]
+            break
+    if not isinstance(read, Mapping) or not read or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in read.items()):
+        raise InputError(
+            f"{path}: holds no weights. Expected a dictionary from names to tensors, by itself or under one of {', '.join(_WRAPPERS)}."
+        )
+    prefix = "module."
+    wrapped = all(k.startswith(prefix) for k in read)
+    return {k.removeprefix(prefix) if wrapped else k: v for k, v in read.items()}
