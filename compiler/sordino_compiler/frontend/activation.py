@@ -45,8 +45,8 @@ class Activation:
         if self.table and self.threshold is None:
             return replace(self, table=(*self.table, lambda x: x.clamp(lo, hi)))
         if self.threshold is not None:
-            # Only a clamp that leaves zeros alone commutes with the threshold, and a lower bound of 0 is implied.
-            return None if self.table or lo > 0 or (lo < 0 and self.lo < lo) or hi <= 0 else replace(self, hi=min(self.hi, hi))
+            # The hardware clamps before the threshold, so only a clamp that changes nothing may follow one.
+            return self if not self.table and lo <= 0 and hi == math.inf else None
         return replace(self, lo=min(max(self.lo, lo), hi), hi=max(min(self.hi, hi), lo))
 
     def apply(self, f: Callable[[Tensor], Tensor]) -> "Activation | None":

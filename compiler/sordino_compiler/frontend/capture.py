@@ -1,7 +1,6 @@
 """From a `torch.nn.Module` to an exported graph in the form that the planner and the quantiser read."""
 
 import contextlib
-import copy
 import warnings
 from collections.abc import Sequence
 
@@ -34,10 +33,10 @@ def examples(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 @contextlib.contextmanager
-def _mode(model: nn.Module, train: bool):
-    """Sets training or evaluation mode, and puts back every submodule's own mode afterwards."""
+def _evaluation(model: nn.Module):
+    """Evaluation mode; every submodule's own mode is put back afterwards."""
     before = {m: m.training for m in model.modules()}
-    model.train(train)
+    model.eval()
     try:
         yield
     finally:
@@ -45,18 +44,14 @@ def _mode(model: nn.Module, train: bool):
             m.training = mode
 
 
-def capture(model: nn.Module, example: Tensor | Sequence[Tensor], train: bool = False) -> GraphModule:
-    """Exports a model in evaluation (or training) mode and brings its graph into canonical form.
+def capture(model: nn.Module, example: Tensor | Sequence[Tensor]) -> GraphModule:
+    """Exports a model in evaluation mode and brings its graph into canonical form. It shares the model's parameters.
 
     The batch size stays free where the model allows it; otherwise it is 1, and `meta["batch"]` of the result says so
-    (None where it is free). The graph shares the model's parameters unless `train` is set, which copies them: training
-    the captured graph leaves the model alone. Raises `InputError` for a bad example and `CompileError` where
-    `torch.export` fails.
+    (None where it is free). Raises `InputError` for a bad example and `CompileError` where `torch.export` fails.
     """
     inputs = tuple(t.detach() for t in examples(example))
-    if train:
-        model = copy.deepcopy(model)
-    with _mode(model, train), warnings.catch_warnings(), torch.no_grad() if not train else contextlib.nullcontext():
+    with _evaluation(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         module, batch = _export(model, inputs)
     canonicalise(module)

@@ -132,7 +132,8 @@ class _Lowering:
         if t is None:
             return np.zeros(channels, np.int64)
         real = constant(self.module, arguments(t)["threshold"]).double().numpy()
-        return threshold_steps(np.broadcast_to(real, (channels,)), self.scale_of(layer.out).scale)
+        out = self.scale_of(layer.out)
+        return threshold_steps(np.broadcast_to(real, (channels,)), out.scale, self.arch.act_range(out.signed)[1])
 
     def _table(self, layer: Layer, target: Scale) -> np.ndarray:
         out = self.scale_of(layer.out)
@@ -255,6 +256,6 @@ def _bound(real: float, scale: float) -> int:
     return int(np.clip(np.rint(np.float64(real) / scale), -(1 << 20), 1 << 20))
 
 
-def threshold_steps(threshold: np.ndarray, scale: float) -> np.ndarray:
-    """The least integer n that passes a real threshold: T is nearest to (n - 1/2) * scale; 0..255."""
-    return np.rint(np.maximum(threshold, 0) / scale + 0.5).clip(0, 255).astype(np.int64)
+def threshold_steps(threshold: np.ndarray, scale: float, largest: int) -> np.ndarray:
+    """The least integer n that passes a real threshold T: (n - 1/2) * scale is nearest to T; 0..`largest`, the largest activation."""
+    return np.rint(np.maximum(threshold, 0) / scale + 0.5).clip(0, largest).astype(np.int64)

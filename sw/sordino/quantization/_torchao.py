@@ -18,7 +18,6 @@ def _quiet(*names: str):
 
 
 with _quiet("torchao", "torch.utils._pytree"):
-    from torchao.quantization.pt2e import move_exported_model_to_eval, move_exported_model_to_train
     from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer, SharedQuantizationSpec
@@ -30,8 +29,6 @@ __all__ = [
     "Quantizer",
     "SharedQuantizationSpec",
     "convert_pt2e",
-    "move_exported_model_to_eval",
-    "move_exported_model_to_train",
     "prepare_pt2e",
     "prepare_qat_pt2e",
 ]

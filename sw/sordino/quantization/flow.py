@@ -60,7 +60,22 @@ def quantize(
     arch = preset(arch)
     if method not in METHODS:
         raise InputError(f"unknown calibration method {method!r}: choose one of {', '.join(METHODS)}.")
-    batches = list(_batches(calibration, batch_size))
+    example, batches = load(model, calibration, batch_size)
+    module = capture(model, example)
+    batch = module.meta["batch"]
+    quantizer = SordinoQuantizer(arch, method, quantile)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        prepared = prepare_pt2e(module, quantizer)
+        activations = link(prepared)
+        switch(prepared, rounding=False, observing=True)
+        observe(prepared, batches, batch, progress)
+        return finish(prepared, quantizer.plan, activations, arch, example, batch, type(model).__name__)
+
+
+def load(model: nn.Module, calibration: Calibration, size: int) -> tuple[tuple[Tensor, ...], list[tuple[Tensor, ...]]]:
+    """One example per input, and the checked batches."""
+    batches = list(_batches(calibration, size))
     if not batches:
         raise InputError(
             "the calibration set is empty. Pass a tensor (N, C, H, W) or batches of typical inputs; some hundred are enough."
@@ -73,36 +88,30 @@ def quantize(
             "expected a tensor, or a tuple that starts with the model's inputs."
         )
     example = examples(tuple(torch.as_tensor(t)[:1].detach().float() for t in head))
-    checked = [check_batch(_inputs(b, count), example, f"calibration batch {i}") for i, b in enumerate(batches)]
+    return example, [check_batch(_inputs(b, count), example, f"calibration batch {i}") for i, b in enumerate(batches)]
 
-    module = capture(model, example)
-    batch = module.meta["batch"]
-    quantizer = SordinoQuantizer(arch, method, quantile)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        prepared = prepare_pt2e(module, quantizer)
-        activations = link(prepared)
-        _set(prepared, rounding=False, observing=True)
-        with Progress(transient=True, disable=not progress) as bar:
-            task = bar.add_task("calibrating", total=sum(len(b[0]) for b in checked))
-            for b in checked:
-                for part in [b] if batch is None else [tuple(t[i : i + 1] for t in b) for i in range(len(b[0]))]:
-                    prepared(*part)
-                bar.advance(task, len(b[0]))
-        return finish(prepared, quantizer.plan, activations, arch, example, batch, type(model).__name__)
+
+def observe(prepared: GraphModule, batches: list[tuple[Tensor, ...]], batch: int | None, progress: bool) -> None:
+    """Runs the batches through a prepared graph, under a progress bar."""
+    with Progress(transient=True, disable=not progress) as bar:
+        task = bar.add_task("calibrating", total=sum(len(b[0]) for b in batches))
+        for b in batches:
+            for part in [b] if batch is None else [tuple(t[i : i + 1] for t in b) for i in range(len(b[0]))]:
+                prepared(*part)
+            bar.advance(task, len(b[0]))
 
 
 def finish(prepared: GraphModule, plan: Plan | None, activations, arch, example, batch, name: str) -> QuantizedModel:
     """Converts a prepared graph whose observers have seen data."""
     assert plan is not None
-    _set(prepared, rounding=False, observing=False)
+    switch(prepared, rounding=False, observing=False)
     snap_thresholds(prepared, plan, activations)
     converted = convert_pt2e(prepared)
     converted.meta["batch"] = batch
     return QuantizedModel(converted, arch, example, name)
 
 
-def _set(module: nn.Module, rounding: bool, observing: bool) -> None:
+def switch(module: nn.Module, rounding: bool, observing: bool) -> None:
     for m in module.modules():
         if isinstance(m, ActivationQuantizer | WeightQuantizer):
             m.enable_fake_quant(rounding)
@@ -116,11 +125,12 @@ def snap_thresholds(prepared: GraphModule, plan: Plan, activations: dict[str, Ac
     for layer in plan.layers:
         if layer.activation.threshold is None:
             continue
-        scale = float(activations[roots[layer.out].name].calculate_qparams()[0])
+        quantizer = activations[roots[layer.out].name]
+        scale = float(quantizer.calculate_qparams()[0])
         node = by_name[layer.activation.threshold.name]
         old = node.args[1]
-        steps = threshold_steps(constant(prepared, old).double().numpy(), scale)
-        snapped = torch.from_numpy(np.maximum((steps - 0.5) * scale, 0)).float()
+        steps = threshold_steps(constant(prepared, old).double().numpy(), scale, quantizer.bounds()[1])
+        snapped = torch.as_tensor(np.maximum((steps - 0.5) * scale, 0)).float()
         if isinstance(old, Node):
             name = f"_threshold_{node.name}"
             prepared.register_buffer(name, snapped)

@@ -69,7 +69,8 @@ class SordinoQuantizer(Quantizer):
         spec = QuantizationSpec(torch.int8, make, -127, 127, torch.per_channel_symmetric, 0)
         annotation = _annotation(layer.core)
         assert layer.weight is not None
-        annotation.input_qspec_map[layer.weight] = spec
+        # PT2E's folding of batch norm in training expects (input, weight), in this order.
+        annotation.input_qspec_map = {layer.core.args[0]: None, layer.weight: spec}  # type: ignore[dict-item]
         annotation.allow_implicit_sharing = False
 
 

@@ -1,0 +1,102 @@
+"""Quantisation-aware training: the model as the array will compute it, trainable."""
+
+import copy
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from sordino_compiler.frontend import capture
+from sordino_compiler.frontend.canonical import fold_norms
+from sordino_compiler.frontend.plan import operator_name
+from sordino_hw.arch import ArchConfig, preset
+
+from ._torchao import prepare_qat_pt2e
+from .flow import Calibration, finish, load, observe, switch
+from .model import QuantizedModel
+from .observers import ActivationQuantizer
+from .quantizer import SordinoQuantizer, link
+
+__all__ = ["QATModel", "finish_qat", "prepare_qat"]
+
+
+class QATModel(nn.Module):
+    """A trainable model that rounds weights and activations as the array will.
+
+    Use it like any module: `parameters()`, `train()`, `eval()`, a call with float tensors. `finish_qat` makes the
+    `QuantizedModel` of it.
+    """
+
+    def __init__(
+        self, prepared: GraphModule, quantizer: SordinoQuantizer, example: tuple[Tensor, ...], batch: int | None, name: str
+    ):
+        super().__init__()
+        self.prepared = prepared
+        self.quantizer, self.example, self.batch, self.name = quantizer, example, batch, name
+        self.activations = link(prepared)
+
+    def forward(self, *inputs: Tensor):
+        return self.prepared(*inputs)
+
+    def train(self, mode: bool = True) -> "QATModel":
+        """Dropout follows the mode; batch norm keeps its statistics in both."""
+        for node in self.prepared.graph.nodes:
+            if operator_name(node) in DROPOUTS:
+                node.update_arg(2, mode)
+        self.prepared.recompile()
+        self.training = mode
+        return self
+
+
+DROPOUTS = ("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout")
+
+
+def prepare_qat(
+    model: nn.Module,
+    calibration: Calibration,
+    arch: str | ArchConfig = "ulx3s-85f",
+    *,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> QATModel:
+    """Prepares a copy of `model` for quantisation-aware training; it starts in training mode.
+
+    Batch norms are folded into the weights before them: their gains and offsets go on training, their statistics stay as
+    they are, so start from a model that is trained already.
+
+    `calibration` is as for `quantize`: it sets the first ranges, which then follow a running mean of each batch's
+    largest magnitude. Raises `InputError` and `CompileError` as `quantize` does.
+    """
+    arch = preset(arch)
+    example, batches = load(model, calibration, batch_size)
+    module = capture(copy.deepcopy(model), example)
+    fold_norms(module)
+    batch = module.meta["batch"]
+    quantizer = SordinoQuantizer(arch, "minmax")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prepared = prepare_qat_pt2e(module, quantizer)
+    qat = QATModel(prepared, quantizer, example, batch, type(model).__name__).eval()
+    switch(prepared, rounding=False, observing=True)
+    with torch.no_grad():
+        observe(prepared, batches, batch, progress)
+    for m in prepared.modules():
+        if isinstance(m, ActivationQuantizer):
+            m.averaging = True
+    switch(prepared, rounding=True, observing=True)
+    return qat.train()
+
+
+def finish_qat(model: QATModel) -> QuantizedModel:
+    """Fixes the integers. `model` is used up: it cannot be trained further."""
+    model.eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for m in model.prepared.modules():
+            if isinstance(m, ActivationQuantizer):
+                m.disable_observer()
+        model(*model.example)  # the weights have moved since their largest values were last seen
+        return finish(
+            model.prepared, model.quantizer.plan, model.activations, model.quantizer.arch, model.example, model.batch, model.name
+        )
