@@ -81,8 +81,8 @@ class ReadSignature(Signature):
 class Subordinate(Component):
     """Turns the five channels into whole accesses.
 
-    One register buffers each channel, so every `valid` and `ready` of the bus comes straight from a flip-flop: no
-    channel waits for another, and no combinational path crosses the port. Reads and writes are not ordered among
+    One register buffers each channel, so every output of the bus comes straight from a flip-flop and every input goes
+    to one: no channel waits for another, and no combinational path crosses the port. Reads and writes are not ordered among
     each other beyond what AXI asks: an access issued after the response of another sees its effect.
 
     Parameters
@@ -123,23 +123,23 @@ class Subordinate(Component):
             return full, free
 
         def response(valid, ready, fire, held, payload):
-            """Buffers one response channel; returns whether a new response may come."""
+            """Buffers one response channel; returns whether it is empty."""
             with m.If(fire):
                 m.d.sync += [valid.eq(1), held.eq(payload)]
             with m.Elif(ready):
                 m.d.sync += valid.eq(0)
-            return ~valid | ready
+            return ~valid
 
         aw, aw_free = request(bus.awvalid, bus.awready, bus.awaddr, write.address)
         w, w_free = request(bus.wvalid, bus.wready, Cat(bus.wdata, bus.wstrb), Cat(write.data, write.strobe))
         write_fire = write.valid & write.ready
-        b_room = response(bus.bvalid, bus.bready, write_fire, bus.bresp, write.resp)
-        m.d.comb += [write.valid.eq(aw & w & b_room), aw_free.eq(write_fire), w_free.eq(write_fire)]
+        b_empty = response(bus.bvalid, bus.bready, write_fire, bus.bresp, write.resp)
+        m.d.comb += [write.valid.eq(aw & w & b_empty), aw_free.eq(write_fire), w_free.eq(write_fire)]
 
         ar, ar_free = request(bus.arvalid, bus.arready, bus.araddr, read.address)
         read_fire = read.valid & read.ready
-        r_room = response(
+        r_empty = response(
             bus.rvalid, bus.rready, read_fire, Cat(bus.rdata, bus.rresp.as_value()), Cat(read.data, read.resp.as_value())
         )
-        m.d.comb += [read.valid.eq(ar & r_room), ar_free.eq(read_fire)]
+        m.d.comb += [read.valid.eq(ar & r_empty), ar_free.eq(read_fire)]
         return m

