@@ -205,7 +205,13 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
 def _bar(progress: bool | Progress):
     if isinstance(progress, Progress):
         return _Borrowed(progress)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     return Progress(*columns, disable=not progress)
 
 

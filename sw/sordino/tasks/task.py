@@ -1,0 +1,148 @@
+"""What an example task is, and how one is trained: plain first, then sparse, then recovery."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from sordino_hw.errors import InputError
+
+from ..data import Split
+from ..nn import METHODS, STAR, density, method, search_thresholds
+from ..sparsification import sparsify
+from ..train import Transform, accuracy, fit
+from .checkpoint import Trained
+
+__all__ = ["TASKS", "Recipe", "Task", "train_task"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Epochs and rates. `sparse` epochs carry the method's penalty, the `recovery` epochs after them do not."""
+
+    plain: int = 30
+    sparse: int = 15
+    recovery: int = 15
+    plain_lr: float = 2e-3
+    sparse_lr: float = 1e-3
+    batch_size: int = 32
+    budget: float = 0.005
+    """Accuracy that the threshold search may cost, on augmented validation data."""
+    options: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: {"l1": {"strength": 1e-6}, "star": {"strength": 1e-5, "quantile": 0.6}}
+    )
+    """Options by method; `strength` is multiplied with the cost of each activation."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An example: a network factory, its data, and what its activations cost."""
+
+    name: str
+    summary: str
+    build: Callable[[], nn.Module]
+    data: Callable[[], Split]
+    augment: Transform
+    costs: Mapping[str, float]
+    """Cycles that one non-zero activation costs, by module path of its activation: taps x groups of output channels."""
+    recipe: Recipe
+
+
+TASKS: dict[str, Task] = {}
+"""Every task by name."""
+
+
+def train_task(
+    task: Task,
+    kind: str,
+    seed: int = 0,
+    *,
+    plain: nn.Module | None = None,
+    epochs: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: bool | Progress = True,
+) -> Trained:
+    """Trains a task with a method: a plain network (or `plain`, already trained) first, which is then fine-tuned.
+
+    Runs on one thread: a network this small gains nothing from more, and its sums then do not depend on the machine's
+    cores. `epochs` replaces the epochs of each phase that the method has; `options` overrides the recipe's options of the
+    method. The test set is only used for the figure at the end. Raises `InputError` for an unknown method.
+    """
+    method(kind)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _train(task, kind, seed, plain, epochs, options, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(task: Task, kind: str, seed: int, plain: nn.Module | None, epochs: int | None, options, progress) -> Trained:
+    recipe, data = task.recipe, task.data()
+    shared: dict[str, Any] = {"augment": task.augment, "batch_size": recipe.batch_size, "seed": seed, "progress": progress}
+    history = []
+    if plain is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            plain = task.build()
+        history += fit(
+            plain, data.train, data.validation, epochs or recipe.plain, lr=recipe.plain_lr, label="plain ReLU", **shared
+        ).epochs
+    used: dict[str, Any] = {**recipe.options.get(kind, {}), **(options or {})}
+    if kind == "relu":
+        if used:
+            raise InputError(f"train: the method 'relu' has no option {next(iter(used))!r}")
+        model = copy.deepcopy(plain)
+    else:
+        model = _fine_tune(task, kind, plain, data, used, epochs, shared, history)
+    counts = density(model, data.test[0])
+    return Trained(
+        model=model,
+        task=task.name,
+        method=kind,
+        options=used,
+        seed=seed,
+        validation_accuracy=accuracy(model, data.validation),
+        test_accuracy=accuracy(model, data.test),
+        density=sum(n for n, _ in counts.values()) / sum(n for _, n in counts.values()),
+        nonzero=sum(n for n, _ in counts.values()) / len(data.test[0]),
+        history=history,
+    )
+
+
+def _fine_tune(task: Task, kind: str, plain: nn.Module, data: Split, used: dict, epochs: int | None, shared: dict, history: list):
+    recipe = task.recipe
+    options = dict(used)
+    if "strength" in options:
+        options["strength"] = {path: options["strength"] * cost for path, cost in task.costs.items()}
+    model = sparsify(plain, kind, calibration=data.train[0], **options)
+    shared = {**shared, "lr": recipe.sparse_lr}
+    sparse = epochs or recipe.sparse
+    if kind not in KEEPS_ITS_ZEROS:
+        sparse += epochs or recipe.recovery
+    history += fit(model, data.train, data.validation, sparse, label=METHODS[kind].method, **shared).epochs
+    if kind in KEEPS_ITS_ZEROS:
+        history += fit(
+            model, data.train, data.validation, epochs or recipe.recovery, label=f"{kind}, recovery", penalty_weight=0.0, **shared
+        ).epochs
+    if any(isinstance(m, STAR) for m in model.modules()):
+        many = _augmented(task, data.validation)
+        floor = accuracy(plain, many) - recipe.budget
+        search_thresholds(model, data.validation[0], lambda m: accuracy(m, many), floor, dict(task.costs))
+    return model
+
+
+KEEPS_ITS_ZEROS = ("star",)
+"""Methods whose forward function makes zeros by itself: they recover accuracy without the penalty afterwards. Without
+it L1's zeros would come back, so it keeps the penalty for as many epochs in all."""
+
+
+def _augmented(task: Task, data: tuple[Tensor, Tensor], times: int = 4) -> tuple[Tensor, Tensor]:
+    """The data and `times - 1` jittered copies: a score with less noise than the images alone give."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.cat([data[0], *(task.augment(data[0], generator) for _ in range(times - 1))])
+    return x, data[1].repeat(times)
