@@ -1,6 +1,7 @@
 """From a `torch.nn.Module` to an exported graph in the form that the planner and the quantiser read."""
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Sequence
 
@@ -62,9 +63,11 @@ def capture(model: nn.Module, example: Tensor | Sequence[Tensor]) -> GraphModule
 def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[GraphModule, int | None]:
     # Export takes a batch of one for a constant, so a free batch is traced with two.
     doubled = tuple(torch.cat([t[:1], t[:1]]) for t in inputs)
-    dims = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
+    free = {0: torch.export.Dim.AUTO}
     try:
-        program = torch.export.export(model, doubled, dynamic_shapes=(*dims,))
+        bound = inspect.signature(model.forward).bind(*doubled).arguments
+        dims = {k: tuple(free for _ in v) if isinstance(v, tuple) else free for k, v in bound.items()}
+        program = torch.export.export(model, doubled, dynamic_shapes=dims)
         module = program.module(check_guards=False)
         shapes = [n.meta["val"].shape[0] for n in module.graph.nodes if n.op == "placeholder"]
         if not any(isinstance(s, int) for s in shapes):

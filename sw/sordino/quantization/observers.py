@@ -17,7 +17,7 @@ from ._torchao import FakeQuantizeBase
 __all__ = ["METHODS", "ActivationQuantizer", "WeightQuantizer"]
 
 METHODS = ("mse", "percentile", "minmax")
-BINS = 2048
+BINS = 1024
 
 
 class ActivationQuantizer(FakeQuantizeBase):
@@ -119,7 +119,7 @@ class ActivationQuantizer(FakeQuantizeBase):
     def _least_error(self) -> float:
         levels, counts = self.bounds()[1], self.counts.double()
         centre = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS * float(self.span)
-        tops = torch.linspace(0.2, 1.0, 81, dtype=torch.float64) * float(self.largest)
+        tops = torch.linspace(0.25, 1.0, 49, dtype=torch.float64) * float(self.largest)
         step = tops[:, None] / levels
         error = torch.where(centre <= tops[:, None] + step / 2, step**2 / 12, (centre - tops[:, None]) ** 2)
         return float(tops[(error * counts).sum(1).argmin()])
