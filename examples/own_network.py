@@ -29,9 +29,9 @@ report = sd.check(Net().eval(), x[:1], arch="ulx3s-85f")
 print(report)
 
 plain = Net()
-sd.train.fit(plain, digits.train, digits.validation, epochs=6, lr=3e-3)
-sparse = sd.sparsify(plain, method="star", calibration=digits.train[0], strength=1e-3, quantile=0.6)
-sd.train.fit(sparse, digits.train, digits.validation, epochs=6, lr=1e-3)
+sd.train.fit(plain, digits.train, digits.validation, epochs=8, lr=3e-3)
+sparse = sd.sparsify(plain, method="star", calibration=digits.train[0], strength=1e-4, quantile=0.5)
+sd.train.fit(sparse, digits.train, digits.validation, epochs=8, lr=1e-3)
 
 for name, model, dense in (("dense mode", plain, True), ("plain ReLU", plain, False), ("STAR", sparse, False)):
     quantised = sd.quantize(model, digits.train[0], arch="ulx3s-85f")
