@@ -1,6 +1,7 @@
 """Verilog of the accelerator: `python -m sordino_hw.generate --arch ulx3s-85f -o top.v`."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from amaranth.hdl import ClockDomain, Module, Value
 from amaranth.lib.wiring import Component
 
 from .arch import PRESETS, ArchConfig, preset
-from .errors import SordinoError
+from .errors import ArchError, SordinoError
 
 __all__ = ["to_verilog", "top_verilog"]
 
@@ -38,13 +39,27 @@ def top_verilog(arch: ArchConfig, reset: bool = True) -> str:
     return to_verilog(Top(arch), reset=reset)
 
 
+def _architecture(text: str) -> ArchConfig:
+    if not text.startswith("{"):
+        return preset(text)
+    try:
+        return ArchConfig.from_dict(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise ArchError(f"--arch {text!r} is not a JSON object ({error})") from None
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sordino_hw.generate", description="Writes the accelerator as Verilog.")
-    parser.add_argument("--arch", default="ulx3s-85f", help=f"architecture preset: {', '.join(PRESETS)} (default: %(default)s)")
+    parser.add_argument(
+        "--arch",
+        default="ulx3s-85f",
+        help=f"architecture: {', '.join(PRESETS)} (default: %(default)s), or a JSON object with every field of an ArchConfig",
+    )
+    parser.add_argument("--no-reset", action="store_true", help="no rst: registers start from their initial values")
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
     args = parser.parse_args(argv)
     try:
-        text = top_verilog(preset(args.arch))
+        text = top_verilog(_architecture(args.arch), reset=not args.no_reset)
     except SordinoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

