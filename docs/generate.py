@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sordino.zoo.page import zoo_page
+from sordino_compiler.frontend.operators_page import operators_page
 from sordino_hw.isa_page import isa_page
 
-PAGES: dict[str, Callable[[], str]] = {"isa.md": isa_page, "zoo.md": zoo_page}
+PAGES: dict[str, Callable[[], str]] = {"isa.md": isa_page, "operators.md": operators_page, "zoo.md": zoo_page}
 
 
 def main() -> int:
