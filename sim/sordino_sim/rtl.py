@@ -87,17 +87,25 @@ class Rtl:
         return decode(self.arch, region, pieces)
 
     def run(self, limit: int, progress: Callable[[int], None] | None = None) -> Run:
-        """Runs from instruction 0 to HALT or a trap, at most `limit` cycles. `progress` gets the cycles so far."""
-        self._write(np.array([CSR["LIMIT"]], np.uint32), np.array([[limit]], np.uint32))
+        """Runs from instruction 0 to HALT or a trap, at most `limit` cycles (below 2**32). `progress` gets the cycles so far.
+
+        If it is interrupted, the machine is stopped and can be used further.
+        """
+        self._set_limit(limit)
         self._check(self._lib.sordino_start(self._open))
         first = self.ticks
-        while (state := self._lib.sordino_run(self._open, SLICE)) == 1:
-            if progress is not None:
-                progress(self.ticks - first)
-            if self.ticks - first > limit + 10 * SLICE:
-                raise ToolError(
-                    f"The simulated machine still runs {self.ticks - first} cycles after its start, its limit is {limit}."
-                )
+        try:
+            while (state := self._lib.sordino_run(self._open, SLICE)) == 1:
+                if progress is not None:
+                    progress(self.ticks - first)
+                if self.ticks - first > limit + 10 * SLICE:
+                    raise ToolError(
+                        f"The simulated machine still runs {self.ticks - first} cycles after its start; its limit is {limit}."
+                    )
+        except BaseException:
+            self._set_limit(0)
+            self._lib.sordino_run(self._open, SLICE)
+            raise
         self._check(state)
         status = self.csr("STATUS")
         if status & 3 != 2:
