@@ -1,0 +1,47 @@
+"""The project's central promise, on random layers and networks: graph == golden == RTL for every tensor, and
+timing model == the RTL's performance log, cycle for cycle."""
+
+import numpy as np
+import pytest
+
+from sordino_compiler.backend import compile_graph
+from sordino_compiler.random_layers import random_case
+from sordino_sim.timing import Timing
+from sordino_sim.verilator import Verilator
+
+BLOCK = 25
+"""Cases per test."""
+
+
+def check_case(seed: int) -> None:
+    case = random_case(seed)
+    rng = np.random.default_rng(seed)
+    program = compile_graph(case.graph, dense=bool(rng.random() < 0.15), reuse=bool(rng.random() < 0.15))
+    kept = [name for name, t in program.tensors.items() if t.kept]
+    expected = case.graph.run(case.inputs)
+    predicted = Timing(program).run(case.inputs, kept)
+    with Verilator(program, quiet=True) as rtl:
+        measured = rtl.run(case.inputs, kept)
+    what = f"seed {seed}: {case.description}"
+    for name, values in predicted.tensors.items():
+        if name in expected:
+            np.testing.assert_array_equal(values, expected[name], f"golden against graph, {name}, {what}")
+        np.testing.assert_array_equal(measured.tensors[name], values, f"RTL against golden, {name}, {what}")
+    for name, values in measured.outputs.items():
+        np.testing.assert_array_equal(values, expected[name], f"RTL against graph, {name}, {what}")
+    np.testing.assert_array_equal(measured.records, predicted.records, f"timing model against RTL, {what}")
+
+
+@pytest.mark.parametrize("block", range(8))
+def test_random_cases(block, seed):
+    """Other cases for every `SORDINO_SEED`; a failure names the seed of its case."""
+    first = int(np.random.default_rng([*seed, block]).integers(1 << 31))
+    for case in range(first, first + BLOCK):
+        check_case(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(80))
+def test_two_thousand_cases(block):
+    for case in range(block * BLOCK, (block + 1) * BLOCK):
+        check_case(case)
