@@ -16,7 +16,7 @@ from sordino_hw.arch import ArchConfig, preset
 from sordino_hw.errors import CompileError
 from sordino_hw.program import Program
 
-__all__ = ["Report", "check"]
+__all__ = ["Report", "check", "memory_use"]
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
 
@@ -127,10 +127,13 @@ def check(
         program = compile_graph(provisional_graph(model, example, arch))
     except CompileError as error:
         return Report(arch, inspection.nodes, str(error))
-    return Report(arch, inspection.nodes, "", _memory(program), len(program.segments), {d: estimate(program, d) for d in densities})
+    return Report(
+        arch, inspection.nodes, "", memory_use(program), len(program.segments), {d: estimate(program, d) for d in densities}
+    )
 
 
-def _memory(program: Program) -> dict[str, tuple[int, int]]:
+def memory_use(program: Program) -> dict[str, tuple[int, int]]:
+    """Rows used and rows there, by memory; of the fullest segment for those that are loaded anew for each."""
     a = program.arch
     activations = max(
         t.base + (t.shape[1] - 1) * t.row_pitch + (t.shape[2] - 1) * t.pixel_pitch + max(t.slots) // a.lanes + 1

@@ -59,6 +59,8 @@ class Stats:
     """Non-zero part of every tensor, network inputs and outputs included."""
     nonzero: dict[str, float]
     """Non-zero values of every tensor, mean over the images."""
+    nonzero_activations: float
+    """Non-zero values of the tensors between the layers together, mean over the images."""
     cycles: np.ndarray | None
     """int64 [images]: cycles of each image."""
 
@@ -71,6 +73,7 @@ class Stats:
             "total": self.total.to_dict(),
             "densities": self.densities,
             "nonzero": self.nonzero,
+            "nonzero_activations": self.nonzero_activations,
             "cycles": None if self.cycles is None else self.cycles.tolist(),
         }
 
@@ -109,7 +112,8 @@ class Stats:
             total_records,
         )
         cycles = None if result.records is None else result.records[:, :, : len(CAUSES)].sum((1, 2))
-        return cls(backend, images, layers, total, densities, {n: nonzero[n] / images for n in program.tensors}, cycles)
+        means = {n: nonzero[n] / images for n in program.tensors}
+        return cls(backend, images, layers, total, densities, means, sum(means[n] for n in inner), cycles)
 
 
 def _record_layers(program: Program) -> np.ndarray:

@@ -1,0 +1,171 @@
+"""Benchmarks of the array itself: utilisation of one layer against density, and the speed of the simulators."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sordino_compiler.backend import compile_graph
+from sordino_compiler.graph import Conv, Graph, Input, Requant, Value, Window
+from sordino_hw.arch import ArchConfig
+from sordino_hw.errors import InputError, ToolError
+from sordino_hw.numbers import nearest_multiplier
+from sordino_hw.program import Program
+from sordino_sim.golden import Golden
+from sordino_sim.results import Progress
+from sordino_sim.timing import Timing
+from sordino_sim.verilator import Verilator
+
+from .quantization import quantize
+from .statistics import Stats
+from .tasks import DIGITS
+
+__all__ = ["LayerShape", "bench_layer", "bench_sim", "layer_graph"]
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """A convolution: `cin` -> `cout` channels, `kernel` x `kernel`, on `size` x `size` pixels, same padding."""
+
+    cin: int = 64
+    cout: int = 64
+    kernel: int = 3
+    size: int = 14
+    stride: int = 1
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value < 1:
+                raise InputError(f"bench: {name} must be positive, not {value}")
+
+    def __str__(self) -> str:
+        return f"{self.kernel}x{self.kernel}, {self.cin} -> {self.cout}, {self.size}x{self.size}, stride {self.stride}"
+
+
+def layer_graph(shape: LayerShape, arch: ArchConfig, seed: int = 0) -> Graph:
+    """One convolution with random weights, none of them zero, and a requantiser that uses the whole output range."""
+    rng = np.random.default_rng(seed)
+    weight = (rng.integers(1, 128, (shape.cout, shape.cin, shape.kernel, shape.kernel)) * rng.choice([-1, 1])).astype(np.int8)
+    weight *= rng.choice(np.array([-1, 1], np.int8), weight.shape)
+    pad = shape.kernel // 2
+    window = Window((shape.kernel, shape.kernel), (shape.stride, shape.stride), (pad, pad, pad, pad))
+    oh, ow = window.out_size(shape.size, shape.size)
+    if min(oh, ow) < 1:
+        raise InputError(f"bench: a layer {shape} has no output")
+    spread = 64 * arch.act_range(False)[1] / 2 * (shape.cin * shape.kernel**2) ** 0.5
+    mantissa, shift = nearest_multiplier(arch.act_range(False)[1] / spread, arch)
+    full = np.full(shape.cout, 1, np.int64)
+    requant = Requant(0 * full, mantissa * full, shift * full, 0, arch.act_range(False)[1], 0 * full)
+    x = Value("x", (shape.cin, shape.size, shape.size), 1.0, False)
+    y = Value("y", (shape.cout, oh, ow), 1.0, False)
+    graph = Graph(arch, [Input(x, ()), Conv(y, ("x",), weight, window, requant)], ["y"])
+    graph.check()
+    return graph
+
+
+def _activations(program: Program, density: float, rng: np.random.Generator) -> np.ndarray:
+    """One image whose activations are not zero with probability `density`: int16 [1, c, h, w]."""
+    shape = program.tensors["x"].shape
+    values = rng.integers(1, program.arch.act_range(False)[1] + 1, shape)
+    return (values * (rng.random(shape) < density)).astype(np.int16)[None]
+
+
+def bench_layer(
+    shape: LayerShape, arch: ArchConfig, densities: tuple[float, ...], backend: str = "verilator", seed: int = 0
+) -> dict[str, Any]:
+    """Cycles and η of one layer at several activation densities, and its dense cycles.
+
+    On the RTL (`backend="verilator"`) each run is checked against the golden model and the timing model; "timing" runs
+    the timing model alone. η is taken from the layer's own cycles, from start to its last store.
+
+    Raises `InputError` for a bad shape or density, `CompileError` if the layer does not fit, `ToolError` if the models part.
+    """
+    for d in densities:
+        if not 0 <= d <= 1:
+            raise InputError(f"bench: a density must be from 0 to 1, not {d}")
+    if backend not in ("timing", "verilator"):
+        raise InputError(f"bench: the back end must be timing or verilator, not {backend!r}")
+    graph = layer_graph(shape, arch, seed)
+    program, dense = compile_graph(graph), compile_graph(graph, dense=True)
+    rng = np.random.default_rng(seed)
+    full = _activations(program, 1.0, rng)
+    dense_cycles = _run(dense, full, backend).total.cycles
+    rows = []
+    for d in densities:
+        stats = _run(program, _activations(program, d, rng), backend)
+        layer = stats.layers[0]
+        cycles = stats.total.cycles
+        assert cycles is not None and dense_cycles is not None
+        rows.append(
+            {
+                "density": d,
+                "measured_density": layer.density,
+                "cycles": cycles,
+                "of_dense": cycles / dense_cycles,
+                "events": layer.events,
+                "nonzero_macs": layer.nonzero_macs,
+                "eta": layer.nonzero_macs / (arch.cores * arch.lanes * cycles),
+                "causes": stats.total.causes,
+            }
+        )
+    return {
+        "shape": vars(shape),
+        "arch": arch.to_dict(),
+        "backend": backend,
+        "seed": seed,
+        "macs": program.layers[0].macs,
+        "dense_cycles": dense_cycles,
+        "rows": rows,
+    }
+
+
+def _run(program: Program, x: np.ndarray, backend: str) -> Stats:
+    timing = Timing(program).run({"x": x}, tuple(program.tensors))
+    result = timing
+    if backend == "verilator":
+        with Verilator(program) as rtl:
+            result = rtl.run({"x": x})
+        if not np.array_equal(result.outputs["y"], timing.outputs["y"]) or not np.array_equal(result.records, timing.records):
+            raise ToolError("bench: the RTL differs from the models. Compare them with sordino.compare.")
+    nonzero = {name: int(np.count_nonzero(t)) for name, t in timing.tensors.items()}
+    return Stats.of(program, backend, result, nonzero)
+
+
+def bench_sim(arch: ArchConfig, images: int = 450, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:
+    """How fast the simulators are: RTL cycles a second on one layer, images of the digits a second on the models.
+
+    The network has random weights, which do not matter for speed; the images are the test set's.
+    """
+    program = compile_graph(layer_graph(LayerShape(), arch, seed))
+    x = _activations(program, 0.5, np.random.default_rng(seed))
+    with Verilator(program) as rtl:
+        rtl.run({"x": x})
+        begin, cycles = time.perf_counter(), 0
+        while time.perf_counter() - begin < 5:
+            records = rtl.run({"x": x}).records
+            assert records is not None
+            cycles += int(records[:, :, :6].sum())
+        rtl_rate = cycles / (time.perf_counter() - begin)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = DIGITS.build()
+    data = DIGITS.data()
+    quantised = quantize(network, data.train[0][:128], arch)
+    digits = compile_graph(quantised.graph)
+    integers = quantised.quantise_inputs(data.test[0][:images])
+    rates = {}
+    for name, model in (("golden", Golden(digits)), ("timing", Timing(digits))):
+        model.run({k: v[:4] for k, v in integers.items()})
+        begin = time.perf_counter()
+        model.run(integers, progress=progress)
+        rates[name] = len(data.test[0][:images]) / (time.perf_counter() - begin)
+    return {
+        "arch": arch.to_dict(),
+        "seed": seed,
+        "verilator_cycles_per_second": rtl_rate,
+        "golden_images_per_second": rates["golden"],
+        "timing_images_per_second": rates["timing"],
+        "images": len(data.test[0][:images]),
+    }

@@ -1,0 +1,66 @@
+"""`sordino train`: an example network, plain or sparse."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sordino_hw.errors import InputError
+
+from ..nn import METHODS
+from ..tasks import TASKS, load_checkpoint, save_checkpoint, train_task
+from .common import JsonOption, SeedOption, console, friendly, progress_bar, save_json
+
+
+@friendly
+def train(
+    task: Annotated[str, typer.Argument(help=f"Example task: {', '.join(TASKS)}.")] = "digits",
+    method: Annotated[str, typer.Option("--method", "-m", help=f"Sparsity method: {', '.join(METHODS)}.")] = "star",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Checkpoint to write; default TASK-METHOD.safetensors.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Checkpoint of a plain network to fine-tune, instead of training one.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of each phase, instead of the recipe's.")] = None,
+    strength: Annotated[
+        float | None, typer.Option("--strength", help="Weight of the penalty, for each cycle an activation costs.")
+    ] = None,
+    quantile: Annotated[
+        float | None, typer.Option("--quantile", help="STAR: where the threshold starts among positive values.")
+    ] = None,
+    seed: SeedOption = 0,
+    json: JsonOption = None,
+) -> None:
+    """Train an example network: plain first, then fine-tuned with a sparsity method. Writes a checkpoint."""
+    if task not in TASKS:
+        raise InputError(
+            f"unknown task {task!r}: the example tasks are {', '.join(TASKS)}. For a network of your own see docs/tutorial.md."
+        )
+    output = output or Path(f"{task}-{method}.safetensors")
+    if not output.parent.is_dir():
+        raise InputError(f"cannot write {output}: the folder {output.parent} does not exist.")
+    plain = None
+    if start is not None:
+        trained = load_checkpoint(start)
+        if (trained.task, trained.method) != (task, "relu"):
+            raise InputError(
+                f"{start}: holds {trained.task!r} trained with {trained.method!r}; --from takes {task!r} trained with 'relu'."
+            )
+        plain = trained.model
+    options = {k: v for k, v in {"strength": strength, "quantile": quantile}.items() if v is not None}
+    with progress_bar() as bar:
+        result = train_task(TASKS[task], method, seed, plain=plain, epochs=epochs, options=options, progress=bar)
+    save_checkpoint(result, output)
+    table = Table("method", "validation accuracy", "test accuracy", "density", "non-zero activations an image")
+    table.add_row(
+        method,
+        f"{result.validation_accuracy:.2%}",
+        f"{result.test_accuracy:.2%}",
+        f"{result.density:.1%}",
+        f"{result.nonzero:,.0f}",
+    )
+    console.print(table)
+    console.print(f"Checkpoint: {output}")
+    save_json(json, "train", {**result.figures(), "checkpoint": str(output)})

@@ -1,0 +1,136 @@
+"""Plots as SVG text that can stand inside a page."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["accuracy", "cycles", "density", "stalls", "training"]
+
+Network = Mapping[str, Any]
+
+DENSE, COLOURS = "#9aa3ad", ("#3b6ea5", "#e07b39")
+CAUSES = {"busy": "#3f8f5f", "fetch": "#e0b13a", "ppu": "#c8553d", "marker": "#8266a8", "memory": "#5a5a5a", "idle": "#c9ced4"}
+
+
+def density(networks: Sequence[Network]) -> Markup:
+    """Density of each tensor between the layers."""
+    stats = [n["rtl"]["stats"] for n in networks]
+    names = [layer["name"] for layer in stats[0]["layers"]]
+    figure, axes = _axes("density of the layer's input")
+    for i, (n, s) in enumerate(zip(networks, stats, strict=True)):
+        _bars(axes, i, len(networks), [x["density"] for x in s["layers"]], n["name"], COLOURS[i], "{:.0%}")
+    _categories(axes, names)
+    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 0))
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def cycles(networks: Sequence[Network]) -> Markup:
+    """Cycles of each layer, dense mode beside the networks; logarithmic."""
+    names = [layer["name"] for layer in networks[0]["rtl"]["stats"]["layers"]]
+    figure, axes = _axes("cycles")
+    count = 1 + len(networks)
+    dense = networks[0]["rtl"]["dense_layers"]
+    _bars(axes, 0, count, [dense[name] for name in names], "dense mode", DENSE, "{:,.0f}")
+    for i, n in enumerate(networks):
+        _bars(axes, i + 1, count, [x["cycles"] for x in n["rtl"]["stats"]["layers"]], n["name"], COLOURS[i], "{:,.0f}")
+    _categories(axes, names)
+    axes.set_yscale("log")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def stalls(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Markup:
+    """Share of each cause in the cycles of each layer."""
+    labels = [f"{name}, {x['name']}" for name, s in runs for x in (*s["layers"], s["total"])]
+    rows = [x for _, s in runs for x in (*s["layers"], s["total"])]
+    figure, axes = _axes("", height=0.7 + 0.3 * len(rows))
+    left = [0.0] * len(rows)
+    for cause, colour in CAUSES.items():
+        share = [x["causes"][cause] / x["cycles"] if x["cycles"] else 0.0 for x in rows]
+        if any(share):
+            axes.barh(range(len(rows)), share, left=left, color=colour, label=cause, height=0.72)
+            left = [a + b for a, b in zip(left, share, strict=True)]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 0))
+    axes.legend(frameon=False, ncols=6, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return _svg(figure)
+
+
+def accuracy(networks: Sequence[Network], cuts: Sequence[Mapping[str, float]]) -> Markup:
+    """Accuracy against cycles: the networks, dense mode, and thresholds without training."""
+    figure, axes = _axes("accuracy")
+    plain = networks[0]
+    axes.scatter(
+        [plain["rtl"]["dense_cycles"]], [plain["accuracy"]["integer"]], color=DENSE, s=60, label="plain, dense mode", zorder=3
+    )
+    start = [(plain["rtl"]["stats"]["total"]["cycles"], plain["accuracy"]["integer"])]
+    curve = start + [(c["cycles"], c["accuracy"]) for c in cuts]
+    axes.plot(
+        *zip(*curve, strict=True), "o--", color=COLOURS[0], alpha=0.5, markersize=4, label="plain, thresholds without training"
+    )
+    for i, n in enumerate(networks):
+        total = n["rtl"]["stats"]["total"]["cycles"]
+        axes.scatter([total], [n["accuracy"]["integer"]], color=COLOURS[i], s=60, label=n["name"], zorder=4)
+    axes.set_xlabel("cycles an inference")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 0))
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def training(networks: Sequence[Network]) -> Markup:
+    """Validation score and density by epoch, one training after the other."""
+    figure, axes = _axes("")
+    first = 0
+    for i, n in enumerate(networks):
+        epochs = range(first, first + len(n["history"]))
+        axes.plot(epochs, [e["score"] for e in n["history"]], color=COLOURS[i], label=f"{n['name']}: accuracy")
+        axes.plot(epochs, [e["density"] for e in n["history"]], color=COLOURS[i], linestyle="--", label=f"{n['name']}: density")
+        first += len(n["history"])
+    axes.set_xlabel("epoch")
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 0))
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _axes(label: str, height: float = 3.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylabel(label)
+    return figure, axes
+
+
+def _bars(axes: Axes, index: int, count: int, values: Sequence[float], label: str, colour: str, text: str) -> None:
+    width = 0.8 / count
+    bars = axes.bar(
+        [x + (index - (count - 1) / 2) * width for x in range(len(values))], values, width * 0.92, label=label, color=colour
+    )
+    axes.bar_label(bars, labels=[text.format(v) for v in values], fontsize=7, padding=1)
+
+
+def _categories(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xticks(range(len(names)), names)
+
+
+def _svg(figure: Figure) -> Markup:
+    """SVG without the prolog, metadata and namespaces that an HTML page does not need."""
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sordino", "font.family": "sans-serif", "font.size": 9}):
+        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)
+    return Markup(text)
