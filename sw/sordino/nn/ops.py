@@ -1,19 +1,19 @@
-"""`sordino::threshold_relu`: ReLU with a threshold per channel, one node in an exported graph."""
+"""Operators that stay one node in an exported graph: a ReLU with thresholds, and rounding to a fixed step."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["threshold_relu"]
+__all__ = ["round_to_step", "threshold_relu"]
 
 
-def _per_channel(x: Tensor, threshold: Tensor) -> Tensor:
+def _per_channel(x: Tensor, threshold: Tensor, what: str = "threshold_relu: threshold") -> Tensor:
     """Shapes a threshold of shape [] or [channels] so that it broadcasts along dimension 1 of `x`."""
     if threshold.dim() == 0:
         return threshold
-    torch._check(x.dim() >= 2, lambda: f"threshold_relu: a threshold per channel needs (N, C, ...), not {x.dim()} dimensions")
+    torch._check(x.dim() >= 2, lambda: f"{what} per channel needs (N, C, ...), not {x.dim()} dimensions")
     torch._check(
         threshold.dim() == 1 and threshold.shape[0] == x.shape[1],
-        lambda: f"threshold_relu: threshold has shape {tuple(threshold.shape)}, expected [] or [{x.shape[1]}]",
+        lambda: f"{what} has shape {tuple(threshold.shape)}, expected [] or [{x.shape[1]}]",
     )
     return threshold.reshape(1, -1, *[1] * (x.dim() - 2))
 
@@ -55,3 +55,44 @@ def threshold_relu(x: Tensor, threshold: Tensor) -> Tensor:
     Source: Kurtz et al., "Inducing and Exploiting Activation Sparsity for Fast Neural Network Inference", ICML 2020.
     """
     return torch.ops.sordino.threshold_relu(x, threshold)
+
+
+@torch.library.custom_op("sordino::round_to_step", mutates_args=())
+def _round_to_step(x: Tensor, step: Tensor, lo: int, hi: int) -> Tensor:
+    q = _per_channel(x, step, "round_to_step: step")
+    return (x / q).round_().clamp_(lo, hi).mul_(q)
+
+
+@_round_to_step.register_fake
+def _(x: Tensor, step: Tensor, lo: int, hi: int) -> Tensor:
+    _per_channel(x, step, "round_to_step: step")
+    return torch.empty_like(x)
+
+
+def _keep_inside(ctx, inputs, output):
+    x, step, ctx.lo, ctx.hi = inputs
+    q = _per_channel(x, step)
+    ctx.save_for_backward((x >= (ctx.lo - 0.5) * q) & (x <= (ctx.hi + 0.5) * q))
+
+
+def _straight_through(ctx, grad: Tensor):
+    (inside,) = ctx.saved_tensors
+    return grad * inside, None, None, None
+
+
+_round_to_step.register_autograd(_straight_through, setup_context=_keep_inside)
+
+
+def round_to_step(x: Tensor, step: Tensor, lo: int, hi: int) -> Tensor:
+    """`clip(round(x / step), lo, hi) * step`: fixes the quantisation of a tensor in the model itself.
+
+    Parameters
+    ----------
+    x : float tensor (N, C) or (N, C, H, W)
+    step : positive float tensor of shape [] or [C]
+    lo, hi : the integers' range; `lo=0` includes a ReLU
+
+    `sordino.quantize` takes `step` for the scale of the tensor, so that the array computes these very values; a step per
+    channel is moved into the weights before and behind. The gradient to `x` is 1 where nothing is clipped; `step` gets none.
+    """
+    return torch.ops.sordino.round_to_step(x, step, lo, hi)
