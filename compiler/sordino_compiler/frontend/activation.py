@@ -21,6 +21,8 @@ class Activation:
     """Functions applied one after the other."""
     threshold: Node | None = None
     """The operator that puts 0 in place of what is below its threshold."""
+    step: float | None = None
+    """The output's scale, where the model fixes it."""
 
     @property
     def empty(self) -> bool:
@@ -51,7 +53,12 @@ class Activation:
 
     def apply(self, f: Callable[[Tensor], Tensor]) -> "Activation | None":
         """This activation followed by a function."""
-        return None if self.threshold is not None else replace(self, table=(*self.table, f))
+        return None if self.threshold is not None or self.step else replace(self, table=(*self.table, f))
+
+    def round(self, step: float, lo: int, hi: int) -> "Activation | None":
+        """This activation followed by rounding to `lo * step .. hi * step`."""
+        clamped = None if self.table or self.threshold is not None or self.step else self.clamp(lo * step, hi * step)
+        return clamped and replace(clamped, step=step)
 
     def silence(self, threshold: Node) -> "Activation | None":
         """This activation followed by a ReLU with a threshold."""

@@ -12,6 +12,7 @@ from .activation import CLAMPS
 from .arguments import arguments
 from .plan import operator_name
 from .source import where
+from .steps import fold_steps
 
 __all__ = ["PASSES", "canonicalise", "fold_norms"]
 
@@ -108,7 +109,7 @@ def activation_before_pooling(module: GraphModule) -> None:
 
     Holds for every activation that does not decrease, one bound for all channels or one per channel.
     """
-    monotone = {*CLAMPS, "sordino.threshold_relu"}
+    monotone = {*CLAMPS, "sordino.threshold_relu", "sordino.round_to_step"}
     for node in list(module.graph.nodes):
         if operator_name(node) not in monotone or any(n.op != "get_attr" for n in node.all_input_nodes[1:]):
             continue
@@ -129,6 +130,7 @@ PASSES: tuple[Callable[[GraphModule], None], ...] = (
     activation_before_pooling,
 )
 """In this order."""
+    fold_steps,
 
 
 def fold_norms(module: GraphModule) -> None:

@@ -155,6 +155,13 @@ def zero_below_threshold(planner: Planner, node: Node, a: dict) -> str | None:
     return None if t >= 0 and v == 0 else f"threshold={t:g}, value={v:g}"
 
 
+def constant_step(planner: Planner, node: Node, a: dict) -> str | None:
+    """The step is a constant, not computed from activations, and lo <= 0 < hi. Pass a buffer or a parameter."""
+    if not is_constant(a["step"]):
+        return "a step computed from an input"
+    return None if a["lo"] <= 0 < a["hi"] else f"lo={a['lo']}, hi={a['hi']}"
+
+
 def padding_counts(planner: Planner, node: Node, a: dict) -> str | None:
     """Average pooling counts its padding as zeros (count_include_pad=True). Pad with 0 or leave the default."""
     pad = a["padding"]

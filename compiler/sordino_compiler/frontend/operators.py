@@ -14,7 +14,7 @@ from torch.fx import Node
 from ..graph import Window
 from . import constraints as must
 from .activation import CLAMPS, TABLES, Activation
-from .arguments import arguments, pair
+from .arguments import arguments, constant, pair
 from .plan import Layer, Planner, feature_rank, feature_shape, is_size, operator_name
 
 __all__ = ["OPERATORS", "Operator", "build"]
@@ -233,6 +233,26 @@ def _threshold_relu(planner: Planner, node: Node, a: dict) -> None:
 @_operator("aten.threshold", becomes="fused clamp and threshold", constraints=(must.zero_below_threshold,))
 def _threshold(planner: Planner, node: Node, a: dict) -> None:
     _activate(planner, node, a["self"], lambda act: act.silence(node))
+
+
+@_operator(
+    "sordino.round_to_step",
+    becomes="the scale of the layer before; a step per channel: that, and factors of the weights",
+    constraints=(must.constant_step,),
+)
+def _round_to_step(planner: Planner, node: Node, a: dict) -> None:
+    step, lo, hi = float(constant(planner.module, a["step"])), a["lo"], a["hi"]
+    layer = planner.producer(a["x"], node)
+    whole = (lo == 0 and hi >= 255) or (lo <= -128 and hi >= 127)  # the host's quantisation clips like that by itself
+    if layer and (layer.kind in ("conv", "linear", "pool", "affine", "add") or (layer.kind == "input" and whole)):
+        new = layer.activation.round(step, lo, hi)
+        if new is not None:
+            layer.activation = new
+            planner.extend(layer, node)
+            return
+    new = Activation().round(step, lo, hi)
+    assert new is not None
+    planner.add(Layer("affine", node, node, [planner.value(a["x"])], feature_shape(node), activation=new))
 
 
 # -- pooling and resizing ------------------------------------------------------------------------------------------

@@ -6,8 +6,10 @@ from torch.fx import GraphModule, Node
 from sordino_compiler.frontend.plan import Layer, Plan, plan
 from sordino_compiler.frontend.source import where
 from sordino_hw.arch import ArchConfig
+from sordino_hw.errors import CompileError
 
 from ._torchao import QuantizationAnnotation, QuantizationSpec, Quantizer, SharedQuantizationSpec
+from .fixed import FixedQuantizer
 from .observers import ActivationQuantizer, WeightQuantizer
 
 __all__ = ["SordinoQuantizer", "link"]
@@ -37,10 +39,12 @@ class SordinoQuantizer(Quantizer):
         found = self.plan = plan(model)
         roots = found.roots()
         signed = found.table_inputs()
+        steps = fixed_steps(found, roots)
         for layer in found.layers:
             root = roots[layer.out]
             if layer.own_scale and root is layer.out:
-                _annotation(layer.out).output_qspec = self._activation(layer.out.name, signed=layer.out in signed)
+                fixed = {"step": steps[root]} if root in steps else {}
+                _annotation(layer.out).output_qspec = self._activation(layer.out.name, signed=layer.out in signed, **fixed)
             elif layer.own_scale:
                 _annotation(layer.out).output_qspec = SharedQuantizationSpec(root)
             fused_table = bool(layer.activation.table) and layer.kind != "activation"
@@ -55,7 +59,8 @@ class SordinoQuantizer(Quantizer):
         """Nothing to do: `annotate` has planned the whole graph."""
 
     def _activation(self, name: str, **options) -> QuantizationSpec:
-        make = ActivationQuantizer.with_args(tensor=name, arch=self.arch, method=self.method, quantile=self.quantile, **options)
+        kind = FixedQuantizer if "step" in options else ActivationQuantizer
+        make = kind.with_args(tensor=name, arch=self.arch, method=self.method, quantile=self.quantile, **options)
         return QuantizationSpec(torch.int16, make, qscheme=torch.per_tensor_symmetric)
 
     def _weight(self, layer: Layer, roots: dict[Node, Node], target: str) -> None:
@@ -72,6 +77,21 @@ class SordinoQuantizer(Quantizer):
         # PT2E's folding of batch norm in training expects (input, weight), in this order.
         annotation.input_qspec_map = {layer.core.args[0]: None, layer.weight: spec}  # type: ignore[dict-item]
         annotation.allow_implicit_sharing = False
+
+
+def fixed_steps(found: Plan, roots: dict[Node, Node]) -> dict[Node, float]:
+    """Scales that the model itself fixes, by root. Raises `CompileError` where tensors that share a scale disagree."""
+    steps: dict[Node, float | None] = {}
+    for layer in found.layers:
+        if not layer.own_scale:
+            continue
+        step, root = layer.activation.step, roots[layer.out]
+        if steps.setdefault(root, step) != step:
+            raise CompileError(
+                f"{layer.out.name!r} ({where(layer.out)}): tensors that are concatenated share one scale, but the model fixes "
+                f"different steps for them ({steps[root] or 'none'} and {step or 'none'}). Give them the same step, or none."
+            )
+    return {root: step for root, step in steps.items() if step is not None}
 
 
 def _annotation(node: Node) -> QuantizationAnnotation:
