@@ -38,9 +38,7 @@ def out_of_place(module: GraphModule) -> None:
         target = node.args[0]
         if not isinstance(target, Node) or target.op == "get_attr":
             continue
-        if (operator_name(target) in _VIEWS and len(target.users) > 1) or any(
-            operator_name(u) in _VIEWS and order[u] < order[node] for u in target.users
-        ):
+        if any(order[u] > order[node] for other in _aliases(target) - {target} for u in other.users):
             raise CompileError(
                 f"{name} {node.name!r} ({where(node)}): an in-place operator on a view of another tensor is not supported. "
                 "Use the operator without the underscore."
@@ -53,16 +51,23 @@ def out_of_place(module: GraphModule) -> None:
 
 
 _VIEWS = {
-    "aten.slice",
-    "aten.narrow",
-    "aten.view",
-    "aten.flatten",
-    "aten.split",
-    "aten.chunk",
-    "getitem",
-    "aten.squeeze",
-    "aten.unsqueeze",
-}
+    f"aten.{name}"
+    for name in ("alias", "chunk", "detach", "expand", "flatten", "narrow", "permute", "reshape", "select", "slice", "split",
+                 "split_with_sizes", "squeeze", "transpose", "unflatten", "unsqueeze", "view")
+} | {"getitem"}  # fmt: skip
+
+
+def _aliases(node: Node) -> set[Node]:
+    """All nodes that may share memory with `node`."""
+    while operator_name(node) in _VIEWS and isinstance(node.args[0], Node):
+        node = node.args[0]
+    found, todo = {node}, [node]
+    while todo:
+        for user in todo.pop().users:
+            if operator_name(user) in _VIEWS and user not in found:
+                found.add(user)
+                todo.append(user)
+    return found
 
 
 def explicit_padding(module: GraphModule) -> None:
@@ -125,12 +130,12 @@ def activation_before_pooling(module: GraphModule) -> None:
 
 PASSES: tuple[Callable[[GraphModule], None], ...] = (
     out_of_place,
+    fold_steps,
     explicit_padding,
     gated_activations,
     activation_before_pooling,
 )
 """In this order."""
-    fold_steps,
 
 
 def fold_norms(module: GraphModule) -> None:

@@ -9,12 +9,12 @@ from torch.fx import Node
 from .arguments import constant, is_constant, pair
 from .plan import Planner, feature_rank, feature_shape
 
-__all__ = ["Constraint", "unknown"]
+__all__ = ["HINTS", "Constraint", "rule", "unknown"]
 
 Constraint = Callable[[Planner, Node, dict[str, Any]], str | None]
 """None if the node keeps the rule, else what was found."""
 
-_HINTS = {
+HINTS = {
     "softmax": "Return the logits and apply softmax on the host.",
     "log_softmax": "Return the logits and apply log_softmax on the host.",
     "argmax": "Return the logits and take argmax on the host.",
@@ -31,14 +31,20 @@ _HINTS = {
     "gru": "Recurrent layers do not map; use convolutions over a window of frames.",
     "conv3d": "Use nn.Conv2d on each frame.",
 }
+"""What to do instead of some operators that are not supported."""
 
 
 def unknown(operator: str) -> str:
     """Message for an operator that has no entry in the table."""
-    hint = _HINTS.get(operator.rpartition(".")[2].removeprefix("_").rstrip("_"))
+    hint = HINTS.get(operator.rpartition(".")[2].removeprefix("_").rstrip("_"))
     return "This operator is not supported. " + (
         hint or "Replace it by operators of docs/operators.md, or move it out of the model."
     )
+
+
+def rule(constraint: Constraint) -> str:
+    """The text of a constraint, on one line."""
+    return " ".join((constraint.__doc__ or "").split())
 
 
 def fixed_sizes(planner: Planner, node: Node, a: dict) -> str | None:
@@ -149,17 +155,17 @@ def constant_threshold(planner: Planner, node: Node, a: dict) -> str | None:
     return None if is_constant(a["threshold"]) else "a threshold computed from an input"
 
 
-def zero_below_threshold(planner: Planner, node: Node, a: dict) -> str | None:
-    """A threshold is not negative and puts 0 in place of what lies below. Use nn.Threshold(t, 0) with t >= 0."""
-    t, v = float(a["threshold"]), float(a["value"])
-    return None if t >= 0 and v == 0 else f"threshold={t:g}, value={v:g}"
-
-
 def constant_step(planner: Planner, node: Node, a: dict) -> str | None:
     """The step is a constant, not computed from activations, and lo <= 0 < hi. Pass a buffer or a parameter."""
     if not is_constant(a["step"]):
         return "a step computed from an input"
     return None if a["lo"] <= 0 < a["hi"] else f"lo={a['lo']}, hi={a['hi']}"
+
+
+def zero_below_threshold(planner: Planner, node: Node, a: dict) -> str | None:
+    """A threshold is not negative and puts 0 in place of what lies below. Use nn.Threshold(t, 0) with t >= 0."""
+    t, v = float(a["threshold"]), float(a["value"])
+    return None if t >= 0 and v == 0 else f"threshold={t:g}, value={v:g}"
 
 
 def padding_counts(planner: Planner, node: Node, a: dict) -> str | None:
@@ -172,6 +178,11 @@ def padding_counts(planner: Planner, node: Node, a: dict) -> str | None:
 def whole_windows(planner: Planner, node: Node, a: dict) -> str | None:
     """Average pooling has no windows that hang over the edge (ceil_mode=False). Pad the input, or crop it."""
     return "ceil_mode=True" if a["ceil_mode"] else None
+
+
+def plain_divisor(planner: Planner, node: Node, a: dict) -> str | None:
+    """Average pooling divides by the size of its window. Multiply by a constant behind it instead of divisor_override."""
+    return f"divisor_override={a['divisor_override']}" if a.get("divisor_override") is not None else None
 
 
 def divisible_output(planner: Planner, node: Node, a: dict) -> str | None:

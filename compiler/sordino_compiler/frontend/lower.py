@@ -75,14 +75,10 @@ class _Lowering:
         return Lowered(graph, self.layers)
 
     def _name(self, layer: Layer) -> str:
-        """The module's path where it is unique, else the node's name."""
-        name = (
-            module_path(layer.core)
-            if layer.kind in ("conv", "linear", "pool", "maxpool", "upsample", "affine", "activation")
-            else ""
-        )
-        taken = {v.name for v in self.values.values()}
-        name = name or layer.core.name
+        """The module's path where there is one, the argument's name for an input, else the node's name."""
+        own = ("conv", "linear", "pool", "maxpool", "upsample", "affine", "activation")
+        name = str(layer.core.target) if layer.kind == "input" else module_path(layer.core) if layer.kind in own else ""
+        name, taken = name or layer.core.name, {v.name for v in self.values.values()}
         unique, k = name, 1
         while unique in taken:
             unique, k = f"{name}.{k}", k + 1

@@ -58,7 +58,7 @@ def build(planner: Planner, node: Node) -> None:
         _unsupported(planner, node, reads)
         return
     args = arguments(node)
-    found = [f"{c.__doc__} Found: {text}." for c in (must.fixed_sizes, *entry.constraints) if (text := c(planner, node, args))]
+    found = [f"{must.rule(c)} Found: {text}." for c in (must.fixed_sizes, *entry.constraints) if (text := c(planner, node, args))]
     for text in found:
         planner.problem(node, text)
     if found:
@@ -80,7 +80,7 @@ def _unsupported(planner: Planner, node: Node, reads: list[Node]) -> None:
 def _placeholder(planner: Planner, node: Node) -> None:
     text = must.fixed_sizes(planner, node, {})
     if text:
-        planner.problem(node, f"{must.fixed_sizes.__doc__} Found: {text}.")
+        planner.problem(node, f"{must.rule(must.fixed_sizes)} Found: {text}.")
     kind = "unsupported" if text else "input"
     planner.add(Layer(kind, node, node, [], (1, 1, 1) if text else feature_shape(node)))
 
@@ -283,7 +283,7 @@ def _average(planner: Planner, node: Node, window: Window, source: Node) -> None
     "aten.avg_pool2d",
     "aten.avg_pool1d",
     becomes="VEC (MAC)",
-    constraints=(must.kernel_size, must.steps, must.padding_counts, must.whole_windows),
+    constraints=(must.kernel_size, must.steps, must.padding_counts, must.whole_windows, must.plain_divisor),
 )
 def _avg_pool(planner: Planner, node: Node, a: dict) -> None:
     source, (top, left, bottom, right) = planner.unpadded(a["self"])
@@ -310,6 +310,7 @@ def _mean(planner: Planner, node: Node, a: dict) -> None:
 
 @_operator(
     "aten.upsample_nearest2d",
+    "aten._upsample_nearest_exact2d",
     becomes="an address mode of VEC (1x1)",
     constraints=(must.whole_factor,),
 )

@@ -1,0 +1,142 @@
+"""What is not supported is refused by name, place, limit and remedy; all of it at once."""
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sordino_compiler.frontend import inspect, provisional_graph
+from sordino_compiler.frontend.operators import OPERATORS
+from sordino_compiler.frontend.operators_page import operators_page
+from sordino_hw.errors import CompileError, InputError
+
+torch.set_num_threads(1)
+X = torch.rand(1, 4, 8, 8)
+HERE = r"test_frontend_refusals\.py:\d+"
+
+
+class Model(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.linear = nn.Linear(8, 5)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+REFUSED = {
+    "softmax": (lambda m, x: m.conv(x).softmax(1), r"aten\.softmax 'softmax' \(HERE\): This operator is not supported\. Return the logits and apply softmax on the host\."),
+    "cumsum": (lambda m, x: m.conv(x).cumsum(1), r"aten\.cumsum 'cumsum' \(HERE\): This operator is not supported\. Replace it by operators of docs/operators\.md, or move it out of the model\."),
+    "gate": (lambda m, x: m.conv(x) * x, r"aten\.mul 'mul' \(HERE\): One operand is a constant: .* leave them out\. Found: two activations\."),
+    "broadcast": (lambda m, x: m.conv(x) + x.mean((2, 3), keepdim=True), r"aten\.add 'add' \(HERE\): The operands .* 1x1 convolution\. Found: \(4, 8, 8\) and \(4, 1, 1\)\."),
+    "alpha": (lambda m, x: torch.add(m.conv(x), x, alpha=2), r"aten\.add 'add' \(HERE\): The `alpha` of an addition is 1\. Multiply by a constant instead\. Found: alpha=2\."),
+    "quotient": (lambda m, x: 1 / m.conv(x), r"aten\.\w+ '\w+' \(HERE\): .*"),
+    "row mean": (lambda m, x: m.conv(x).mean(2), r"aten\.mean 'mean' \(HERE\): A mean is taken .* Use dim=\(2, 3\)\. Found: dim=\[2\] of 4 dimensions\."),
+    "crop": (lambda m, x: m.conv(x)[:, :, 1:], r"aten\.slice '\w+' \(HERE\): Slices take channels .* Found: dim=2\."),
+    "stepped slice": (lambda m, x: m.conv(x)[:, ::2], r"aten\.slice '\w+' \(HERE\): Slices take neighbouring .* Found: step 2\."),
+    "cat of rows": (lambda m, x: torch.cat([m.conv(x), x], 2), r"aten\.cat 'cat' \(HERE\): Concatenation .* Found: dim=2\."),
+    "adaptive": (lambda m, x: F.adaptive_avg_pool2d(m.conv(x), 3), r"aten\.adaptive_avg_pool2d '\w+' \(HERE\): Adaptive .* Found: 8x8 to 3x3\."),
+    "pooling without its padding": (lambda m, x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), r"aten\.avg_pool2d '\w+' \(HERE\): Average .* Found: count_include_pad=False\."),
+    "pooling over the edge": (lambda m, x: F.avg_pool2d(x, 3, 2, ceil_mode=True), r"aten\.avg_pool2d '\w+' \(HERE\): Average .* Found: ceil_mode=True\."),
+    "pooling with a divisor": (lambda m, x: F.avg_pool2d(x, 2, divisor_override=3), r"aten\.avg_pool2d '\w+' \(HERE\): Average .* Found: divisor_override=3\."),
+    "linear on maps": (lambda m, x: m.linear(m.conv(x)), r"aten\.linear 'linear' \(linear, HERE\): A fully connected .* Found: an input of 4 dimensions\."),
+    "weights from data": (lambda m, x: F.conv2d(x, m.conv.weight * x.amax()), r"3 parts .* aten\.amax .* aten\.conv2d 'conv2d' \(HERE\): Weights and biases .* Found: weight computed from an input\."),
+    "upsampling by a fraction": (lambda m, x: F.interpolate(m.conv(x), (12, 12)), r"aten\.upsample_nearest2d '\w+' \(HERE\): Nearest .* Found: 8x8 to 12x12\."),
+    "bilinear": (lambda m, x: F.interpolate(m.conv(x), scale_factor=2, mode="bilinear"), r"aten\.upsample_bilinear2d '\w+' \(HERE\): This operator is not supported\. Use nn\.Upsample\(mode='nearest'\)\."),
+    "reflection": (lambda m, x: F.pad(m.conv(x), (1, 1, 1, 1), mode="reflect"), r"aten\.(reflection_pad2d|pad) '\w+' \(HERE\): .*"),
+    "padding with ones": (lambda m, x: F.pad(m.conv(x), (1, 1), value=1.0), r"aten\.pad 'pad' \(HERE\): Padding is by zeros.* Found: mode 'constant', value 1\.0\."),
+    "negative threshold": (lambda m, x: F.threshold(m.conv(x), -1.0, 0.0), r"aten\.threshold 'threshold' \(HERE\): A threshold is not negative .* Found: threshold=-1, value=0\."),
+    "transposed view": (lambda m, x: m.conv(x).reshape(x.shape[0], 16, 4, 4), r"aten\.(reshape|view) '\w+' \(HERE\): Reshapes flatten .* Use torch\.flatten\(x, 1\)\. Found: .*"),
+    "group norm": (lambda m, x: F.group_norm(m.conv(x), 2), r"aten\.group_norm 'group_norm' \(HERE\): This operator is not supported\. Use nn\.BatchNorm2d, which folds into the convolution\."),
+    "huge stride": (lambda m, x: F.max_pool2d(x, 1, 300), r"aten\.max_pool2d '\w+' \(HERE\): Stride and dilation .* Found: stride \[300, 300\]\."),
+    "constant output": (lambda m, x: (m.conv(x), m.linear.weight), r"output 'output' \(output\): Every output .* Return activations only\."),
+    "in-place on a view": (lambda m, x: (y := m.conv(x))[:, :2].relu_() + y[:, 2:], r"aten\.relu_ 'relu_' \(HERE\): an in-place operator on a view .* without the underscore\."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusal(name):
+    function, message = REFUSED[name]
+    with pytest.raises(CompileError) as error:
+        provisional_graph(Model(function), X, "ulx3s-85f")
+    assert re.fullmatch(message.replace("HERE", HERE), str(error.value)), str(error.value)
+
+
+def test_all_problems_are_named_at_once():
+    model = Model(lambda m, x: (m.conv(x).softmax(1) * x).cumsum(1))
+    with pytest.raises(
+        CompileError,
+        match=r"^3 parts of the model cannot be compiled\. \(1\) aten\.softmax .* \(2\) aten\.mul .* \(3\) aten\.cumsum ",
+    ):
+        provisional_graph(model, X, "ulx3s-85f")
+    report = inspect(model, X)
+    assert not report.supported
+    assert [(n.operator, n.supported) for n in report.nodes] == [
+        ("placeholder", True),
+        ("aten.conv2d", True),
+        ("aten.softmax", False),
+        ("aten.mul", False),
+        ("aten.cumsum", False),
+    ]
+
+
+def test_data_dependent_models_are_refused():
+    model = Model(lambda m, x: m.conv(x) if x.sum() > 0 else x)
+    with pytest.raises(
+        CompileError,
+        match=r"^torch\.export cannot trace Model: .* Check that forward takes the example's inputs, and has no branch that depends on the data\.$",
+    ):
+        inspect(model, X)
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ((), r"^the example must be a tensor .*"),
+        ([[1.0]], r"^the example must be a tensor .*"),
+        (torch.zeros(8), r"^example input 0 has shape \(8,\) and dtype torch\.float32; .*"),
+        (torch.zeros(1, 4, 8, 8, dtype=torch.int64), r"^example input 0 .* dtype torch\.int64; .* convert with \.float\(\)\.$"),
+    ],
+)
+def test_bad_examples(example, message):
+    with pytest.raises(InputError, match=message):
+        inspect(Model(lambda m, x: m.conv(x)), example)
+
+
+def test_the_model_is_left_as_it_was():
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Dropout())
+    model.train()
+    model[1].eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert inspect(model, X).supported
+    assert (model.training, model[1].training, model[2].training) == (True, False, True)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_provisional_graph_has_the_shapes_and_the_zeros():
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 5))
+    with torch.no_grad():
+        model[0].weight[3] = 0
+    graph = provisional_graph(model, X, "ulx3s-85f")
+    assert [(n.kind, n.out.name, n.out.shape, n.out.signed) for n in graph.nodes] == [
+        ("input", "input", (4, 8, 8), False),
+        ("conv", "0", (8, 4, 4), False),
+        ("maxpool", "3", (8, 2, 2), False),
+        ("flatten", "flatten", (32, 1, 1), False),
+        ("conv", "5", (5, 1, 1), True),
+    ]
+    weight = graph.nodes[1].weight
+    assert not weight[3].any() and (abs(weight[[0, 1, 2, 4, 5, 6, 7]].reshape(7, -1)).max(1) > 50).all()
+
+
+def test_every_operator_has_its_row_and_every_rule_its_text():
+    page = operators_page()
+    for name, entry in OPERATORS.items():
+        assert f"`{name}`" in page
+        for constraint in entry.constraints:
+            text = " ".join(constraint.__doc__.split())
+            assert text.endswith(".") and text in page, constraint
