@@ -63,6 +63,11 @@ def gateware_sources() -> list[Path]:
     return [*(root / f"{name}.py" for name in _GATEWARE), *sorted((root / "core").glob("*.py"))]
 
 
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _compiler() -> str:
     return os.environ.get("CXX") or "g++"
 
@@ -102,6 +107,8 @@ def library(arch: ArchConfig, waves: Waves = "", quiet: bool = False) -> Path:
     if path.exists():
         return path
     environment = verilator_environment()
+    if waves == "fst":
+        _require_fst(environment)
     message = f"Building the RTL simulator of {arch.name} (once for each architecture)"
     with _status(message, quiet), locked(folder / f"{name}.lock"):
         if not path.exists():
@@ -115,6 +122,15 @@ def library(arch: ArchConfig, waves: Waves = "", quiet: bool = False) -> Path:
                 os.replace(work / "sordino.so", path)
             shutil.rmtree(work, ignore_errors=True)
     return path if path.exists() else library(arch, waves, quiet)
+
+
+def _require_fst(environment: dict[str, str]) -> None:
+    command = [_compiler(), "-x", "c++", "-fsyntax-only", "-"]
+    if subprocess.run(command, input=b"#include <lz4.h>\n#include <zlib.h>\n", env=environment, capture_output=True).returncode:
+        raise ToolError(
+            "Waves as .fst need the headers of lz4 and zlib, which the compiler does not find: install them (Debian, Ubuntu: "
+            "apt install liblz4-dev zlib1g-dev; Fedora: dnf install lz4-devel zlib-devel), or write waves as .vcd."
+        )
 
 
 def build_key(arch: ArchConfig, variant: str = "") -> str:
@@ -144,7 +160,6 @@ def _build(arch: ArchConfig, waves: Waves, work: Path, environment: dict[str, st
         defines += [f"-DSORDINO_WAVES={writer}", f"-DSORDINO_WAVES_HEADER='\"verilated_{waves}_c.h\"'"]
     packages = [str(Path(sordino_hw.__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
     environment = {**environment, "PYTHONPATH": os.pathsep.join(packages)}
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     commands = [
         # In a process of its own, so that the sources on disk count, as in the key, and not what this one imported.
         [*(sys.executable, "-m", "sordino_hw.generate", "--arch", json.dumps(arch.to_dict()), "--no-reset", "-o", "top.v")],
@@ -157,7 +172,7 @@ def _build(arch: ArchConfig, waves: Waves, work: Path, environment: dict[str, st
         ],
         [
             # The wheel's makefile has neither the tools' names nor the precompiled header's option right.
-            *("make", "-C", "obj", "-f", "Vtop.mk", "-j", str(cpus), f"CXX={_compiler()}", f"LINK={_compiler()}", "AR=ar"),
+            *("make", "-C", "obj", "-f", "Vtop.mk", "-j", str(processors()), f"CXX={_compiler()}", f"LINK={_compiler()}", "AR=ar"),
             *(f"PYTHON3={sys.executable}", "CFG_CXXFLAGS_PCH_I=-include"),
             *("OPT_FAST=-O3 -march=native", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2"),
         ],
@@ -169,12 +184,9 @@ def _build(arch: ArchConfig, waves: Waves, work: Path, environment: dict[str, st
         if done.returncode:
             out.flush()
             text = log.read_text(errors="replace")
-            hint = ""
-            if waves == "fst" and ("lz4" in text or "zlib" in text):
-                hint = " FST waves need the headers of lz4 and zlib (apt install liblz4-dev zlib1g-dev); .vcd waves need nothing."
             tail = " | ".join(line.strip() for line in text.splitlines()[-6:])
             raise ToolError(
-                f"Building the RTL simulator failed: {' '.join(command[:3])} ... ended with code {done.returncode}.{hint} The log is {log}; "
+                f"Building the RTL simulator failed: {' '.join(command[:3])} ... ended with code {done.returncode}. The log is {log}; "
                 f"it ends: {tail}"
             )
 

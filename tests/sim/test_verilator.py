@@ -316,3 +316,44 @@ def test_waves_refusals(tmp_path):
         Rtl(ARCH, waves="run.txt")
     with pytest.raises(ToolError, match=r"^The file .*missing/run\.vcd for waves cannot be written"):
         Rtl(ARCH, waves=tmp_path / "missing" / "run.vcd", quiet=True)
+
+
+def test_fst_needs_headers(monkeypatch, tmp_path):
+    """Where lz4's headers are missing (here: where the compiler finds nothing), FST waves are refused before the build."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(ToolError, match=r"^Waves as \.fst need the headers of lz4 and zlib, .*or write waves as \.vcd\.$"):
+        Rtl(ARCH, waves=tmp_path / "run.fst")
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_images_side_by_side(jobs):
+    """The number of simulators changes nothing; a trap in one image stops the batch and the rest is good for the next."""
+    case, program = find_case(lambda p: len(p.segments) == 1)
+    inputs = {name: np.concatenate([x] * 4) for name, x in case.inputs.items()}
+    want = Golden(program).run(inputs)
+    with Verilator(program, quiet=True, jobs=jobs) as machine:
+        limit, program.segments[0].cycle_limit = program.segments[0].cycle_limit, 20
+        with pytest.raises(TrapError, match=r"^The machine stopped with trap CYCLES"):
+            machine.run(inputs)
+        program.segments[0].cycle_limit = limit
+        got = machine.run(inputs)
+    for name in program.outputs:
+        assert np.array_equal(got.outputs[name], want.outputs[name])
+
+
+def test_interrupted_batch():
+    """Ctrl-C while the batch runs (here: in the progress callback) comes out at once, and the machines are good still."""
+    case, program = find_case(lambda p: len(p.segments) == 1)
+    inputs = {name: np.concatenate([x] * 6) for name, x in case.inputs.items()}
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with Verilator(program, quiet=True, jobs=2) as machine:
+        with pytest.raises(KeyboardInterrupt):
+            machine.run(inputs, progress=interrupt)
+        got = machine.run(inputs)
+    assert all(np.array_equal(got.outputs[name], y) for name, y in Golden(program).run(inputs).outputs.items())
