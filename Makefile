@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sordino-setup
 TESTS ?=
+WORKERS ?= auto
+PYTEST := "$(BIN)/pytest" --numprocesses $(WORKERS) --maxprocesses 4 --dist loadscope
 
 .PHONY: help setup demo test test-full cocotb lint format docs pins clean
 .DEFAULT_GOAL := help
@@ -24,10 +26,10 @@ demo: setup ## train, compile, run on the RTL, report (sordino demo)
 	"$(BIN)/sordino" demo
 
 test: setup ## the tests without the slow ones
-	"$(BIN)/pytest" $(TESTS)
+	$(PYTEST) $(TESTS)
 
 test-full: setup ## all tests, slow ones too
-	"$(BIN)/pytest" --slow $(TESTS)
+	$(PYTEST) --slow $(TESTS)
 
 cocotb: setup ## the AXI4-Lite benches alone
 	"$(BIN)/pytest" tests/cocotb

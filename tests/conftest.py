@@ -7,6 +7,10 @@ slow tests; the header of a run says which, and the same `SORDINO_SEED` and `--s
 import os
 import zlib
 
+# Before torch is imported, and for the programs that tests start: its threads wait for each other by spinning, and where
+# they are more than the idle cores (xdist, a busy machine) small networks train ten times slower than on one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest
