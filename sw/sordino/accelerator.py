@@ -155,6 +155,11 @@ class Accelerator:
             raise InputError(f"{len(inputs)} inputs given; the network has {len(names)}: {', '.join(names)}")
         return dict(zip(names, inputs, strict=True))
 
+    def _progress(self, first: int, batch: int) -> Progress | None:
+        """The progress of a chunk as progress of the whole batch."""
+        show = self.progress
+        return None if show is None else lambda done, _: show(first + done, batch)
+
     def _shape(self, side: str, name: str) -> tuple[int, ...]:
         """The shape, without the batch, of an input or output as the model has it."""
         names = self.program.inputs if side == "input" else self.program.outputs
@@ -169,7 +174,7 @@ class Accelerator:
         parts: list[Result] = []
         for first in range(0, max(batch, 1), CHUNK):
             chunk = {n: v[first : first + CHUNK] for n, v in values.items()}
-            report = None if self.progress is None else lambda done, _all, first=first: self.progress(first + done, batch)
+            report = self._progress(first, batch)
             # Reading a reused tensor back from the RTL means running again, so its zeros are counted on the golden model.
             if self.backend == "verilator":
                 result = self._backend.run(chunk, (), report)

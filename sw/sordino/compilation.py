@@ -1,6 +1,7 @@
 """`compile`: a quantised model to a `Program`."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ __all__ = ["compile"]
 
 def compile(
     model: "QuantizedModel | Graph",
+    example: torch.Tensor | Sequence[torch.Tensor] | None = None,
     arch: str | ArchConfig | None = None,
     *,
     dense: bool = False,
@@ -29,15 +31,18 @@ def compile(
 
     Parameters
     ----------
+    example : an input, or several: checked against the inputs that the model was quantised for, nothing more
     arch : the architecture to compile for; by default the one that the model was quantised for. Another one must have the
         same numbers: `event_bits` and `mantissa_bits`
     dense : the baseline that takes no advantage of zeros: the same values, more cycles
     reuse : False keeps every tensor in memory of its own, so that a board can read all of them back afterwards
     name : goes into the file, for people
 
-    Raises `ArchError` for an architecture with other numbers, `CompileError` for a model that does not fit.
+    Raises `InputError` for an example that does not fit, `ArchError` for an architecture with other numbers, `CompileError` for a model that does not fit.
     """
     graph = model if isinstance(model, Graph) else model.graph
+    if example is not None and not isinstance(model, Graph):
+        model.check_inputs((example,) if isinstance(example, torch.Tensor) else tuple(example))
     target = graph.arch if arch is None else preset(arch)
     if target.hash != graph.arch.hash:
         for field in ("event_bits", "mantissa_bits"):

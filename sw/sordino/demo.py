@@ -249,10 +249,9 @@ def run_demo(arch: str | ArchConfig, images: int | None, seed: int, progress: Pr
 def verdict(figures: Mapping[str, Any]) -> Table:
     """The one table of the demo."""
     a, b = figures["networks"]
-    table = Table(
-        title=f"Handwritten digits on {figures['arch']['name']} "
-        f"({figures['arch']['lanes']} multipliers), {figures['rtl_images']} of {figures['test_images']} test images on the RTL"
-    )
+    array = figures["arch"]
+    multipliers = array["cores"] * array["lanes"]
+    table = Table(title=f"Digits on {array['name']}, {multipliers} multipliers; {figures['rtl_images']} test images on the RTL")
     table.add_column("")
     for n in (a, b):
         table.add_column(n["name"], justify="right")
@@ -262,9 +261,9 @@ def verdict(figures: Mapping[str, Any]) -> Table:
 
     plain_cycles = a["rtl"]["stats"]["total"]["cycles"]
     row("accuracy, float", lambda n: f"{n['accuracy']['float']:.2%}")
-    row("accuracy, integer (golden, all test images)", lambda n: f"{n['accuracy']['integer']:.2%}")
+    row("accuracy, integer (golden model)", lambda n: f"{n['accuracy']['integer']:.2%}")
     row("accuracy, RTL", lambda n: f"{n['accuracy']['rtl']:.2%}")
-    row("top-1 agreement with PyTorch's quantised model", lambda n: f"{n['agreement']['top1']:.2%}")
+    row("top-1 agreement with PyTorch, quantised", lambda n: f"{n['agreement']['top1']:.2%}")
     table.add_section()
     row("activation density", lambda n: f"{n['rtl']['stats']['total']['density']:.1%}")
     row("non-zero activations an inference", lambda n: f"{n['rtl']['stats']['nonzero_activations']:,.0f}")
@@ -272,7 +271,7 @@ def verdict(figures: Mapping[str, Any]) -> Table:
     row("cycles in dense mode (RTL)", lambda n: f"{n['rtl']['dense_cycles']:,.0f}")
     row("speed-up over our own dense mode", lambda n: f"{n['rtl']['speedup_over_dense']:.2f} x")
     row("speed-up over the plain network", lambda n: f"{plain_cycles / n['rtl']['stats']['total']['cycles']:.2f} x")
-    row("η, fraction of the non-zero-MAC roofline", lambda n: f"{n['rtl']['stats']['total']['eta']:.3f}")
+    row("η, part of the non-zero-MAC roofline", lambda n: f"{n['rtl']['stats']['total']['eta']:.3f}")
     table.add_section()
     row("RTL == golden", lambda n: f"{n['rtl']['values_compared']:,} values")
     row("RTL == timing model", lambda n: f"{n['rtl']['records_compared']:,} counters")

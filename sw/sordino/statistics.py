@@ -124,11 +124,20 @@ def _record_layers(program: Program) -> np.ndarray:
     return np.array(owners, np.int64)
 
 
-def _layer(program, names, macs, nonzero_macs, events, density, record) -> LayerStats:
+def _layer(
+    program: Program,
+    names: tuple[str, str, str],
+    macs: float,
+    nonzero_macs: float,
+    events: float,
+    density: float,
+    record: np.ndarray | None,
+) -> LayerStats:
     cycles = causes = words = skipped = eta = None
     if record is not None:
         counters = dict(zip(PERF_FIELDS, map(float, record), strict=True))
         causes = {c: counters[c] for c in CAUSES}
         cycles, words, skipped = sum(causes.values()), counters["words"], counters["skipped"]
         eta = nonzero_macs / (program.arch.cores * program.arch.lanes * cycles) if cycles else None
-    return LayerStats(*names, float(macs), nonzero_macs, events, density, cycles, causes, words, skipped, eta)
+    name, kind, source = names
+    return LayerStats(name, kind, source, float(macs), nonzero_macs, events, density, cycles, causes, words, skipped, eta)

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -100,7 +101,7 @@ def fit(
         raise InputError("fit: the training and the validation data must not be empty")
     if epochs < 1:
         raise InputError(f"fit: epochs must be at least 1, not {epochs!r}")
-    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, "seed": seed}
+    settings: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, "seed": seed}
     settings |= {"penalty_weight": penalty_weight, "budget": budget}
     shuffle, noise = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
     loader = DataLoader(data, batch_size, shuffle=True, generator=shuffle)
@@ -194,7 +195,8 @@ def _exhausted(history: History, budget: float | None, patience: int | None) -> 
     return all(e.score < budget for e in history.epochs[-patience:])
 
 
-def _dataset(data: Data) -> Dataset:
+def _dataset(data: Data) -> Any:
+    """A `Dataset` with a length."""
     return data if isinstance(data, Dataset) else TensorDataset(*data)
 
 

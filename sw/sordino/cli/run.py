@@ -58,7 +58,7 @@ def _write(path: Path, outputs: dict[str, np.ndarray]) -> None:
     try:
         with os.fdopen(handle, "wb") as f:
             if path.suffix == ".npz":
-                np.savez(f, **outputs)
+                np.savez(f, allow_pickle=False, **outputs)
             elif len(outputs) == 1:
                 np.save(f, next(iter(outputs.values())))
             else:

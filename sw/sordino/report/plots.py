@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import matplotlib.ticker
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ def density(networks: Sequence[Network]) -> Markup:
         _bars(axes, i, len(networks), [x["density"] for x in s["layers"]], n["name"], COLOURS[i], "{:.0%}")
     _categories(axes, names)
     axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 0))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return _svg(figure)
 
 
@@ -83,7 +84,7 @@ def accuracy(networks: Sequence[Network], cuts: Sequence[Mapping[str, float]]) -
     axes.set_xlabel("cycles an inference")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
-    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 0))
+    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 1))
     axes.legend(frameon=False)
     return _svg(figure)
 
