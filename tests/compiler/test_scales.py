@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sordino_compiler.frontend.scales import MAX_FACTOR_SHIFT, WIDE_MAX, approximate, exact_factor, snap_factor
+from sordino_compiler.frontend.scales import MAX_FACTOR_SHIFT, WIDE_MAX, approximate, exact_factor, product_factor, snap_factor
 from sordino_hw.arch import ArchConfig
 from sordino_hw.numbers import multiplier, nearest_multiplier
 
@@ -68,6 +68,13 @@ def test_a_pooling_factor_is_accurate_in_one_or_two_cycles():
         factor = np.array([[1.0 / k]])
         errors = [approximate(factor, ARCHS[1], limit)[3] for limit in (127, WIDE_MAX)]
         assert min(errors) < 1e-3
+
+
+@given(st.floats(1e-6, 8.0), archs)
+def test_a_product_factor_is_met_exactly_by_eight_bits(value, arch):
+    product = product_factor(value, arch)
+    assert value * (1 - 1 / 64) <= product <= value * (1 + 1e-11)
+    assert approximate(np.array([[product]]), arch, 127)[3] < 1e-12
 
 
 def test_channels_of_zeros_are_harmless():

@@ -44,7 +44,7 @@ def _operator(*names: str, becomes: str, constraints: tuple[must.Constraint, ...
 
 def build(planner: Planner, node: Node) -> None:
     """Plans one node: adds or extends a layer, notes an alias, or reports what is wrong with it."""
-    if node.op == "get_attr" or is_size(node) or operator_name(node) == "_guards_fn":
+    if node.op == "get_attr" or is_size(node) or node.target == "_guards_fn":
         return
     if node.op == "placeholder":
         _placeholder(planner, node)

@@ -10,7 +10,7 @@ import numpy as np
 from sordino_hw.arch import ArchConfig
 from sordino_hw.numbers import SHIFT_MAX
 
-__all__ = ["MAX_FACTOR_SHIFT", "WIDE_MAX", "approximate", "exact_factor", "snap_factor"]
+__all__ = ["MAX_FACTOR_SHIFT", "WIDE_MAX", "approximate", "exact_factor", "product_factor", "snap_factor"]
 
 WIDE_MAX = 16319
 """Largest magnitude that a two-cycle vector weight holds with either sign."""
@@ -28,6 +28,15 @@ def snap_factor(factor: np.ndarray, arch: ArchConfig) -> np.ndarray:
     step = 2.0 ** np.floor(np.log2(factor / low))
     mantissa = np.ceil(factor / step * (1 - 1e-12))
     return mantissa * step
+
+
+def product_factor(factor: float, arch: ArchConfig) -> float:
+    """The largest product of an 8-bit weight and a representable factor that is <= `factor` (> 0): less than 1/64 smaller."""
+    low = 1 << (arch.mantissa_bits - 1)
+    products = np.outer(np.arange(low, 2 * low), np.arange(64, 128)).astype(np.float64).ravel()
+    shift = np.ceil(np.log2(products / factor) - 1e-12).clip(0, SHIFT_MAX)
+    below = np.ldexp(products, -shift.astype(np.int64))
+    return float(below[below <= factor * (1 + 1e-12)].max(initial=0.0)) or factor
 
 
 def exact_factor(factor: np.ndarray, arch: ArchConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

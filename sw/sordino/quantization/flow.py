@@ -1,6 +1,7 @@
 """`quantize`, `prepare_qat` and `finish_qat`: torchao's PT2E flow with our own quantizer."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 
@@ -15,6 +16,7 @@ from sordino_compiler.frontend.arguments import constant
 from sordino_compiler.frontend.capture import examples
 from sordino_compiler.frontend.lower import threshold_steps
 from sordino_compiler.frontend.plan import Plan
+from sordino_compiler.frontend.scales import product_factor
 from sordino_hw.arch import ArchConfig, preset
 from sordino_hw.errors import InputError
 
@@ -105,6 +107,7 @@ def finish(prepared: GraphModule, plan: Plan | None, activations, arch, example,
     """Converts a prepared graph whose observers have seen data."""
     assert plan is not None
     switch(prepared, rounding=False, observing=False)
+    snap_pools(plan, activations, arch)
     snap_thresholds(prepared, plan, activations)
     converted = convert_pt2e(prepared)
     converted.meta["batch"] = batch
@@ -116,6 +119,17 @@ def switch(module: nn.Module, rounding: bool, observing: bool) -> None:
         if isinstance(m, ActivationQuantizer | WeightQuantizer):
             m.enable_fake_quant(rounding)
             m.enable_observer(observing)
+
+
+def snap_pools(plan: Plan, activations: dict[str, ActivationQuantizer], arch: ArchConfig) -> None:
+    """Enlarges the scale of an average's output, by less than 1/64, so that 8-bit weights divide by the window exactly."""
+    roots = plan.roots()
+    for layer in plan.layers:
+        if layer.kind != "pool" or layer.norm or layer.activation.table or roots[layer.out] is not layer.out:
+            continue
+        source, target = activations[roots[layer.inputs[0]].name], activations[layer.out.name]
+        mean = float(source.calculate_qparams()[0]) / math.prod(layer.window.kernel)
+        target.fix(mean / product_factor(mean / float(target.calculate_qparams()[0]), arch))
 
 
 def snap_thresholds(prepared: GraphModule, plan: Plan, activations: dict[str, ActivationQuantizer]) -> None:

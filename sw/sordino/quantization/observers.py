@@ -17,7 +17,7 @@ from ._torchao import FakeQuantizeBase
 __all__ = ["METHODS", "ActivationQuantizer", "WeightQuantizer"]
 
 METHODS = ("mse", "percentile", "minmax")
-BINS = 1024
+BINS = 4096
 
 
 class ActivationQuantizer(FakeQuantizeBase):
@@ -119,10 +119,14 @@ class ActivationQuantizer(FakeQuantizeBase):
     def _least_error(self) -> float:
         levels, counts = self.bounds()[1], self.counts.double()
         centre = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS * float(self.span)
-        tops = torch.linspace(0.25, 1.0, 49, dtype=torch.float64) * float(self.largest)
+        tops = torch.linspace(0.2, 1.0, 33, dtype=torch.float64) * float(self.largest)
         step = tops[:, None] / levels
-        error = torch.where(centre <= tops[:, None] + step / 2, step**2 / 12, (centre - tops[:, None]) ** 2)
+        error = (centre - torch.round(centre / step).clamp(max=levels) * step) ** 2
         return float(tops[(error * counts).sum(1).argmin()])
+
+    def fix(self, scale: float) -> None:
+        """Sets the scale, until more is observed."""
+        self._found = torch.tensor([scale], dtype=torch.float64)
 
     def extra_repr(self) -> str:
         return f"{self.tensor}, {self.bounds()[0]}..{self.bounds()[1]}, largest={float(self.largest):g}"

@@ -15,7 +15,6 @@ from sordino_hw.arch import ArchConfig, preset
 from ._torchao import prepare_qat_pt2e
 from .flow import Calibration, finish, load, observe, switch
 from .model import QuantizedModel
-from .observers import ActivationQuantizer
 from .quantizer import SordinoQuantizer, link
 
 __all__ = ["QATModel", "finish_qat", "prepare_qat"]
@@ -40,7 +39,9 @@ class QATModel(nn.Module):
         return self.prepared(*inputs)
 
     def train(self, mode: bool = True) -> "QATModel":
-        """Dropout follows the mode; batch norm keeps its statistics in both."""
+        """Dropout follows the mode, and ranges of activations are learnt in training only; batch norm keeps its statistics in both."""
+        for quantizer in self.activations.values():
+            quantizer.enable_observer(mode)
         for node in self.prepared.graph.nodes:
             if operator_name(node) in DROPOUTS:
                 node.update_arg(2, mode)
@@ -81,9 +82,8 @@ def prepare_qat(
     switch(prepared, rounding=False, observing=True)
     with torch.no_grad():
         observe(prepared, batches, batch, progress)
-    for m in prepared.modules():
-        if isinstance(m, ActivationQuantizer):
-            m.averaging = True
+    for activation in qat.activations.values():
+        activation.averaging = True
     switch(prepared, rounding=True, observing=True)
     return qat.train()
 
@@ -93,9 +93,6 @@ def finish_qat(model: QATModel) -> QuantizedModel:
     model.eval()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for m in model.prepared.modules():
-            if isinstance(m, ActivationQuantizer):
-                m.disable_observer()
         model(*model.example)  # the weights have moved since their largest values were last seen
         return finish(
             model.prepared, model.quantizer.plan, model.activations, model.quantizer.arch, model.example, model.batch, model.name
