@@ -40,13 +40,13 @@ class STAR(SparseActivation):
     def __init__(self, strength: float = 1e-3, quantile: float = 0.3, per: str = "layer", forward: str = "threshold"):
         super().__init__()
         if not strength >= 0:
-            raise InputError(f"STAR: strength must not be negative, not {strength!r}")
+            raise InputError(f"{type(self).__name__}: strength must not be negative, not {strength!r}")
         if not 0 <= quantile < 1:
-            raise InputError(f"STAR: quantile must be in [0, 1), not {quantile!r}")
+            raise InputError(f"{type(self).__name__}: quantile must be in [0, 1), not {quantile!r}")
         if per not in ("layer", "channel"):
-            raise InputError(f"STAR: per must be 'layer' or 'channel', not {per!r}")
+            raise InputError(f"{type(self).__name__}: per must be 'layer' or 'channel', not {per!r}")
         if forward not in ("relu", "threshold"):
-            raise InputError(f"STAR: forward must be 'relu' or 'threshold', not {forward!r}")
+            raise InputError(f"{type(self).__name__}: forward must be 'relu' or 'threshold', not {forward!r}")
         self.strength, self.quantile, self.per, self.mode = strength, quantile, per, forward
         self.register_buffer("threshold", torch.zeros(()))
 
@@ -71,7 +71,7 @@ class STAR(SparseActivation):
             channels = {x.shape[1] for x in inputs}
             if len(channels) > 1:
                 raise InputError(
-                    f"STAR: one activation module is called on tensors of {' and '.join(map(str, sorted(channels)))} channels, so it "
+                    f"{type(self).__name__}: one activation module is called on tensors of {' and '.join(map(str, sorted(channels)))} channels, so it "
                     "cannot have a threshold per channel. Give each place its own nn.ReLU, or use per='layer'."
                 )
             groups = list(torch.cat([x.transpose(0, 1).flatten(1) for x in inputs], 1))
