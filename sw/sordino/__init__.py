@@ -20,7 +20,7 @@ from .accelerator import Accelerator, load
 from .checking import Report, check
 from .comparison import Comparison, Difference, compare
 from .compilation import compile
-from .quantization import QuantizedModel, quantize
+from .quantization import QuantizedModel, finish_qat, layerwise, prepare_qat, quantize, top1_agreement
 from .sparsification import calibrate, sparsify
 from .statistics import LayerStats, Stats
 
@@ -47,9 +47,13 @@ __all__ = [
     "compare",
     "compile",
     "data",
+    "finish_qat",
+    "layerwise",
     "load",
     "nn",
+    "prepare_qat",
     "quantize",
     "sparsify",
+    "top1_agreement",
     "train",
 ]
