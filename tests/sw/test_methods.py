@@ -405,12 +405,12 @@ def test_fan_out_counts_the_products_of_an_activation():
 def test_export_quantise_compile_and_run(name, options):
     x = torch.randn(12, 3, 8, 8)
     model = sd.sparsify(net(), name, calibration=x, **options)
-    exact = name != "wta" or options.get("rate") == 1
-    exported = torch.export.export(model, (x,)).module()(x)
-    assert torch.equal(exported, model(x)) or not exact
+    first = torch.export.export(model[:2], (x,)).module()(x)
+    if name != "wta" or options.get("rate") == 1:
+        assert torch.equal(first, model[:2](x))  # WTA's ranking becomes thresholds
     quantised = sd.quantize(model, x)
-    with torch.no_grad():
-        assert (quantised(x) - exported).abs().max() < 0.1 * exported.abs().max()
+    integers = quantised.torch_values(x)["0"]
+    assert (integers != 0).mean() == pytest.approx((first != 0).double().mean().item(), abs=0.01)
     assert max(row.largest for row in layerwise(quantised, x)) <= 1
     assert sd.compare(sd.Accelerator(sd.compile(quantised)), quantised.graph, x)
 
