@@ -84,7 +84,10 @@ def _replace(model: nn.Module, new: dict[int, SparseActivation]) -> nn.Module:
 
 @torch.no_grad()
 def calibrate(model: nn.Module, x: Tensor, batch_size: int = 256) -> None:
-    """Runs `model` on `x` (N, ...) in evaluation mode and lets every layer of a method set its state from its input."""
+    """Runs `model` on `x` (N, ...) in evaluation mode and lets every layer of a method set its state from its input.
+
+    One pass serves all layers, so each sees what the layers before it gave with their present state.
+    """
     if not len(x):
         raise InputError("calibrate: the calibration set is empty; give at least one input, better a few hundred")
     for layer, inputs in layer_inputs(model, x, batch_size).items():
@@ -94,7 +97,12 @@ def calibrate(model: nn.Module, x: Tensor, batch_size: int = 256) -> None:
 def functional_relus(model: nn.Module) -> list[str]:
     """Calls of `relu` as a function or method in the forward methods of `model`'s modules, as `file:line`."""
     found = []
-    for cls in {type(m): None for m in model.modules() if not type(m).__module__.startswith("torch.")}:
+    own = {
+        type(m): None
+        for m in model.modules()
+        if not isinstance(m, SparseActivation) and not type(m).__module__.startswith("torch.")
+    }
+    for cls in own:
         try:
             source, first = inspect.getsourcelines(cls)
             tree = ast.parse(textwrap.dedent("".join(source)))

@@ -166,7 +166,7 @@ def _epoch(model, loader, optimiser, schedule, loss, augment, noise, weight) -> 
             value = value + weight * extra
         if not torch.isfinite(value):
             raise InputError(
-                f"fit: the loss became {float(value)}. Check the data for NaNs, or lower the learning rate or the penalty's strength."
+                f"fit: the loss became {float(value.detach())}. Check the data for NaNs, or lower the learning rate or the penalty's strength."
             )
         value.backward()
         optimiser.step()
@@ -176,6 +176,7 @@ def _epoch(model, loader, optimiser, schedule, loss, augment, noise, weight) -> 
     return total / count, total_penalty / count
 
 
+@torch.no_grad()
 def _measure(model, validation, score, epoch: int, loss: float, cost: float) -> Epoch:
     value = score(model, validation)
     data = _dataset(validation)

@@ -26,6 +26,8 @@ class SparseActivation(nn.Module):
 
     method: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    keeps_zeros: ClassVar[bool] = False
+    """Whether the forward function alone keeps activations silent, so that training may go on without the penalty."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -36,6 +36,7 @@ class STAR(SparseActivation):
     """
 
     threshold: Tensor
+    keeps_zeros = True
 
     def __init__(self, strength: float = 1e-3, quantile: float = 0.3, per: str = "layer", forward: str = "threshold"):
         super().__init__()

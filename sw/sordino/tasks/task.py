@@ -114,31 +114,28 @@ def _train(task: Task, kind: str, seed: int, plain: nn.Module | None, epochs: in
     )
 
 
-def _fine_tune(task: Task, kind: str, plain: nn.Module, data: Split, used: dict, epochs: int | None, shared: dict, history: list):
+def _fine_tune(
+    task: Task, kind: str, plain: nn.Module, data: Split, used: dict, epochs: int | None, shared: dict, history: list
+) -> nn.Module:
     recipe = task.recipe
     options = dict(used)
     if "strength" in options:
         options["strength"] = {path: options["strength"] * cost for path, cost in task.costs.items()}
     model = sparsify(plain, kind, calibration=data.train[0], **options)
     shared = {**shared, "lr": recipe.sparse_lr}
-    sparse = epochs or recipe.sparse
-    if kind not in KEEPS_ITS_ZEROS:
-        sparse += epochs or recipe.recovery
-    history += fit(model, data.train, data.validation, sparse, label=METHODS[kind].method, **shared).epochs
-    if kind in KEEPS_ITS_ZEROS:
+    phases = epochs or recipe.sparse, epochs or recipe.recovery
+    if METHODS[kind].keeps_zeros:
+        history += fit(model, data.train, data.validation, phases[0], label=kind, **shared).epochs
         history += fit(
-            model, data.train, data.validation, epochs or recipe.recovery, label=f"{kind}, recovery", penalty_weight=0.0, **shared
+            model, data.train, data.validation, phases[1], label=f"{kind}, recovery", penalty_weight=0.0, **shared
         ).epochs
+    else:  # without the penalty the zeros would come back
+        history += fit(model, data.train, data.validation, sum(phases), label=kind, **shared).epochs
     if any(isinstance(m, STAR) for m in model.modules()):
         many = _augmented(task, data.validation)
         floor = accuracy(plain, many) - recipe.budget
         search_thresholds(model, data.validation[0], lambda m: accuracy(m, many), floor, dict(task.costs))
     return model
-
-
-KEEPS_ITS_ZEROS = ("star",)
-"""Methods whose forward function makes zeros by itself: they recover accuracy without the penalty afterwards. Without
-it L1's zeros would come back, so it keeps the penalty for as many epochs in all."""
 
 
 def _augmented(task: Task, data: tuple[Tensor, Tensor], times: int = 4) -> tuple[Tensor, Tensor]:
