@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -21,6 +20,7 @@ from safetensors.numpy import save_file
 from . import isa
 from .arch import ArchConfig
 from .errors import ArchError, BinaryError
+from .files import replacing
 
 __all__ = ["Layer", "Op", "Program", "Segment", "Tensor"]
 
@@ -189,19 +189,8 @@ class Program:
             for name, dtype in _IMAGES.items()
         }
         document = self._document()
-        path = Path(path)
-        try:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        except OSError as error:
-            raise BinaryError(f"cannot write {path}: {error.strerror}. Choose a folder that exists and is writable.") from None
-        os.close(handle)
-        try:
+        with replacing(path, BinaryError) as temporary:
             save_file(images, temporary, {"program": document, "sha256": _digest(document, images)})
-            os.replace(temporary, path)
-        except OSError as error:
-            raise BinaryError(f"cannot write {path}: {error.strerror}.") from None
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Program":

@@ -4,11 +4,11 @@ import importlib.metadata
 import json
 import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from sordino_hw.errors import InputError
+from sordino_hw.files import replacing
 
 __all__ = ["document", "read_json", "write_json", "write_text"]
 
@@ -26,19 +26,8 @@ def write_json(path: str | os.PathLike, command: str, figures: dict[str, Any]) -
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file, whole or not at all. Raises `InputError` if it cannot be written."""
-    path = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}. Choose a folder that exists and is writable.") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
-            f.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}.") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path, InputError) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:

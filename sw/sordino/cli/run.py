@@ -1,7 +1,5 @@
 """`sordino run`: a `.sdn` file on inputs."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +7,7 @@ import numpy as np
 import typer
 
 from sordino_hw.errors import InputError
+from sordino_hw.files import replacing
 
 from ..accelerator import Accelerator
 from ..tables import stats_table
@@ -51,18 +50,10 @@ def run(
 
 
 def _write(path: Path, outputs: dict[str, np.ndarray]) -> None:
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}. Choose a folder that exists and is writable.") from None
-    try:
-        with os.fdopen(handle, "wb") as f:
-            if path.suffix == ".npz":
-                np.savez(f, allow_pickle=False, **outputs)
-            elif len(outputs) == 1:
-                np.save(f, next(iter(outputs.values())))
-            else:
-                raise InputError(f"{path}: the network has {len(outputs)} outputs; name a .npz file.")
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path, InputError) as temporary, temporary.open("wb") as f:
+        if path.suffix == ".npz":
+            np.savez(f, allow_pickle=False, **outputs)
+        elif len(outputs) == 1:
+            np.save(f, next(iter(outputs.values())))
+        else:
+            raise InputError(f"{path}: the network has {len(outputs)} outputs; name a .npz file.")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sordino_hw.errors import InputError
+from sordino_hw.files import replacing
 
 from ..sparsification import sparsify
 from ..train import Epoch
@@ -43,18 +43,9 @@ class Trained:
 
 def save_checkpoint(trained: Trained, path: str | os.PathLike) -> None:
     """Writes a checkpoint; on failure nothing is left behind. Raises `InputError` if it cannot be written."""
-    path = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}. Choose a folder that exists and is writable.") from None
-    os.close(handle)
-    try:
-        tensors = {k: v.contiguous() for k, v in trained.model.state_dict().items()}
+    tensors = {k: v.contiguous() for k, v in trained.model.state_dict().items()}
+    with replacing(path, InputError) as temporary:
         save_file(tensors, temporary, {"sordino": json.dumps(trained.figures())})
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | os.PathLike) -> Trained:
