@@ -105,6 +105,8 @@ MODELS = {
     "silu then relu6": after(lambda y: F.relu6(F.silu(y))),
     "silu alone": standalone(F.silu),
     "relu alone": standalone(F.relu),
+    "relu6 alone": lambda: Fn(lambda s, x: s.m["c"](F.relu6(x * 9)), c=conv(k=1)),
+    "clamp of the input": lambda: Fn(lambda s, x: s.m["c"](x.clamp(-0.013, 0.021)), c=conv(k=1)),
     "threshold_relu alone": standalone(lambda y: threshold_relu(y, torch.tensor(0.25))),
     "max_pool": after(lambda y: F.max_pool2d(y, 2)),
     "max_pool padded, relu behind": after(lambda y: F.relu(F.max_pool2d(y, 3, 2, 1))),

@@ -1,5 +1,7 @@
 """`SordinoQuantizer`: tells PT2E what to quantise, from the same plan that is lowered afterwards."""
 
+import math
+
 import torch
 from torch.fx import GraphModule, Node
 
@@ -45,7 +47,8 @@ class SordinoQuantizer(Quantizer):
             if layer.own_scale and root is layer.out:
                 fixed = {"step": steps[root]} if root in steps else {}
                 _annotation(layer.out).output_qspec = self._activation(layer.out.name, signed=layer.out in signed, **fixed)
-            elif layer.own_scale:
+            elif layer.own_scale or not {layer.activation.lo, layer.activation.hi} <= {-math.inf, 0.0, math.inf}:
+                # A clamp of its own keeps its input's scale, but its bounds are rounded to it.
                 _annotation(layer.out).output_qspec = SharedQuantizationSpec(root)
             fused_table = bool(layer.activation.table) and layer.kind != "activation"
             if fused_table:
