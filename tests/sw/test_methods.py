@@ -180,10 +180,10 @@ def test_hard_threshold_and_its_written_gradient(shape):
     g = torch.randn(2, 3, 5, 5, dtype=torch.float64)
     y = sn.hard_threshold(x, t, 0.5)
     y.backward(g)
-    mask = x.detach().abs() >= 0.6
+    mask = x.detach() >= 0.6
     assert torch.equal(y.detach(), x.detach() * mask) and torch.equal(x.grad, g * mask)
-    near = (x.detach().abs() - 0.6).abs() < 0.15
-    assert near.any() and torch.allclose(t.grad, (-g * x.detach().sign() * near / 0.5).sum_to_size(shape))
+    near = (x.detach() - 0.6).abs() < 0.15
+    assert near.any() and torch.allclose(t.grad, (-g * near / 0.5).sum_to_size(shape))
 
 
 def test_hard_threshold_gradient_is_that_of_the_mean():
@@ -379,6 +379,23 @@ def test_cats_sends_on_delta_and_never_drifts():
     assert 0 < sent < (z[:, 1:] != z[:, :-1]).double().mean()
     expected = 0.5 * y.sum() / 12 + 0.25 * (y[:, 1:] - y[:, :-1]).abs().sum() / 10
     assert made.take_penalty().item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("per", ["layer", "channel"])
+def test_cats_gradients_are_those_of_the_recursion(per):
+    x = torch.randn(2, 6, 3, 4, 4, dtype=torch.float64)
+    g = torch.randn(2, 6, 3, 4, 4, dtype=torch.float64)
+    made = layer("cats", x.flatten(0, 1), per=per, relative=1.0)
+    theta = made.theta.detach().clone().requires_grad_()
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    made(a).backward(g)
+    sent = [b[:, 0].relu()]
+    for t in range(1, 6):
+        d = b[:, t].relu() - sent[-1]
+        rise, fall = (sn.hard_threshold(s * d, column(theta, d), made.width) for s in (1, -1))
+        sent.append(sent[-1] + rise - fall)
+    torch.stack(sent, 1).backward(g)
+    assert torch.allclose(a.grad, b.grad) and torch.allclose(made.theta.grad, theta.grad) and bool((theta.grad != 0).all())
 
 
 def test_clips_and_changes():

@@ -79,7 +79,7 @@ class ARTS(SparseActivation):
 
     @torch.no_grad()
     def _adapt(self, y: Tensor) -> None:
-        now = (torch.count_nonzero(y) / y.numel()).to(self.running.dtype)
+        now = y.sign().mean().to(self.running.dtype)
         self.reference.copy_(torch.where(self.reference < 0, now, self.reference))  # a negative value: none yet
         self.running.copy_(torch.where(self.running < 0, now, torch.lerp(self.running, now, self.momentum)))
         error = self.running / (self.target * self.reference).clamp_min(1e-12) - 1

@@ -8,10 +8,42 @@ from torch import Tensor
 from sordino_hw.errors import InputError
 
 from .base import register
-from .learned import Learned, gather_channels, hard_threshold, spread
-from .temporal import Temporal
+from .learned import Learned, gather_channels, spread
+from .ops import passing
+from .temporal import Temporal, total_change
 
 __all__ = ["CATS"]
+
+
+class _SendOnDelta(torch.autograd.Function):
+    """The recursion of `CATS` over (batch, time, ...)."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, theta: Tensor, width: float) -> Tensor:  # type: ignore[override]
+        sent, change = torch.empty_like(z), torch.zeros_like(z)
+        sent[:, 0] = z[:, 0]
+        for t in range(1, z.shape[1]):
+            d = torch.sub(z[:, t], sent[:, t - 1], out=change[:, t])
+            torch.add(sent[:, t - 1], passing(d, d.abs() - theta), out=sent[:, t])
+        ctx.save_for_backward(change, theta)
+        ctx.width = width
+        return sent
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        change, theta = ctx.saved_tensors
+        excess = change.abs() - theta
+        # What reaches O_t: from its readers, and from O_{t+1} where that was held. Z_t gets it where it was sent.
+        reached, given = grad.clone(), torch.empty_like(grad)
+        for t in range(grad.shape[1] - 1, 0, -1):
+            given[:, t] = passing(reached[:, t], excess[:, t])
+            reached[:, t - 1] += reached[:, t] - given[:, t]
+        given[:, 0] = reached[:, 0]
+        slope = None
+        if ctx.needs_input_grad[1]:
+            near = theta * (ctx.width / 2) - excess.abs_()
+            slope = (passing(reached, near) * change.sign())[:, 1:].sum((0, 1)).sum_to_size(theta.shape) / -ctx.width
+        return given, slope, None
 
 
 @register("cats", "ReLU with a learned threshold on what changes between frames, and spatial and temporal penalties")
@@ -24,7 +56,8 @@ class CATS(Temporal, Learned):
     both sums over a frame's activations, mean over batch and frames (for the second one, the first frame left out).
 
     The reference O_{t-1} is what the readers have, so the error stays below theta and does not add up. Gradients go
-    through the recursion as written; that to theta is the surrogate of `hard_threshold`.
+    through the recursion as written; that to theta is, as in `hard_threshold`, `-sign(d_t) / width` where
+    `||d_t| - theta| <= width * theta / 2`.
 
     Parameters
     ----------
@@ -77,19 +110,14 @@ class CATS(Temporal, Learned):
         clips = self.clips(z)
         if clips.shape[1] < 2:
             return z
-        theta = spread(self.theta.abs(), z)
-        sent = [clips[:, 0]]
-        for frame in clips.unbind(1)[1:]:
-            sent.append(sent[-1] + hard_threshold(frame - sent[-1], theta, self.width))
-        return torch.stack(sent, 1).flatten(0, 1)
+        return _SendOnDelta.apply(clips, spread(self.theta.abs(), z), self.width).flatten(0, 1)
 
     def cost(self, x: Tensor, y: Tensor) -> Tensor:
         total = self.spatial * y.sum() / len(y)
         clips = self.clips(y)
         if clips.shape[1] < 2:
             return total
-        changes = clips[:, 1:] - clips[:, :-1]
-        return total + self.temporal * changes.abs().sum() / (changes.shape[0] * changes.shape[1])
+        return total + self.temporal / (clips.shape[0] * (clips.shape[1] - 1)) * total_change(clips)
 
     def extra_repr(self) -> str:
         return f"spatial={self.spatial:g}, temporal={self.temporal:g}, per={self.per!r}, width={self.width:g}"

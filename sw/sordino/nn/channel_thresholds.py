@@ -62,7 +62,7 @@ class ChannelThresholds(Learned):
         if not self.usable():
             return x.relu()
         if self.training:
-            return hard_threshold(x.relu(), spread(self.theta.abs(), x), self.width)
+            return hard_threshold(x, spread(self.theta.abs(), x), self.width)
         return threshold_relu(x, self.theta.abs())
 
     def cost(self, x: Tensor, y: Tensor) -> Tensor:

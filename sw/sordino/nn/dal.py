@@ -10,7 +10,7 @@ from sordino_hw.errors import InputError
 from .base import register
 from .learned import Learned, gather_channels, spread
 from .ops import round_to_step
-from .temporal import Temporal
+from .temporal import Temporal, total_change
 
 __all__ = ["DAL"]
 
@@ -18,17 +18,17 @@ __all__ = ["DAL"]
 class _Round(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, step: Tensor, lo: int, hi: int) -> Tensor:  # type: ignore[override]
-        steps = (x / step).round_()
-        inside = (steps >= lo) & (steps <= hi) if lo < 0 else (x > 0) & (steps <= hi)
-        steps.clamp_(lo, hi)
-        ctx.save_for_backward(steps, inside)
-        ctx.shape = step.shape
+        ratio = x / step
+        steps = ratio.round().clamp_(lo, hi)
+        ctx.save_for_backward(ratio, steps)
+        ctx.bounds, ctx.shape = (lo - 0.5 if lo else 0.0, hi + 0.5), step.shape
         return steps * step
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        steps, inside = ctx.saved_tensors
-        return grad * inside, -(grad * steps).sum_to_size(ctx.shape), None, None
+        ratio, steps = ctx.saved_tensors
+        straight = torch.ops.aten.hardtanh_backward(grad, ratio, *ctx.bounds)
+        return straight, -(grad * steps).sum_to_size(ctx.shape), None, None
 
 
 @register("dal", "ReLU on a grid of trained step, with a penalty on what changes between frames")
@@ -117,7 +117,7 @@ class DAL(Temporal, Learned):
         clips = self.clips(y)
         if clips.shape[1] < 2:
             return None
-        return self.sp_rate * self.fan_out * (clips[:, 1:] - clips[:, :-1]).abs().mean()
+        return self.sp_rate * self.fan_out / clips[:, 1:].numel() * total_change(clips)
 
     def extra_repr(self) -> str:
         return f"sp_rate={self.sp_rate:g}, fan_out={self.fan_out:g}, per={self.per!r}, levels={self.hi}"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sordino_hw.errors import InputError
 
 from .base import SparseActivation
+from .ops import passing
 
 __all__ = ["Learned", "gather_channels", "hard_threshold", "spread"]
 
@@ -20,25 +21,24 @@ def spread(parameter: Tensor, x: Tensor) -> Tensor:
 class _HardThreshold(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, threshold: Tensor, width: float) -> Tensor:  # type: ignore[override]
-        size = x.abs()
-        mask = size >= threshold
-        ctx.save_for_backward(x, threshold, mask)
+        excess = x - threshold
+        y = passing(x, excess)
+        ctx.save_for_backward(excess, threshold, y)
         ctx.width = width
-        return x * mask
+        return y
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        x, threshold, mask = ctx.saved_tensors
+        excess, threshold, y = ctx.saved_tensors
         slope = None
         if ctx.needs_input_grad[1]:
-            # |x| - T between -w T / 2 and w T / 2; the step of height T there, as a ramp: -T / (w T).
-            near = (x.abs() - threshold).abs() < threshold * (ctx.width / 2)
-            slope = (grad * near * x.sign()).sum_to_size(threshold.shape) / -ctx.width
-        return grad * mask, slope, None
+            near = threshold * (ctx.width / 2) - excess.abs()
+            slope = passing(grad, near).sum_to_size(threshold.shape) / -ctx.width
+        return torch.ops.aten.threshold_backward(grad, y, 0), slope, None
 
 
 def hard_threshold(x: Tensor, threshold: Tensor, width: float) -> Tensor:
-    """`y = x * 1[|x| >= T]`, with a gradient for T.
+    """`y = x * 1[x >= T]`, with a gradient for T.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ def hard_threshold(x: Tensor, threshold: Tensor, width: float) -> Tensor:
     threshold : float tensor that broadcasts over `x`, positive
     width : the surrogate's width as a share of T
 
-    dy/dx = 1[|x| >= T]. The true dy/dT is `-T sign(x) delta(|x| - T)`; the delta becomes a box of width `width * T` and
-    area 1, so dy/dT = `-sign(x) / width` where `||x| - T| < width * T / 2`, else 0. It is the straight-through gradient
-    that is common for thresholds; no method's source fixes it here, so that the width is an argument.
+    dy/dx = 1[x >= T]. The true dy/dT is `-T delta(x - T)`; the delta becomes a box of width `width * T` and area 1, so
+    dy/dT = `-1 / width` where `|x - T| <= width * T / 2`, else 0. It is the straight-through gradient that is common for
+    thresholds; no method's source fixes it here, so that the width is an argument.
     """
     return _HardThreshold.apply(x, threshold, width)
 

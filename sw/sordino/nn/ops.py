@@ -3,7 +3,18 @@
 import torch
 from torch import Tensor
 
-__all__ = ["round_to_step", "threshold_relu"]
+__all__ = ["LEAST", "passing", "round_to_step", "threshold_relu"]
+
+LEAST = 1.4e-45
+"""The least positive float32."""
+
+
+def passing(values: Tensor, excess: Tensor) -> Tensor:
+    """`values` where `excess >= 0`, else 0; the gradient to `values` is that of the mask, `excess` gets none.
+
+    One vectorised pass: PyTorch's Boolean masks take several times as long on a CPU.
+    """
+    return torch.ops.aten.threshold_backward(values, excess.detach(), -LEAST)
 
 
 def _per_channel(x: Tensor, threshold: Tensor, what: str = "threshold_relu: threshold") -> Tensor:
@@ -20,7 +31,7 @@ def _per_channel(x: Tensor, threshold: Tensor, what: str = "threshold_relu: thre
 
 @torch.library.custom_op("sordino::threshold_relu", mutates_args=())
 def _threshold_relu(x: Tensor, threshold: Tensor) -> Tensor:
-    return x * ((x > 0) & (x >= _per_channel(x, threshold))).to(x.dtype)
+    return passing(x, x - _per_channel(x, threshold).clamp_min(LEAST))
 
 
 @_threshold_relu.register_fake
@@ -35,7 +46,7 @@ def _keep(ctx, inputs, output):
 
 def _backward(ctx, grad: Tensor):
     (y,) = ctx.saved_tensors
-    return grad * (y != 0).to(grad.dtype), None
+    return torch.ops.aten.threshold_backward(grad, y, 0), None
 
 
 _threshold_relu.register_autograd(_backward, setup_context=_keep)

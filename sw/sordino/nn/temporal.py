@@ -11,7 +11,7 @@ from sordino_hw.errors import InputError
 
 from .base import SparseActivation, sites
 
-__all__ = ["Clips", "Temporal", "changes", "frames"]
+__all__ = ["Clips", "Temporal", "changes", "frames", "total_change"]
 
 _frames: ContextVar[int] = ContextVar("frames", default=1)
 
@@ -29,6 +29,28 @@ def frames(count: int) -> Iterator[None]:
         yield
     finally:
         _frames.reset(token)
+
+
+class _TotalChange(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, clips: Tensor) -> Tensor:  # type: ignore[override]
+        difference = clips[:, 1:] - clips[:, :-1]
+        ctx.save_for_backward(difference.sign())
+        return difference.abs_().sum()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (sign,) = ctx.saved_tensors
+        result = torch.empty((sign.shape[0], sign.shape[1] + 1, *sign.shape[2:]), dtype=sign.dtype, device=sign.device)
+        result[:, 0] = 0
+        result[:, 1:] = sign
+        result[:, :-1] -= sign
+        return result * grad
+
+
+def total_change(clips: Tensor) -> Tensor:
+    """`sum |y_t - y_{t-1}|` over clips (batch, time, ...), all frames but the first: a scalar."""
+    return _TotalChange.apply(clips)
 
 
 class Temporal(SparseActivation):
