@@ -11,12 +11,13 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import nn
 
 from sordino_hw.arch import PRESETS
 from sordino_hw.errors import InputError, SordinoError
 
+from .. import train
 from ..jsonfile import write_json
 
 __all__ = [
@@ -68,14 +69,7 @@ def save_json(path: Path | None, command: str, figures: dict[str, Any]) -> None:
 
 def progress_bar() -> Progress:
     """The bar that the commands show while they work; on standard error, so that output can be piped."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    return Progress(*columns, console=errors, transient=True)
+    return train.progress_bar(console=errors, transient=True, disable=not errors.is_terminal)
 
 
 def factory(spec: str) -> nn.Module:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from rich.table import Table
@@ -55,6 +54,8 @@ def compile(
         if calibration is None:
             raise InputError("compile: give typical inputs with --calibration x.npy; some hundred are enough. They set the scales.")
         samples = tensors(calibration)
+    if not samples or min(len(s) for s in samples) < 1:
+        raise InputError(f"{calibration}: the calibration set is empty. Give typical inputs; some hundred are enough.")
     output = output or Path(f"{stem}.sdn")
     quantised = quantize(network, list(zip(*(s.split(64) for s in samples), strict=True)), target, method=method)
     program = compile_model(quantised, dense=dense, name=name)
@@ -82,7 +83,7 @@ def compile(
                 {"name": x.name, "kind": x.kind, "source": x.source, "macs": x.macs, "zero_weights": zeros.get(x.output, 0.0)}
                 for x in program.layers
             ],
-            "calibration_images": int(np.asarray(len(samples[0]))),
+            "calibration_images": len(samples[0]),
         },
     )
 

@@ -1,0 +1,374 @@
+"""The command line: what each command writes, its figures, and how it refuses."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import sordino as sd
+from sordino.cli import app
+from sordino.report import render
+from sordino.tasks import load_checkpoint
+
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.fc = nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Linear(8 * 25, 3)
+
+    def forward(self, x):
+        return self.fc(self.relu(self.conv(x)).flatten(1))
+
+class Odd(nn.Module):
+    def forward(self, x):
+        return torch.cumsum(x, 1)
+
+def number():
+    return 3
+
+def fails():
+    raise KeyError("missing weights")
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Each test runs in an empty folder of its own, on a wide terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+@pytest.fixture
+def own(here):
+    (here / "own.py").write_text(OWN)
+    np.save("x.npy", np.random.default_rng(0).random((6, 2, 5, 5)).astype(np.float32))
+    return "own.py:Net"
+
+
+@pytest.fixture
+def program(digits_program):
+    digits_program.save("digits.sdn")
+    return "digits.sdn"
+
+
+@pytest.fixture
+def images(digits):
+    np.save("images.npy", digits.test[0][:5].numpy())
+    return "images.npy"
+
+
+def sordino(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def works(*arguments):
+    result = sordino(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refuses(text, *arguments):
+    """One paragraph on standard error that matches, exit code 2, no traceback, no new file."""
+    before = sorted(Path().iterdir())
+    result = sordino(*arguments)
+    assert result.exit_code == 2 and isinstance(result.exception, SystemExit | None)
+    assert re.fullmatch(rf"sordino: {text}\n", result.stderr), result.stderr
+    assert sorted(Path().iterdir()) == before
+
+
+def figures(path, command):
+    document = json.loads(Path(path).read_text())
+    assert document.pop("command") == command
+    assert set(document.pop("versions")) == {"sordino", "torch", "numpy", "amaranth", "verilator", "python"}
+    return document
+
+
+COMMANDS = ["demo", "train", "check", "compile", "run", "disasm", "bench", "bench layer", "bench sim", "report", "doctor"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    assert "Usage: sordino" in works(*command.split(), "--help")
+
+
+def test_no_command_shows_the_list():
+    output = sordino().output
+    for command in COMMANDS:
+        assert command.split()[0] in output
+
+
+# -- train -----------------------------------------------------------------------------------------------------------
+
+
+def test_train_then_compile_then_run(digits):
+    output = works("train", "digits", "-m", "relu", "--epochs", 1, "-o", "plain.safetensors", "--json", "train.json")
+    assert "Checkpoint: plain.safetensors" in output
+    f = figures("train.json", "train")
+    assert set(f) == {
+        "task", "method", "options", "seed", "validation_accuracy", "test_accuracy", "density", "nonzero", "history", "checkpoint",
+    }  # fmt: skip
+    assert f["method"] == "relu" and len(f["history"]) == 1
+    assert set(f["history"][0]) == {"epoch", "loss", "penalty", "score", "density", "events"}
+    works("train", "digits", "-m", "star", "--from", "plain.safetensors", "--epochs", 1, "--quantile", 0.4)
+    trained = load_checkpoint("digits-star.safetensors")
+    assert trained.options == {"strength": 1e-5, "quantile": 0.4} and len(trained.history) == 2
+    assert sd.train.accuracy(trained.model, digits.test) == trained.test_accuracy
+    works("compile", "digits-star.safetensors", "-o", "star.sdn")
+    np.save("test.npy", digits.test[0].numpy())
+    works("run", "star.sdn", "test.npy", "-o", "y.npy")
+    y = np.load("y.npy")
+    assert y.shape == (450, 10) and (y.argmax(1) == digits.test[1].numpy()).mean() > trained.test_accuracy - 0.02
+
+
+def test_train_refuses(here):
+    refuses(r"unknown task 'mnist': the example tasks are digits\. .*", "train", "mnist")
+    refuses(r"unknown sparsity method 'l3': the methods are .*", "train", "digits", "-m", "l3")
+    refuses(r"cannot write no/x\.safetensors: the folder no does not exist\.", "train", "-o", "no/x.safetensors")
+    refuses(r"no\.safetensors: no such file\. `sordino train` makes a checkpoint\.", "train", "--from", "no.safetensors")
+    save_file({"a": torch.zeros(1)}, here / "other.safetensors")
+    refuses(r"other\.safetensors: holds weights, but not of `sordino train`\. .*", "train", "--from", "other.safetensors")
+    refuses(r"train: the method 'relu' has no option 'strength'", "train", "-m", "relu", "--epochs", 1, "--strength", 1)
+
+
+# -- check -----------------------------------------------------------------------------------------------------------
+
+
+def test_check(own):
+    output = works("check", own, "--example", "1,2,5,5", "--json", "check.json")
+    assert "Predicted cycles" in output and "aten.conv2d" in output
+    f = figures("check.json", "check")
+    assert set(f) == {"arch", "ok", "problem", "operators", "memory", "segments", "predicted"} and f["ok"]
+    assert [p["density"] for p in f["predicted"]] == [1.0, 0.5, 0.2, 0.1]
+
+
+def test_check_of_what_cannot_be_compiled(own):
+    result = sordino("check", "own.py:Odd", "-e", "1,2,5,5")
+    assert result.exit_code == 2 and "not supported" in result.stdout
+    assert re.match(r"sordino: aten\.cumsum 'cumsum' \(own\.py:\d+\): ", result.stderr)
+    refuses(r"check: give the shape of an input, such as --example 1,3,32,32 \(batch first\)\.", "check", own)
+    refuses(r"--example 1,x: not a shape such as 1,3,32,32, nor a \.npy or \.npz file\.", "check", own, "-e", "1,x")
+    refuses(r"--example 1,0,5,5: sizes must be positive\.", "check", own, "-e", "1,0,5,5")
+
+
+# -- compile ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_compile_a_network_of_ones_own(own, here, suffix):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("own_network", here / "own.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    torch.manual_seed(1)
+    model = module.Net().eval()
+    save_file(model.state_dict(), "w.safetensors")
+    torch.save(model.state_dict(), "w.pt")
+    output = works("compile", own, "-w", f"w.{suffix}", "-c", "x.npy", "--json", "compile.json")
+    assert "Program: Net.sdn" in output
+    f = figures("compile.json", "compile")
+    assert set(f) == {"file", "name", "arch", "dense", "segments", "operations", "memory", "layers", "calibration_images"}
+    assert (f["file"], f["calibration_images"], f["arch"]["name"]) == ("Net.sdn", 6, "ulx3s-85f")
+    x = torch.from_numpy(np.load("x.npy"))
+    expected = sd.Accelerator(sd.compile(sd.quantize(model, x)))(x)
+    assert torch.equal(sd.Accelerator("Net.sdn")(x), expected)
+
+
+def test_compile_refuses(own, here):
+    refuses(r"compile: give typical inputs with --calibration x\.npy; .*", "compile", own)
+    refuses(r"unknown architecture 'zx81': the presets are .*", "compile", own, "-c", "x.npy", "--arch", "zx81")
+    refuses(r"no\.npy: no such file\.", "compile", own, "-c", "no.npy")
+    refuses(r"own: name a model as FILE\.py:NAME, .*", "compile", "own", "-c", "x.npy")
+    refuses(r"no\.py: no such file\.", "compile", "no.py:Net", "-c", "x.npy")
+    refuses(r"own\.py: it has no 'Nat'\. .*", "compile", "own.py:Nat", "-c", "x.npy")
+    refuses(r"own\.py:number: made a int, not a torch\.nn\.Module\.", "compile", "own.py:number", "-c", "x.npy")
+    refuses(r"own\.py:fails: KeyError: 'missing weights'", "compile", "own.py:fails", "-c", "x.npy")
+    refuses(r"aten\.cumsum 'cumsum' \(own\.py:\d+\): .*", "compile", "own.py:Odd", "-c", "x.npy")
+    save_file({"a": torch.zeros(1)}, here / "a.safetensors")
+    refuses(r"a\.safetensors: the weights do not fit the model\. .*", "compile", own, "-w", "a.safetensors", "-c", "x.npy")
+    (here / "bad.pt").write_bytes(b"\x80\x04N.")
+    refuses(r"bad\.pt: (refused|not a readable).*", "compile", own, "-w", "bad.pt", "-c", "x.npy")
+    np.save("empty.npy", np.zeros((0, 2, 5, 5), np.float32))
+    refuses(r"empty\.npy: the calibration set is empty\. .*", "compile", own, "-c", "empty.npy")
+    np.save("nan.npy", np.full((1, 2, 5, 5), np.nan, np.float32))
+    refuses(r"calibration batch 0: it holds NaN or infinite values\. .*", "compile", own, "-c", "nan.npy")
+    np.save("objects.npy", np.array([{}]), allow_pickle=True)
+    refuses(r"objects\.npy: not a readable \.npy or \.npz file \(.*\)\. .*", "compile", own, "-c", "objects.npy")
+    refuses(r"cannot write no/n\.sdn: No such file or directory\. .*", "compile", own, "-c", "x.npy", "-o", "no/n.sdn")
+
+
+# -- run -------------------------------------------------------------------------------------------------------------
+
+
+def test_run_on_the_timing_model(program, images):
+    output = works("run", program, images, "--backend", "timing", "--json", "run.json", "-o", "y.npy")
+    assert "η" in output and "conv3" in output
+    f = figures("run.json", "run")
+    assert set(f) == {"file", "arch", "stats"}
+    assert set(f["stats"]) == {"backend", "images", "layers", "total", "densities", "nonzero", "nonzero_activations", "cycles"}
+    assert set(f["stats"]["layers"][0]) == set(f["stats"]["total"]) == {
+        "name", "kind", "source", "macs", "nonzero_macs", "events", "density", "cycles", "causes", "words", "skipped", "eta",
+    }  # fmt: skip
+    accelerator = sd.Accelerator("digits.sdn", "timing")
+    assert np.array_equal(np.load("y.npy"), accelerator(np.load(images))) and accelerator.stats.to_dict() == f["stats"]
+
+
+def test_run_on_integers_and_npz(program, images):
+    accelerator = sd.Accelerator(program)
+    x = accelerator.quantise("x", np.load(images))
+    np.savez("x.npz", x=x)
+    assert "for cycles use the back end" in works("run", program, "x.npz", "--integers", "-o", "y.npz")
+    with np.load("y.npz") as y:
+        assert np.array_equal(y["fc"], accelerator.integers(x))
+
+
+def test_run_refuses(program, images, here):
+    refuses(r"no\.sdn: no such file\. `sordino compile` makes one\.", "run", "no.sdn", images)
+    refuses(r"unknown back end 'fpga': there are golden, timing, verilator", "run", program, images, "--backend", "fpga")
+    refuses(r"the program is compiled for another architecture: .*", "run", program, images, "--arch", "icebreaker")
+    whole = (here / program).read_bytes()
+    (here / "short.sdn").write_bytes(whole[: len(whole) // 2])
+    refuses(r"short\.sdn: not a readable \.sdn file, truncated or corrupt \(.*\)\. .*", "run", "short.sdn", images)
+    (here / "flipped.sdn").write_bytes(whole[:-50] + bytes([whole[-50] ^ 1]) + whole[-49:])
+    refuses(r"flipped\.sdn: the checksum does not match: .*", "run", "flipped.sdn", images)
+    np.save("wide.npy", np.zeros((1, 1, 8, 9), np.float32))
+    refuses(r"input 'x' has shape \(1, 1, 8, 9\); .*", "run", program, "wide.npy")
+    np.save("bytes.npy", np.zeros((1, 1, 8, 8), np.uint8))
+    refuses(r"input 'x' has dtype uint8; .*", "run", program, "bytes.npy")
+    np.save("nan.npy", np.full((1, 1, 8, 8), np.nan, np.float32))
+    refuses(r"input 'x' has 64 values that are NaN or infinite, .*", "run", program, "nan.npy", "--json", "x.json")
+    (here / "cut.npy").write_bytes((here / images).read_bytes()[:60])
+    refuses(r"cut\.npy: not a readable \.npy or \.npz file \(.*\)\. .*", "run", program, "cut.npy")
+    refuses(r"cannot write no/y\.npy: No such file or directory\. .*", "run", program, images, "-o", "no/y.npy")
+
+
+# -- disasm, bench, report, doctor -----------------------------------------------------------------------------------
+
+
+def test_disasm(program, digits_program):
+    output = works("disasm", program)
+    assert "Layers" in output and "Tensors" in output and "conv2" in output
+    lines = works("disasm", program, "--no-tables").splitlines()
+    assert len(lines) == 2 + len(digits_program.segments[0].imem)
+    assert lines[-1].split() == [f"{len(digits_program.segments[0].imem) - 1}:", "HALT"]
+    refuses(r"no\.sdn: no such file\. .*", "disasm", "no.sdn")
+
+
+def test_bench_layer(here):
+    output = works("bench", "layer", "--size", 8, "--backend", "timing", "-d", "1,0.2,0", "--json", "bench.json")
+    assert "of dense" in output
+    f = figures("bench.json", "bench layer")
+    assert set(f) == {"shape", "arch", "backend", "seed", "macs", "dense_cycles", "rows"}
+    full, sparse, silent = f["rows"]
+    assert set(full) == {"density", "measured_density", "cycles", "of_dense", "events", "nonzero_macs", "eta", "causes"}
+    inside = (8 * 3 - 2) ** 2
+    assert full["nonzero_macs"] == inside * 64 * 64 and full["events"] == inside * 64 * 2
+    assert full["cycles"] == f["dense_cycles"] and full["eta"] > 0.95 and sparse["eta"] > 0.95
+    assert silent["nonzero_macs"] == silent["eta"] == 0 and silent["of_dense"] < 0.02
+
+
+def test_bench_layer_refuses():
+    refuses(r"--densities a: give numbers from 0 to 1, such as 1,0\.5,0\.2,0\.", "bench", "layer", "-d", "a")
+    refuses(r"bench: a density must be from 0 to 1, not 1\.5", "bench", "layer", "-d", "1.5")
+    refuses(r"bench: the back end must be timing or verilator, not 'golden'", "bench", "layer", "--backend", "golden")
+    refuses(r"bench: cin must be positive, not 0", "bench", "layer", "--cin", 0)
+
+
+@pytest.mark.slow
+def test_bench_layer_reaches_its_targets_on_the_rtl():
+    works("bench", "layer", "--json", "bench.json")
+    rows = figures("bench.json", "bench layer")["rows"]
+    assert [r["density"] for r in rows] == [1.0, 0.5, 0.2, 0.0]
+    assert all(r["eta"] >= 0.95 for r in rows[:3]) and rows[3]["of_dense"] < 0.02
+
+
+@pytest.mark.slow
+def test_bench_sim():
+    works("bench", "sim", "-n", 50, "--json", "sim.json")
+    f = figures("sim.json", "bench sim")
+    assert set(f) == {
+        "arch", "seed", "images", "verilator_cycles_per_second", "golden_images_per_second", "timing_images_per_second",
+    }  # fmt: skip
+    assert f["golden_images_per_second"] >= 200
+
+
+def test_report_of_a_run_is_self_contained(program, images):
+    works("run", program, images, "--backend", "timing", "--json", "run.json")
+    works("report", "run.json", "-o", "page.html")
+    page = Path("page.html").read_text()
+    assert_self_contained(page)
+    assert page.count("<svg") == 1 and "conv2" in page
+
+
+def test_report_refuses(here):
+    refuses(r"no\.json: No such file or directory\. .*", "report", "no.json")
+    (here / "x.json").write_text("{")
+    refuses(r"x\.json: not a JSON document \(.*\)\.", "report", "x.json")
+    (here / "y.json").write_text("{}")
+    refuses(r"y\.json: a JSON document, but not of sordino: .*", "report", "y.json")
+    (here / "z.json").write_text('{"command": "doctor"}')
+    refuses(r"report: there is no page for figures of 'doctor'; .*", "report", "z.json")
+    (here / "w.json").write_text('{"command": "run", "stats": {"cycles": null}}')
+    refuses(r"report: the figures are incomplete or of another version \(.*\)\.", "report", "w.json")
+
+
+def test_doctor(monkeypatch):
+    output = works("doctor", "--json", "doctor.json")
+    assert "Verilator" in output or "verilator" in output
+    f = figures("doctor.json", "doctor")
+    assert f["ok"] and set(f["tools"][0]) == {"name", "purpose", "required", "found", "version", "remedy"}
+    assert {"python", "torch", "verilator", "g++", "make", "perl", "git"} <= {t["name"] for t in f["tools"]}
+
+
+def test_doctor_names_what_is_missing(monkeypatch, here):
+    monkeypatch.setenv("PATH", str(here))
+    result = sordino("doctor", "--json", "doctor.json")
+    assert result.exit_code == 2
+    assert re.match(
+        r"sordino: missing: g\+\+ \(building the RTL simulator\): install a C\+\+ compiler .*make .*perl .*\.\n$", result.stderr
+    )
+    assert not figures("doctor.json", "doctor")["ok"]
+
+
+# -- demo ------------------------------------------------------------------------------------------------------------
+
+
+def assert_self_contained(page):
+    """Nothing in the page is loaded from elsewhere."""
+    assert not re.findall(r"https?:|//[a-z]|<script|<link|<img|@import|url\((?!#)", page)
+
+
+def test_demo_refuses(here):
+    refuses(r"cannot write no/demo\.html: the folder no does not exist\.", "demo", "-o", "no/demo.html")
+    refuses(r"demo: --images must be from 1 to 450, the size of the test set, not 451", "demo", "-n", 451)
+    refuses(r"unknown architecture 'zx81': .*", "demo", "--arch", "zx81")
+
+
+@pytest.mark.slow
+def test_demo_reaches_its_targets():
+    output = works("demo", "-n", 20, "--json", "demo.json")
+    assert "RTL == golden" in output and "Report: demo.html" in output
+    f = figures("demo.json", "demo")
+    assert set(f) == {"arch", "seed", "method", "test_images", "rtl_images", "networks", "cuts", "comparison", "seconds"}
+    plain, star = f["networks"]
+    assert plain["accuracy"]["integer"] > 0.97
+    gain = f["comparison"]
+    assert gain["fewer_nonzero_activations"] >= 2 and gain["accuracy_lost"] <= 0.005
+    assert gain["fewer_cycles"] >= 0.85 * gain["fewer_nonzero_activations"]
+    for n in (plain, star):
+        stats = n["rtl"]["stats"]
+        assert stats["total"]["eta"] > 0.9 and n["rtl"]["speedup_over_dense"] == n["rtl"]["dense_cycles"] / stats["total"]["cycles"]
+        assert n["agreement"]["top1"] == 1 - len(n["agreement"]["disagreements"]) / 450
+    page = Path("demo.html").read_text()
+    assert_self_contained(page)
+    assert page.count("<svg") == 5
+    assert render(json.loads(Path("demo.json").read_text())) == page
