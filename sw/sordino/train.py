@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from sordino_hw.errors import InputError
+from sordino_hw.files import replacing
 
 from .nn.base import density, penalty
 
-__all__ = ["Epoch", "History", "accuracy", "fit"]
+__all__ = ["Epoch", "History", "accuracy", "fit", "progress_bar"]
 
 Data = tuple[Tensor, Tensor] | Dataset
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -205,9 +205,8 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
-def _bar(progress: bool | Progress):
-    if isinstance(progress, Progress):
-        return _Borrowed(progress)
+def progress_bar(**options: Any) -> Progress:
+    """A progress display whose tasks have a field `note`; `options` are those of `rich.progress.Progress`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -215,7 +214,11 @@ def _bar(progress: bool | Progress):
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    return Progress(*columns, disable=not progress)
+    return Progress(*columns, **options)
+
+
+def _bar(progress: bool | Progress):
+    return _Borrowed(progress) if isinstance(progress, Progress) else progress_bar(disable=not progress)
 
 
 class _Borrowed:
@@ -232,17 +235,8 @@ class _Borrowed:
 
 
 def _save(state: dict, path: str | os.PathLike) -> None:
-    path = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}. Choose a folder that exists and is writable.") from None
-    try:
-        with os.fdopen(handle, "wb") as f:
-            torch.save(state, f)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path, InputError) as temporary:
+        torch.save(state, temporary)
 
 
 def _load(path: str | os.PathLike, settings: dict) -> dict:
