@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sordino_hw.errors import InputError
 
-__all__ = ["METHODS", "SparseActivation", "density", "layer_inputs", "method", "penalty", "register", "sites"]
+__all__ = ["METHODS", "Penalised", "SparseActivation", "density", "layer_inputs", "method", "penalty", "register", "sites"]
 
 METHODS: "dict[str, type[SparseActivation]]" = {}
 """Every method by name. A method is one file that defines a `SparseActivation` and registers it."""
@@ -16,7 +16,20 @@ METHODS: "dict[str, type[SparseActivation]]" = {}
 Layer = TypeVar("Layer", bound="type[SparseActivation]")
 
 
-class SparseActivation(nn.Module):
+class Penalised(nn.Module):
+    """A module that leaves a penalty for the loss when it is called in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._penalty: Tensor | None = None
+
+    def take_penalty(self) -> Tensor | None:
+        """The penalty of the calls since the last `take_penalty`, which forgets it."""
+        cost, self._penalty = self._penalty, None
+        return cost
+
+
+class SparseActivation(Penalised):
     """An activation that takes a ReLU's place, and in training leaves a penalty for the loss.
 
     A method overrides `activate` (the forward function), `cost` (the penalty of one call, a scalar: the sum over an
@@ -31,6 +44,8 @@ class SparseActivation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.weight = 1.0
+        """Factor of this layer's penalty: what one of its events costs, relative to the others (see `sordino.weigh`)."""
         self._penalty: Tensor | None = None
 
     def activate(self, x: Tensor) -> Tensor:
@@ -51,11 +66,6 @@ class SparseActivation(nn.Module):
             if cost is not None:  # a module that is called twice in a forward pass pays twice
                 self._penalty = cost if self._penalty is None else self._penalty + cost
         return y
-
-    def take_penalty(self) -> Tensor | None:
-        """The penalty of the calls since the last `take_penalty`, which forgets it."""
-        cost, self._penalty = self._penalty, None
-        return cost
 
 
 def register(name: str, summary: str) -> Callable[[Layer], Layer]:
@@ -84,8 +94,8 @@ def sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def penalty(model: nn.Module) -> Tensor | None:
-    """The sum of the penalties that the last forward pass left in `model`, or None. The layers forget them."""
-    costs = [c for _, m in sites(model) if isinstance(m, SparseActivation) and (c := m.take_penalty()) is not None]
+    """The sum of the penalties, each times its layer's `weight`, that the last forward pass left in `model`, or None. The modules forget them."""
+    costs = [m.weight * c for _, m in sites(model) if isinstance(m, SparseActivation) and (c := m.take_penalty()) is not None]
     return torch.stack(costs).sum() if costs else None
 
 

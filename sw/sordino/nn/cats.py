@@ -16,34 +16,35 @@ __all__ = ["CATS"]
 
 
 class _SendOnDelta(torch.autograd.Function):
-    """The recursion of `CATS` over (batch, time, ...)."""
+    """The recursion of `CATS` over (batch, time, ...), frame by frame, so that its temporaries stay small."""
 
     @staticmethod
     def forward(ctx, z: Tensor, theta: Tensor, width: float) -> Tensor:  # type: ignore[override]
-        sent, change = torch.empty_like(z), torch.zeros_like(z)
+        sent = torch.empty_like(z)
         sent[:, 0] = z[:, 0]
         for t in range(1, z.shape[1]):
-            d = torch.sub(z[:, t], sent[:, t - 1], out=change[:, t])
-            torch.add(sent[:, t - 1], passing(d, d.abs() - theta), out=sent[:, t])
-        ctx.save_for_backward(change, theta)
+            d = z[:, t] - sent[:, t - 1]
+            torch.add(sent[:, t - 1], passing(d, d.abs().sub_(theta)), out=sent[:, t])
+        ctx.save_for_backward(z, sent, theta)
         ctx.width = width
         return sent
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        change, theta = ctx.saved_tensors
-        excess = change.abs() - theta
-        # What reaches O_t: from its readers, and from O_{t+1} where that was held. Z_t gets it where it was sent.
-        reached, given = grad.clone(), torch.empty_like(grad)
+        z, sent, theta = ctx.saved_tensors
+        half, slope = theta * (ctx.width / 2), torch.zeros_like(theta)
+        given = torch.empty_like(grad)
+        reached = grad[:, -1]
         for t in range(grad.shape[1] - 1, 0, -1):
-            given[:, t] = passing(reached[:, t], excess[:, t])
-            reached[:, t - 1] += reached[:, t] - given[:, t]
-        given[:, 0] = reached[:, 0]
-        slope = None
-        if ctx.needs_input_grad[1]:
-            near = theta * (ctx.width / 2) - excess.abs_()
-            slope = (passing(reached, near) * change.sign())[:, 1:].sum((0, 1)).sum_to_size(theta.shape) / -ctx.width
-        return given, slope, None
+            # What reaches O_t, from its readers and from O_{t+1}, goes to Z_t if that was sent, else on to O_{t-1}.
+            d = z[:, t] - sent[:, t - 1]
+            excess = d.abs().sub_(theta)
+            given[:, t] = passing(reached, excess)
+            if ctx.needs_input_grad[1]:
+                slope -= passing(d.sign_().mul_(reached), torch.sub(half, excess.abs())).sum_to_size(theta.shape)
+            reached = grad[:, t - 1] + reached - given[:, t]
+        given[:, 0] = reached
+        return given, slope / ctx.width, None
 
 
 @register("cats", "ReLU with a learned threshold on what changes between frames, and spatial and temporal penalties")

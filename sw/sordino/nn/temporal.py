@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -32,20 +33,24 @@ def frames(count: int) -> Iterator[None]:
 
 
 class _TotalChange(torch.autograd.Function):
+    """Frame by frame, so that its temporaries stay small."""
+
     @staticmethod
     def forward(ctx, clips: Tensor) -> Tensor:  # type: ignore[override]
-        difference = clips[:, 1:] - clips[:, :-1]
-        ctx.save_for_backward(difference.sign())
-        return difference.abs_().sum()
+        ctx.save_for_backward(clips)
+        frames = clips.unbind(1)
+        return torch.stack([(b - a).abs_().sum() for a, b in pairwise(frames)]).sum()
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
-        (sign,) = ctx.saved_tensors
-        result = torch.empty((sign.shape[0], sign.shape[1] + 1, *sign.shape[2:]), dtype=sign.dtype, device=sign.device)
+        (clips,) = ctx.saved_tensors
+        frames, result = clips.unbind(1), torch.empty_like(clips)
         result[:, 0] = 0
-        result[:, 1:] = sign
-        result[:, :-1] -= sign
-        return result * grad
+        for t, (a, b) in enumerate(pairwise(frames)):
+            sign = (b - a).sign_().mul_(grad)
+            result[:, t].sub_(sign)
+            result[:, t + 1] = sign
+        return result
 
 
 def total_change(clips: Tensor) -> Tensor:

@@ -29,6 +29,13 @@ def _weakest(values: Tensor, rate: float) -> Tensor:
     return values.kthvalue(rank + 1, -1, keepdim=True).values
 
 
+def _descending(values: Tensor) -> Tensor:
+    """Each row sorted."""
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(np.sort(values.detach().numpy(), -1)).flip(-1)  # several times faster than torch.sort
+    return values.sort(-1, descending=True).values
+
+
 @dataclass(frozen=True)
 class WTADifference:
     """What the thresholds of a `WTA` layer change against the exact ranking, on given inputs."""
@@ -147,7 +154,7 @@ class WTA(SparseActivation):
         else:
             values = gather_channels(relu, "WTA")
             keep = gather_channels(won, "WTA").count_nonzero(1)
-        order = values.sort(1, descending=True).values
+        order = _descending(values)
         last = order.gather(1, (keep - 1).clamp_min(0)[:, None])[:, 0]  # the weakest that passes
         next_ = order.gather(1, keep.clamp_max(order.shape[1] - 1)[:, None])[:, 0]  # the strongest that does not
         cut = torch.where(keep == 0, order[:, 0] * 1.001, (last + next_) / 2)
