@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from sordino_hw.errors import ToolError
@@ -68,7 +69,7 @@ def doctor(
     for t in found:
         if not (quiet and t.found):
             state = "[green]yes[/]" if t.found else "[red]no[/]" if t.required else "[yellow]no (optional)[/]"
-            table.add_row(t.name, t.purpose, state, t.version if t.found else t.remedy)
+            table.add_row(t.name, t.purpose, state, escape(t.version if t.found else t.remedy))
     if table.row_count:
         console.print(table)
     save_json(json, "doctor", {"ok": all(t.found or not t.required for t in found), "tools": [vars(t) for t in found]})
