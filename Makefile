@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml constraints.txt .ci/prerequisites
 	"$(BIN)/python" -m pip install --editable '.[dev]' --constraint constraints.txt
 	@touch "$@"
 
-demo: setup ## train, compile, run on the RTL, report (sordino demo)
-	"$(BIN)/sordino" demo
+demo: setup ## train, compile, run on the RTL, report to out/demo.html (sordino demo)
+	@mkdir -p out
+	"$(BIN)/sordino" demo --output out/demo.html
 
 test: setup ## the tests without the slow ones
 	$(PYTEST) $(TESTS)
