@@ -385,16 +385,18 @@ def test_cats_sends_on_delta_and_never_drifts():
 def test_cats_gradients_are_those_of_the_recursion(per):
     x = torch.randn(2, 6, 3, 4, 4, dtype=torch.float64)
     g = torch.randn(2, 6, 3, 4, 4, dtype=torch.float64)
-    made = layer("cats", x.flatten(0, 1), per=per, relative=1.0)
+    made = layer("cats", x.flatten(0, 1), per=per, relative=1.0, spatial=0.2, temporal=0.3)
     theta = made.theta.detach().clone().requires_grad_()
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    made(a).backward(g)
+    (made(a) * g).sum().add(made.take_penalty()).backward()
     sent = [b[:, 0].relu()]
     for t in range(1, 6):
         d = b[:, t].relu() - sent[-1]
         rise, fall = (sn.hard_threshold(s * d, column(theta, d), made.width) for s in (1, -1))
         sent.append(sent[-1] + rise - fall)
-    torch.stack(sent, 1).backward(g)
+    y = torch.stack(sent, 1)
+    penalty = 0.2 * y.sum() / 12 + 0.3 * (y[:, 1:] - y[:, :-1]).abs().sum() / 10
+    ((y * g).sum() + penalty).backward()
     assert torch.allclose(a.grad, b.grad) and torch.allclose(made.theta.grad, theta.grad) and bool((theta.grad != 0).all())
 
 

@@ -19,6 +19,9 @@ Layer = TypeVar("Layer", bound="type[SparseActivation]")
 class Penalised(nn.Module):
     """A module that leaves a penalty for the loss when it is called in training."""
 
+    cost_weight: float = 1.0
+    """Factor of the penalty."""
+
     def __init__(self) -> None:
         super().__init__()
         self._penalty: Tensor | None = None
@@ -44,9 +47,8 @@ class SparseActivation(Penalised):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = 1.0
+        self.cost_weight = 1.0
         """Factor of this layer's penalty: what one of its events costs, relative to the others (see `sordino.weigh`)."""
-        self._penalty: Tensor | None = None
 
     def activate(self, x: Tensor) -> Tensor:
         """x: float (N, C) or (N, C, H, W) -> the same shape."""
@@ -94,8 +96,8 @@ def sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def penalty(model: nn.Module) -> Tensor | None:
-    """The sum of the penalties, each times its layer's `weight`, that the last forward pass left in `model`, or None. The modules forget them."""
-    costs = [m.weight * c for _, m in sites(model) if isinstance(m, SparseActivation) and (c := m.take_penalty()) is not None]
+    """The sum of the penalties, each times its layer's `cost_weight`, that the last forward pass left in `model`, or None. The modules forget them."""
+    costs = [m.cost_weight * c for m in model.modules() if isinstance(m, Penalised) and (c := m.take_penalty()) is not None]
     return torch.stack(costs).sum() if costs else None
 
 

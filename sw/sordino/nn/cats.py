@@ -10,40 +10,50 @@ from sordino_hw.errors import InputError
 from .base import register
 from .learned import Learned, gather_channels, spread
 from .ops import passing
-from .temporal import Temporal, total_change
+from .temporal import Temporal
 
 __all__ = ["CATS"]
 
 
 class _SendOnDelta(torch.autograd.Function):
-    """The recursion of `CATS` over (batch, time, ...), frame by frame, so that its temporaries stay small."""
+    """The recursion of `CATS` on x (batch, time, ...): O, sum |O_t - O_{t-1}| and sum |O|.
+
+    ReLU and sums are in it, and it goes frame by frame, so that no temporary is as large as the activations.
+    """
 
     @staticmethod
-    def forward(ctx, z: Tensor, theta: Tensor, width: float) -> Tensor:  # type: ignore[override]
-        sent = torch.empty_like(z)
-        sent[:, 0] = z[:, 0]
-        for t in range(1, z.shape[1]):
-            d = z[:, t] - sent[:, t - 1]
-            torch.add(sent[:, t - 1], passing(d, d.abs().sub_(theta)), out=sent[:, t])
-        ctx.save_for_backward(z, sent, theta)
+    def forward(ctx, x: Tensor, theta: Tensor, width: float) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        sent = torch.empty_like(x)
+        torch.clamp_min(x[:, 0], 0, out=sent[:, 0])
+        moved = [x.new_zeros(())]
+        for t in range(1, x.shape[1]):
+            d = x[:, t].relu().sub_(sent[:, t - 1])
+            move = passing(d, d.abs().sub_(theta))
+            torch.add(sent[:, t - 1], move, out=sent[:, t])
+            moved.append(move.abs_().sum())
+        ctx.save_for_backward(x, sent, theta)
         ctx.width = width
-        return sent
+        return sent, torch.stack(moved).sum(), sent.sum()
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
-        z, sent, theta = ctx.saved_tensors
+    def backward(ctx, grad: Tensor, grad_moved: Tensor, grad_total: Tensor):  # type: ignore[override]
+        x, sent, theta = ctx.saved_tensors
         half, slope = theta * (ctx.width / 2), torch.zeros_like(theta)
-        given = torch.empty_like(grad)
-        reached = grad[:, -1]
-        for t in range(grad.shape[1] - 1, 0, -1):
-            # What reaches O_t, from its readers and from O_{t+1}, goes to Z_t if that was sent, else on to O_{t-1}.
-            d = z[:, t] - sent[:, t - 1]
+        given = torch.empty_like(x)
+        later = grad[:, -1] + grad_total
+        for t in range(x.shape[1] - 1, 0, -1):
+            # What reaches O_t, from its readers, its change and O_{t+1}, goes to Z_t if that was sent, else on to O_{t-1}.
+            d = x[:, t].relu().sub_(sent[:, t - 1])
             excess = d.abs().sub_(theta)
-            given[:, t] = passing(reached, excess)
+            sign = d.sign_()
+            reached = torch.addcmul(later, passing(sign, excess), grad_moved)
+            sending = passing(reached, excess)
+            torch.ops.aten.threshold_backward.grad_input(sending, x[:, t], 0, grad_input=given[:, t])
             if ctx.needs_input_grad[1]:
-                slope -= passing(d.sign_().mul_(reached), torch.sub(half, excess.abs())).sum_to_size(theta.shape)
-            reached = grad[:, t - 1] + reached - given[:, t]
-        given[:, 0] = reached
+                slope -= passing(sign.mul_(reached), half - excess.abs_()).sum_to_size(theta.shape)
+            # The change's own part does not stay: it is as much of O_t as it is, negative, of O_{t-1}.
+            later = later.sub_(sending).add_(grad[:, t - 1]).add_(grad_total)
+        torch.ops.aten.threshold_backward.grad_input(later, x[:, 0], 0, grad_input=given[:, 0])
         return given, slope / ctx.width, None
 
 
@@ -95,6 +105,7 @@ class CATS(Temporal, Learned):
         if not relative > 0 or not width > 0:
             raise InputError(f"CATS: relative and width must be positive, not {relative!r}, {width!r}")
         self.spatial, self.temporal, self.relative, self.width = spatial, temporal, relative, width
+        self._sums: list[Tensor] | None = None
 
     def begin(self, inputs: Sequence[Tensor]) -> Tensor:
         values = gather_channels(inputs, "CATS") if self.per == "channel" else torch.cat([x.flatten() for x in inputs])[None]
@@ -105,20 +116,23 @@ class CATS(Temporal, Learned):
         return theta if self.per == "channel" else theta[0]
 
     def activate(self, x: Tensor) -> Tensor:
-        z = x.relu()
+        self._sums = None
         if not self.usable() or torch.compiler.is_exporting():
-            return z
-        clips = self.clips(z)
+            return x.relu()
+        clips = self.clips(x)
         if clips.shape[1] < 2:
-            return z
-        return _SendOnDelta.apply(clips, spread(self.theta.abs(), z), self.width).flatten(0, 1)
+            return x.relu()
+        y, *sums = _SendOnDelta.apply(clips, spread(self.theta.abs(), x), self.width)
+        if self.training and torch.is_grad_enabled():
+            self._sums = sums
+        return y.flatten(0, 1)
 
     def cost(self, x: Tensor, y: Tensor) -> Tensor:
-        total = self.spatial * y.sum() / len(y)
+        if self._sums is None:
+            return self.spatial * y.sum() / len(y)
+        (changed, total), self._sums = self._sums, None
         clips = self.clips(y)
-        if clips.shape[1] < 2:
-            return total
-        return total + self.temporal / (clips.shape[0] * (clips.shape[1] - 1)) * total_change(clips)
+        return self.spatial / len(y) * total + self.temporal / (clips.shape[0] * (clips.shape[1] - 1)) * changed
 
     def extra_repr(self) -> str:
         return f"spatial={self.spatial:g}, temporal={self.temporal:g}, per={self.per!r}, width={self.width:g}"
