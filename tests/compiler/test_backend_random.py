@@ -50,12 +50,11 @@ def test_program_equals_graph_on_2000(chunk):
         check(chunk * CHUNK + i)
 
 
-def test_cases_cover_what_they_claim(seed):
+def test_cases_cover_what_they_claim():
     """Every operator, flag and architecture, tiles, bands and segments appear among the cases."""
-    first = int(np.random.default_rng(seed).integers(1 << 40))
     kinds, archs, flags, features = set(), set(), Flag(0), set()
     for i in range(150):
-        case = random_case(first + i)
+        case = random_case(i)
         program = compile_graph(case.graph)
         archs.add(case.arch.name)
         kinds |= {layer.kind for layer in program.layers} | {n.kind for n in case.graph.nodes}

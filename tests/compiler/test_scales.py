@@ -70,7 +70,7 @@ def test_a_pooling_factor_is_accurate_in_one_or_two_cycles():
         assert min(errors) < 1e-3
 
 
-@given(st.floats(1e-6, 8.0), archs)
+@given(st.floats(2.0**-18, 8.0), archs)
 def test_a_product_factor_is_met_exactly_by_eight_bits(value, arch):
     product = product_factor(value, arch)
     assert value * (1 - 1 / 64) <= product <= value * (1 + 1e-11)

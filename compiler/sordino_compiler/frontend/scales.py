@@ -31,7 +31,10 @@ def snap_factor(factor: np.ndarray, arch: ArchConfig) -> np.ndarray:
 
 
 def product_factor(factor: float, arch: ArchConfig) -> float:
-    """The largest product of an 8-bit weight and a representable factor that is <= `factor` (> 0): less than 1/64 smaller."""
+    """The largest product of an 8-bit weight and a representable factor that is <= `factor` (> 0): less than 1/64 smaller.
+
+    Below 2**-18, where shifts may end before, `factor` itself may come back.
+    """
     low = 1 << (arch.mantissa_bits - 1)
     products = np.outer(np.arange(low, 2 * low), np.arange(64, 128)).astype(np.float64).ravel()
     shift = np.ceil(np.log2(products / factor) - 1e-12).clip(0, SHIFT_MAX)
