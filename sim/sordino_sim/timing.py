@@ -12,7 +12,7 @@ from sordino_hw.isa import PERF_FIELDS, REGISTERS, TRAP_DOC, Flag, Mode, Opcode,
 from sordino_hw.program import Program, Segment
 
 from . import pipeline
-from .golden import Golden
+from .golden import Golden, ProgramObserver
 from .machine import Machine
 from .results import Progress, Result
 
@@ -133,12 +133,24 @@ class Timing:
         self.program = program
         self._golden = Golden(program)
 
-    def run(self, inputs: Mapping[str, np.ndarray], keep: Sequence[str] = (), progress: Progress | None = None) -> Result:
-        """As `Golden.run`, with `records`."""
+    def run(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        keep: Sequence[str] = (),
+        progress: Progress | None = None,
+        before: ProgramObserver | None = None,
+    ) -> Result:
+        """As `Golden.run`, with `records`.
+
+        `before` is called ahead of every CONV and VEC, as an observer of `Golden` is, and may change the machine's
+        activations with `Machine.store`: experiments on what an activation costs do.
+        """
         arch, segments = self.program.arch, self.program.segments
         timings: list[dict[int, SegmentTiming]] = [{} for _ in segments]
 
         def observe(segment: int, op: int, step: Step, machine: Machine) -> None:
+            if before is not None:
+                before(segment, op, step, machine)
             parts = timings[segment]
             if machine.first not in parts:
                 parts[machine.first] = SegmentTiming(arch, segments[segment], machine.batch)

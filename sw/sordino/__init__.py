@@ -20,6 +20,7 @@ from .accelerator import Accelerator, load
 from .checking import Report, check
 from .comparison import Comparison, Difference, compare
 from .compilation import compile
+from .costs import Cost, CostWeights, cost, weigh
 from .quantization import QuantizedModel, finish_qat, layerwise, prepare_qat, quantize, top1_agreement
 from .sparsification import calibrate, sparsify
 from .statistics import LayerStats, Stats
@@ -32,6 +33,8 @@ __all__ = [
     "BinaryError",
     "Comparison",
     "CompileError",
+    "Cost",
+    "CostWeights",
     "Difference",
     "InputError",
     "LayerStats",
@@ -46,6 +49,7 @@ __all__ = [
     "check",
     "compare",
     "compile",
+    "cost",
     "data",
     "finish_qat",
     "layerwise",
@@ -56,4 +60,5 @@ __all__ = [
     "sparsify",
     "top1_agreement",
     "train",
+    "weigh",
 ]

@@ -11,15 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sordino_hw.arch import ArchConfig
 from sordino_hw.errors import InputError
 
+from .costs import Cost, weigh
 from .nn.base import SparseActivation, layer_inputs, sites
 from .nn.base import method as find_method
 
 __all__ = ["calibrate", "functional_relus", "sparsify"]
 
 
-def sparsify(model: nn.Module, method: str = "relu", calibration: Tensor | None = None, **options: Any) -> nn.Module:
+def sparsify(
+    model: nn.Module,
+    method: str = "relu",
+    calibration: Tensor | None = None,
+    *,
+    cost: str | Cost | Mapping[str, float] = "uniform",
+    arch: str | ArchConfig = "ulx3s-85f",
+    **options: Any,
+) -> nn.Module:
     """A deep copy of `model` whose ReLU modules are layers of `method`; train it with `sordino.train.fit`.
 
     Parameters
@@ -29,6 +39,10 @@ def sparsify(model: nn.Module, method: str = "relu", calibration: Tensor | None 
     method : a name in `sordino.nn.METHODS`: "relu", "l1", "star"
     calibration : float tensor (N, ...), the model's input; layers with state that follows from data (the thresholds of
         STAR) set it from there
+    cost : what weights each layer's penalty: "uniform", "fanout" (products that an event enters), "cycles" (measured on
+        `arch` now; see `CostWeights` for measuring again while training), what `sordino.cost` returned, or a weight by
+        module path. All but the first need `calibration`: it sets their unit, so that a mean event weighs 1
+    arch : the architecture whose cycles count
     options : arguments of the layer class. A dict gives one value per module path, such as
         `strength={"relu1": 1e-3, "relu2": 1e-4}`; a path that is left out gets the default
 
@@ -68,6 +82,8 @@ def sparsify(model: nn.Module, method: str = "relu", calibration: Tensor | None 
     model = _replace(model, new)
     if calibration is not None:
         calibrate(model, calibration)
+    if cost != "uniform":
+        weigh(model, cost, calibration, arch)
     return model
 
 

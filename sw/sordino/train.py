@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,10 +17,24 @@ from sordino_hw.files import replacing
 
 from .nn.base import density, penalty
 
-__all__ = ["Epoch", "History", "accuracy", "fit", "progress_bar"]
+__all__ = ["Epoch", "History", "Hook", "accuracy", "fit", "progress_bar"]
 
 Data = tuple[Tensor, Tensor] | Dataset
 Transform = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class Hook(Protocol):
+    """What `fit` calls before each epoch, and saves with its checkpoint."""
+
+    def __call__(self, model: nn.Module, epoch: int) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on, of types that `torch.load(weights_only=True)` reads."""
+        ...
+
+    def load_state_dict(self, model: nn.Module, state: dict[str, Any]) -> None:
+        """Sets `model` and itself to a state that was saved."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ def fit(
     patience: int | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike | None = None,
+    before_epoch: Hook | None = None,
     progress: bool | Progress = True,
     label: str = "train",
 ) -> History:
@@ -91,6 +106,8 @@ def fit(
     patience : with a budget, stop after so many epochs in a row below it
     checkpoint : file that the whole state is written to after each epoch; if it is there, training resumes from it and
         ends exactly as it would have without the interruption. It is read with `weights_only=True`
+    before_epoch : called as `before_epoch(model, epoch)` before each epoch, such as `sordino.CostWeights`; what its
+        `state_dict()` gives is in the checkpoint
     progress : whether to show a bar, or the `rich` progress display to add one to
 
     Deterministic: the same arguments and seed give the same weights on the same machine; torch's global generator is
@@ -103,6 +120,7 @@ def fit(
         raise InputError(f"fit: epochs must be at least 1, not {epochs!r}")
     settings: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, "seed": seed}
     settings |= {"penalty_weight": penalty_weight, "budget": budget}
+    settings["before_epoch"] = None if before_epoch is None else type(before_epoch).__name__
     shuffle, noise = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
     loader = DataLoader(data, batch_size, shuffle=True, generator=shuffle)
     optimiser = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
@@ -122,11 +140,15 @@ def fit(
             torch.set_rng_state(state["torch"])
             kept = state["kept"]
             history = History([Epoch(**e) for e in state["history"]], state["best"])
+            if before_epoch is not None:
+                before_epoch.load_state_dict(model, state["hook"])
         with _bar(progress) as bar:
             task = bar.add_task(label, total=epochs, completed=len(history.epochs), note="")
             for epoch in range(len(history.epochs), epochs):
                 if _exhausted(history, budget, patience):
                     break
+                if before_epoch is not None:
+                    before_epoch(model, epoch)
                 mean_loss, mean_penalty = _epoch(model, loader, optimiser, schedule, loss, augment, noise, penalty_weight)
                 record = _measure(model, validation, score, epoch, mean_loss, mean_penalty)
                 history.epochs.append(record)
@@ -142,6 +164,7 @@ def fit(
                         "noise": noise.get_state(),
                         "torch": torch.get_rng_state(),
                         "kept": kept,
+                        "hook": None if before_epoch is None else before_epoch.state_dict(),
                         "best": history.best,
                         "history": [dataclasses.asdict(e) for e in history.epochs],
                     }
