@@ -75,7 +75,7 @@ class HostPort(Component):
         connect(m, flipped(self.bus), axi.bus)
         window, control = self.window, self.control
 
-        busy = Signal()  # the window's registers hold an access that has not finished
+        busy = Signal()  # the window is taken, or will be the running machine's in the next cycle
         m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
         cached = Signal()
         row = Signal(window.rdata.shape())
@@ -85,7 +85,7 @@ class HostPort(Component):
 
         fetching = Signal()
         countdown = Signal(range(WINDOW_LATENCY + 1))
-        m.d.comb += busy.eq(window.we | control.start | fetching)
+        m.d.comb += busy.eq(control.start | fetching)
         with m.If(reading & ~axi.read.ready):
             m.d.sync += [fetching.eq(1), countdown.eq(WINDOW_LATENCY)]
         with m.If(fetching):
@@ -182,7 +182,7 @@ class HostPort(Component):
                                     if name == "LIMIT":
                                         m.d.sync += control.limit.eq(port.data)
                                     else:
-                                        m.d.sync += control.start.eq(port.data[0] & ~control.running)
+                                        m.d.sync += control.start.eq(port.data[0])
                                         with m.If(port.data[0]):
                                             m.d.sync += cached.eq(0)
             with m.Elif(resp == Resp.OKAY):

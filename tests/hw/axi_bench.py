@@ -41,6 +41,7 @@ class Manager:
 
     def __init__(self, bus, rng: random.Random, pause: float):
         self.bus, self.rng, self.pause = bus, rng, pause
+        self.held: set[str] = set()  # channels whose responses are not accepted
         self.queues = {name: deque() for name in (*self.REQUESTS, *self.RESPONSES)}
 
     def signal(self, name):
@@ -69,7 +70,7 @@ class Manager:
         signals = [self.signal(p) for p in payload]
         pending = None
         while True:
-            accept = self.rng.random() >= self.pause
+            accept = name not in self.held and self.rng.random() >= self.pause
             ctx.set(ready, accept)
             _, _, is_valid, *values = await ctx.tick().sample(valid, *signals)
             if pending is not None:

@@ -108,6 +108,26 @@ def test_windows_wait_while_running():
     simulate(ARCH, bench)
 
 
+@pytest.mark.parametrize("direction", ["aw", "ar"])
+@pytest.mark.parametrize("gap", range(6))
+def test_window_access_right_behind_a_start(direction, gap):
+    """However close it comes to the start, an access is done before the run or after it (the bench checks)."""
+
+    async def bench(ctx, manager, machine):
+        manager.queues["aw"].append((CSR["CTRL"],))
+        manager.queues["w"].append((1, 15))
+        for _ in range(gap):
+            await ctx.tick()
+        manager.queues[direction].append((address(Region.STATE, ARCH, 1),))
+        if direction == "aw":
+            manager.queues["w"].append((5, 15))
+        assert await manager.take(ctx, "b") == (OK,)
+        assert (await manager.take(ctx, "b" if direction == "aw" else "r"))[-1] == OK
+        assert machine.starts == 1
+
+    simulate(ARCH, bench)
+
+
 def test_kept_row():
     """The pieces of a row cost one fetch; a write or a run makes the next read fetch again."""
 
@@ -123,6 +143,8 @@ def test_kept_row():
         machine.memory[Region.ACT, 4] = 10
         assert await read_row(ctx, manager, Region.ACT, 4) == 10
         assert machine.fetches == 3
+        machine.memory[Region.STATE, 4] = 11
+        assert await read_row(ctx, manager, Region.STATE, 4) == 11
 
     simulate(ARCH, bench)
 
@@ -174,6 +196,28 @@ def test_both_directions_at_once(seed):
         assert [machine.memory[Region.WEIGHT, row] for row in range(20)] == rows
 
     simulate(ARCH, bench, pause=seed * 0.4, seed=seed)
+
+
+def test_valid_does_not_wait_for_ready():
+    """Responses come, and stay, while the manager takes none; requests behind them are taken up to one."""
+
+    async def bench(ctx, manager, machine):
+        manager.held = {"b", "r"}
+        for i in range(3):
+            manager.queues["aw"].append((address(Region.IMEM, ARCH, i),))
+            manager.queues["w"].append((i, 15))
+            manager.queues["ar"].append((CSR["ID"],))
+        for _ in range(20):
+            await ctx.tick()
+        assert ctx.get(manager.bus.bvalid) and ctx.get(manager.bus.rvalid)
+        assert list(machine.memory) == [(Region.IMEM, 0)]
+        assert not ctx.get(manager.bus.awready) and not ctx.get(manager.bus.wready) and not ctx.get(manager.bus.arready)
+        manager.held = set()
+        assert [await manager.take(ctx, "b") for _ in range(3)] == [(OK,)] * 3
+        assert [await manager.take(ctx, "r") for _ in range(3)] == [(isa.ID_VALUE, OK)] * 3
+        assert machine.memory == {(Region.IMEM, i): i for i in range(3)}
+
+    simulate(ARCH, bench)
 
 
 BAD_WRITES = [
