@@ -20,7 +20,7 @@ from .accelerator import Accelerator, load
 from .checking import Report, check
 from .comparison import Comparison, Difference, compare
 from .compilation import compile
-from .costs import Cost, CostWeights, cost, weigh
+from .pruning import finish_pruning, prune, weight_words
 from .quantization import QuantizedModel, finish_qat, layerwise, prepare_qat, quantize, top1_agreement
 from .sparsification import calibrate, sparsify
 from .statistics import LayerStats, Stats
@@ -33,8 +33,6 @@ __all__ = [
     "BinaryError",
     "Comparison",
     "CompileError",
-    "Cost",
-    "CostWeights",
     "Difference",
     "InputError",
     "LayerStats",
@@ -49,16 +47,17 @@ __all__ = [
     "check",
     "compare",
     "compile",
-    "cost",
     "data",
+    "finish_pruning",
     "finish_qat",
     "layerwise",
     "load",
     "nn",
     "prepare_qat",
+    "prune",
     "quantize",
     "sparsify",
     "top1_agreement",
     "train",
-    "weigh",
+    "weight_words",
 ]

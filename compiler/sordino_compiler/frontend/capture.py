@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.nn.utils import parametrize
 
 from sordino_hw.errors import CompileError, InputError
 
 from .canonical import canonicalise
+from .parametrised import plain
 
 __all__ = ["capture", "examples"]
 
@@ -46,12 +48,16 @@ def _evaluation(model: nn.Module):
 
 
 def capture(model: nn.Module, example: Tensor | Sequence[Tensor]) -> GraphModule:
-    """Exports a model in evaluation mode and brings its graph into canonical form. It shares the model's parameters.
+    """Exports a model in evaluation mode and brings its graph into canonical form.
+
+    It shares the model's parameters, but for parametrised ones: of those it has the values.
 
     The batch size stays free where the model allows it; otherwise it is 1, and `meta["batch"]` of the result says so
     (None where it is free). Raises `InputError` for a bad example and `CompileError` where `torch.export` fails.
     """
     inputs = tuple(t.detach() for t in examples(example))
+    if any(parametrize.is_parametrized(m) for m in model.modules()):
+        model = plain(model)
     with _evaluation(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         module, batch = _export(model, inputs)

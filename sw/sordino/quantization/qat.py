@@ -12,6 +12,7 @@ from sordino_compiler.frontend.canonical import fold_norms
 from sordino_compiler.frontend.plan import operator_name
 from sordino_hw.arch import ArchConfig, preset
 
+from ..pruning import masks
 from ._torchao import prepare_qat_pt2e
 from .flow import Calibration, finish, load, observe, switch
 from .model import QuantizedModel
@@ -64,7 +65,7 @@ def prepare_qat(
     """Prepares a copy of `model` for quantisation-aware training; it starts in training mode.
 
     Batch norms are folded into the weights before them: their gains and offsets go on training, their statistics stay as
-    they are, so start from a model that is trained already.
+    they are, so start from a model that is trained already. Weights that `prune` made zero stay zero.
 
     `calibration` is as for `quantize`: it sets the first ranges, which then follow a running mean of each batch's
     largest magnitude. Raises `InputError` and `CompileError` as `quantize` does.
@@ -78,6 +79,9 @@ def prepare_qat(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         prepared = prepare_qat_pt2e(module, quantizer)
+    for path, keep in masks(model).items():
+        # A weight that is zero, has no gradient and no momentum stays zero, with weight decay too.
+        prepared.get_parameter(path).register_hook(keep.clone().mul)
     qat = QATModel(prepared, quantizer, example, batch, type(model).__name__).eval()
     switch(prepared, rounding=False, observing=True)
     with torch.no_grad():
