@@ -18,9 +18,9 @@ from sordino.tasks import DIGITS, train_task
 
 RUNS = [
     ("relu", {}),
-    ("l1", {"strength": 3e-6}),
-    ("l1", {"strength": 1e-5}),
     ("l1", {"strength": 3e-5}),
+    ("l1", {"strength": 1e-4}),
+    ("l1", {"strength": 3e-4}),
     ("star", {"quantile": 0.5, "strength": 1e-5}),
     ("star", {"quantile": 0.6, "strength": 1e-5}),
     ("star", {"quantile": 0.7, "strength": 1e-5}),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from rich.table import Table
 from sordino_hw.arch import ArchConfig, preset
 from sordino_hw.errors import InputError, ToolError
 from sordino_hw.program import Program
+from sordino_sim.build import library, verilator_environment
 from sordino_sim.golden import Golden
 from sordino_sim.results import Result
 from sordino_sim.timing import Timing
@@ -80,14 +82,16 @@ class Demo:
     def run(self) -> dict[str, Any]:
         """Everything; returns the figures."""
         begin = time.perf_counter()
-        with self._timed("train"):
-            plain = train_task(DIGITS, "relu", self.seed, progress=self.progress)
-            sparse = train_task(DIGITS, self.method, self.seed, plain=plain.model, progress=self.progress)
-        with self._timed("compile"):
-            networks = [self._build("plain ReLU", plain), self._build(self.method.upper(), sparse)]
-        with self._timed("build the simulator"):
-            machine = Accelerator(networks[0].program, "verilator")
-            machine.close()
+        verilator_environment()  # a missing tool is named now, not after the training
+        with ThreadPoolExecutor(1) as pool:
+            simulator = pool.submit(library, self.arch, quiet=True)
+            with self._timed("train"):
+                plain = train_task(DIGITS, "relu", self.seed, progress=self.progress)
+                sparse = train_task(DIGITS, self.method, self.seed, plain=plain.model, progress=self.progress)
+            with self._timed("compile"):
+                networks = [self._build("plain ReLU", plain), self._build(self.method.upper(), sparse)]
+            with self._timed("wait for the simulator's build"):
+                simulator.result()
         for n in networks:
             with self._timed(f"golden, {n.name}"):
                 self._golden(n)

@@ -32,7 +32,7 @@ def demo(
     sparse = figures["networks"][1]["name"]
     console.print(
         f"{sparse}: {gain['fewer_nonzero_activations']:.2f} x fewer non-zero activations, {gain['fewer_cycles']:.2f} x fewer cycles, "
-        f"{gain['accuracy_lost'] * 100:+.2f} points of accuracy lost. {figures['seconds']['all']:.0f} s in all."
+        f"accuracy {-100 * gain['accuracy_lost']:+.2f} points. {figures['seconds']['all']:.0f} s in all."
     )
     for line in disagreements(figures):
         console.print(line)
