@@ -20,6 +20,7 @@ from .accelerator import Accelerator, load
 from .checking import Report, check
 from .comparison import Comparison, Difference, compare
 from .compilation import compile
+from .costs import Cost, CostWeights, cost, weigh
 from .pruning import finish_pruning, prune, weight_words
 from .quantization import QuantizedModel, finish_qat, layerwise, prepare_qat, quantize, top1_agreement
 from .sparsification import calibrate, sparsify
@@ -33,6 +34,8 @@ __all__ = [
     "BinaryError",
     "Comparison",
     "CompileError",
+    "Cost",
+    "CostWeights",
     "Difference",
     "InputError",
     "LayerStats",
@@ -47,6 +50,7 @@ __all__ = [
     "check",
     "compare",
     "compile",
+    "cost",
     "data",
     "finish_pruning",
     "finish_qat",
@@ -59,5 +63,6 @@ __all__ = [
     "sparsify",
     "top1_agreement",
     "train",
+    "weigh",
     "weight_words",
 ]
