@@ -1,11 +1,11 @@
-"""Cost of the sparsity methods in training: `python benchmarks/bench_methods.py [--turns N] [--threads N] [--json FILE]`.
+"""Cost of the sparsity methods in training: `python benchmarks/bench_methods.py [--width N] [--turns N] [--threads N] [--json FILE]`.
 
 One training step (forward, loss with penalties, backward, SGD) of a small network, for every method on the CPU, against
 the same network with plain ReLUs. The methods and the ReLU take turns, step by step, so that whatever else the machine
-does falls on all of them alike; the figure is the median over the turns of each method's time over the ReLU's in
-the same turn. Then the time of `sparsify` on the zoo's ResNet-50, without calibration (that is the model's own time).
+does falls on all of them alike; the figure is the median over the turns of each method's CPU time over the ReLU's
+in the same turn. Then the time of `sparsify` on the zoo's ResNet-50, without calibration (that is the model's own time).
 
-Keys of the JSON: `batch`, `frames`, `threads`, `turns`, `versions`; `relu_ms` (median, plain ReLU's step); `methods`: for each
+Keys of the JSON: `batch`, `frames`, `width`, `threads`, `turns`, `versions`; `relu_ms` (median, plain ReLU's step); `methods`: for each
 row `method`, `options`, `ratio` (median) and `quartiles` of the ratio; `sparsify`: `network` and `seconds` by method.
 """
 
@@ -31,43 +31,44 @@ VARIANTS: dict[str, list[dict]] = {
 }
 
 
-def network() -> nn.Module:
-    """Four convolutions with batch norm, 32 and 64 channels."""
+def network(width: int) -> nn.Module:
+    """Four 3x3 convolutions with batch norm, of `width` and twice as many channels."""
 
     def block(cin: int, cout: int, stride: int) -> list[nn.Module]:
         return [nn.Conv2d(cin, cout, 3, stride, 1, bias=False), nn.BatchNorm2d(cout), nn.ReLU()]
 
-    layers = [*block(3, 32, 1), *block(32, 32, 1), *block(32, 64, 2), *block(64, 64, 1)]
-    return Clips(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)))
+    layers = [*block(3, width, 1), *block(width, width, 1), *block(width, 2 * width, 2), *block(2 * width, 2 * width, 1)]
+    return Clips(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, 10)))
 
 
 class Training:
-    """A model and its optimiser; a call makes one step and returns its seconds."""
+    """A model and its optimiser; a call makes one step and returns its CPU seconds."""
 
     def __init__(self, model: nn.Module):
         self.model = model.train()
         self.optimiser = torch.optim.SGD(model.parameters(), 1e-4)
 
     def __call__(self, x: Tensor, y: Tensor) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         self.optimiser.zero_grad()
         loss = nn.functional.cross_entropy(self.model(x), y)
         extra = penalty(self.model)
         (loss if extra is None else loss + extra).backward()
         self.optimiser.step()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Cost of the sparsity methods in training.")
     parser.add_argument("--turns", type=int, default=40, help="steps of each method")
+    parser.add_argument("--width", type=int, default=64, help="channels of the first layers; 64 is ResNet-18's")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     x, y = torch.randn(BATCH, FRAMES, 3, SIZE, SIZE), torch.randint(0, 10, (BATCH,))
-    base = network()
+    base = network(args.width)
     plain = Training(sd.sparsify(base, "relu"))
     rows = [(name, options) for name in METHODS if name != "relu" for options in VARIANTS.get(name, [{}])]
     trainings = [Training(sd.sparsify(base, name, calibration=x, **options)) for name, options in rows]
@@ -77,11 +78,13 @@ def main() -> None:
         if turn >= 0:
             times[turn] = taken
     ratios = times[:, 1:] / times[:, :1]
-    figures: dict = {"batch": BATCH, "frames": FRAMES, "threads": args.threads, "turns": args.turns}
+    figures: dict = {"batch": BATCH, "frames": FRAMES, "width": args.width, "threads": args.threads, "turns": args.turns}
     figures["versions"] = {p: importlib.metadata.version(p) for p in ("torch", "sordino")}
     figures["versions"] |= {"python": platform.python_version(), "machine": platform.machine()}
     figures["relu_ms"] = float(np.median(times[:, 0]) * 1e3)
-    print(f"plain ReLU: {figures['relu_ms']:.2f} ms a step ({BATCH} clips of {FRAMES} frames, {args.threads} thread)")
+    print(
+        f"plain ReLU: {figures['relu_ms']:.2f} ms of CPU time a step ({BATCH} clips of {FRAMES} frames, {args.width} channels, {args.threads} thread)"
+    )
     figures["methods"] = []
     for (name, options), column in zip(rows, ratios.T, strict=True):
         low, middle, high = np.quantile(column, [0.25, 0.5, 0.75])
