@@ -17,7 +17,7 @@ from torch import nn
 from sordino_hw.arch import PRESETS
 from sordino_hw.errors import InputError, SordinoError
 
-from .. import train
+from .. import tables, train
 from ..jsonfile import write_json
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "save_json",
 ]
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else tables.WIDE)
 errors = Console(stderr=True)
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -44,7 +44,7 @@ def run(
     if output is not None:
         _write(output, dict(zip(acc.program.outputs, outputs, strict=True)))
         console.print(f"Output: {output}")
-    console.print(stats_table(stats, f"{program.name} on {backend}, {stats.images} images, {acc.program.arch.name}"))
+    console.print(stats_table(stats, f"{program.name} on {backend}, {stats.images} images, {acc.program.arch.name}", console.width))
     figures = {"file": str(program), "arch": acc.program.arch.to_dict(), "stats": stats.to_dict()}
     save_json(json, "run", figures)
 
