@@ -486,6 +486,42 @@ class Recorder(torch.fx.Interpreter):
         return y
 
 
+def test_dal_steps_per_channel_pass_pooling_upsampling_and_depthwise_layers():
+    x = torch.randn(6, 3, 8, 8)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(8, 16, 3, padding=1, groups=8),
+        nn.ReLU(),
+        nn.Conv2d(16, 4, 1),
+    )
+    model = sd.sparsify(model, "dal", calibration=x).eval()
+    with torch.no_grad():
+        assert torch.allclose(capture(model, x)(x), model(x), atol=1e-5)
+    quantised = sd.quantize(model, x, arch="icebreaker")  # 8-bit events: 127 steps
+    assert max(row.largest for row in layerwise(quantised, x)) <= 1
+    assert sd.compare(sd.Accelerator(sd.compile(quantised)), quantised.graph, x)
+
+
+def test_dal_across_a_concatenation_needs_the_same_step():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(16, 4, 1)
+            self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+
+        def forward(self, x):
+            return self.c(torch.cat([self.relu1(self.a(x)), self.relu2(self.b(x))], 1))
+
+    x = torch.randn(6, 3, 6, 6)
+    quantised = sd.quantize(sd.sparsify(Two(), "dal", per="layer", step=0.1), x)
+    assert sd.compare(sd.Accelerator(sd.compile(quantised)), quantised.graph, x)
+    with pytest.raises(CompileError, match=r"the model fixes different steps for them \(0\.1\d* and 0\.3\d*\)"):
+        sd.quantize(sd.sparsify(Two(), "dal", per="layer", step={"relu1": 0.1, "relu2": 0.3}), x)
+
+
 def test_dal_across_a_residual_needs_one_step_per_layer():
     x = torch.randn(8, 3, 6, 6)
     quantised = sd.quantize(sd.sparsify(Residual(), "dal", calibration=x, per="layer"), x)
