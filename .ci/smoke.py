@@ -11,6 +11,7 @@ model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
 x = torch.rand(32, 1, 8, 8)
 program = sd.compile(sd.quantize(model, x, arch="icebreaker"))
 program.save("smoke.sdn")
+np.save("images.npy", x[:4].numpy())
 
 outputs, cycles = {}, {}
 for backend in ("golden", "timing", "verilator"):
