@@ -20,10 +20,12 @@ def replacing(path: str | os.PathLike, error: type[SordinoError]) -> Iterator[Pa
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         temporary.touch()
+        mode = temporary.stat().st_mode
     except OSError as reason:
         raise error(f"cannot write {path}: {reason.strerror}. Choose a folder that exists and is writable.") from None
     try:
         yield temporary
+        temporary.chmod(mode)  # safetensors writes files for their owner alone
         temporary.replace(path)
     except OSError as reason:
         raise error(f"cannot write {path}: {reason.strerror}.") from None

@@ -16,6 +16,7 @@ def test_success_replaces_the_file_with_the_usual_permissions(tmp_path):
     usual.touch()
     with replacing(path, InputError) as temporary:
         temporary.write_text("new")
+        temporary.chmod(0o600)
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
