@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, connect
 from .. import isa
 from ..arch import OCC_WIDTH, ArchConfig
 from ..interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
+from .combinators import delay
 from .fetch import Clip, Splitter, Walker
 from .fifo import Fifo
 from .issue import Issuer, Segmenter
@@ -15,7 +16,7 @@ from .layouts import DrainDescriptor
 from .memory import LATENCY, BlockMemory
 from .perf import PerformanceLog
 from .ppu import Ppu
-from .scan import Occupancy, Scanner, WordReader, delay
+from .scan import Occupancy, Scanner, WordReader
 from .sequencer import IN_FLIGHT, Sequencer
 
 __all__ = ["Core"]

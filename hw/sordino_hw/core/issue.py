@@ -6,9 +6,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import isa
 from ..arch import ArchConfig
+from .combinators import lowest
 from .fifo import Fifo
 from .layouts import Event, Kind, SegmentEntry, Word
-from .scan import lowest
 
 __all__ = ["Issuer", "Segmenter"]
 

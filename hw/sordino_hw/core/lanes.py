@@ -7,9 +7,9 @@ from amaranth.lib.wiring import In, Out
 from .. import isa
 from ..arch import ArchConfig
 from ..numbers import HI_SHIFT
+from .combinators import delay
 from .layouts import Event, Kind
 from .memory import LATENCY
-from .scan import delay
 
 __all__ = ["SHADOW_LATENCY", "Lanes"]
 

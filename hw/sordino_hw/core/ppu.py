@@ -6,9 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import REQUANT_FRACTION, ArchConfig
+from .combinators import delay
 from .layouts import ADDR, DrainDescriptor
 from .memory import LATENCY
-from .scan import delay
 
 __all__ = ["STORE_LATENCY", "Ppu", "Requantiser", "param_layout"]
 
@@ -237,9 +237,9 @@ class Ppu(wiring.Component):
         ]
         outputs = []
         for i in range(arch.ppu):
-            shadow = delay(m, _view(m, self.shadow[i], f"shadow_{i}"), LATENCY, f"shadow_{i}")
+            shadow = delay(m, self.shadow[i], LATENCY, f"shadow_{i}")
             m.d.sync += sums[i].eq(shadow + Mux(read.source, states[i], 0))
-            param = delay(m, _copy(m, params[i], param_layout(), f"param_{i}"), 1, f"param_{i}")
+            param = delay(m, params[i], 1, f"param_{i}")
             m.submodules[f"requantiser_{i}"] = unit = Requantiser(arch)
             m.d.comb += [
                 unit.acc.eq(sums[i]),
@@ -279,15 +279,3 @@ class Ppu(wiring.Component):
             self.done.eq(complete & stored.fin),
         ]
         return m
-
-
-def _view(m: Module, value, name: str) -> Signal:
-    signal = Signal.like(value, name=f"{name}_0")
-    m.d.comb += signal.eq(value)
-    return signal
-
-
-def _copy(m: Module, view, layout, name: str):
-    signal = Signal(layout, name=f"{name}_0")
-    m.d.comb += signal.eq(view)
-    return signal

@@ -7,28 +7,12 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import isa
 from ..arch import OCC_WIDTH, ArchConfig
+from .combinators import delay, lowest
 from .fifo import Credit, Fifo
 from .layouts import ADDR, Kind, Row, RowTag, Word
 from .memory import LATENCY
 
-__all__ = ["Occupancy", "Scanner", "WordReader", "lowest"]
-
-
-def lowest(bits, width: int):
-    """(one-hot, index) of the lowest set bit."""
-    one_hot = bits & (~bits + 1)[:width]
-    index = Cat(Cat(one_hot[i] for i in range(width) if i >> k & 1).any() for k in range(max(1, (width - 1).bit_length())))
-    return one_hot, index
-
-
-def delay(m: Module, value, cycles: int, name: str):
-    """`value` (a signal or a view), `cycles` later."""
-    for k in range(cycles):
-        shape = value.shape()
-        held = Signal(shape, name=f"{name}_{k + 1}")
-        m.d.sync += held.eq(value)
-        value = held
-    return value
+__all__ = ["Occupancy", "Scanner", "WordReader"]
 
 
 class Occupancy(wiring.Component):
@@ -73,19 +57,13 @@ class Occupancy(wiring.Component):
         empty = Signal(OCC_WIDTH)
         m.d.comb += [
             empty.eq(Mux(tag.dense, 0, bits & ~self.r_data)),
-            queue.i.valid.eq(delay(m, _named(m, take, "take"), LATENCY, "valid")),
+            queue.i.valid.eq(delay(m, take, LATENCY, "valid")),
             queue.i.payload.tag.eq(tag),
             queue.i.payload.bits.eq(bits & ~empty),
             queue.i.payload.skipped.eq(sum(empty[b] for b in range(OCC_WIDTH))),
         ]
         connect(m, queue.o, flipped(self.o))
         return m
-
-
-def _named(m: Module, value, name: str) -> Signal:
-    signal = Signal.like(value, name=name)
-    m.d.comb += signal.eq(value)
-    return signal
 
 
 class Scanner(wiring.Component):

@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import ArchConfig
+from .combinators import delay
 from .fifo import Credit, Fifo
 from .layouts import DRAIN_REGISTERS, FETCH_REGISTERS, DrainDescriptor, FetchDescriptor, Kind
 from .memory import LATENCY
-from .scan import delay
 
 __all__ = ["IN_FLIGHT", "Sequencer"]
 

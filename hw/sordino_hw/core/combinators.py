@@ -1,0 +1,21 @@
+"""Small pieces of logic that the stages share."""
+
+from amaranth.hdl import Cat, Module, Signal
+
+__all__ = ["delay", "lowest"]
+
+
+def lowest(bits, width: int):
+    """The lowest set bit of `bits`, as (one-hot of `width` bits, its index); zero and 0 where none is set."""
+    one_hot = bits & (~bits + 1)[:width]
+    index = Cat(Cat(one_hot[i] for i in range(width) if i >> k & 1).any() for k in range(max(1, (width - 1).bit_length())))
+    return one_hot, index
+
+
+def delay(m: Module, value, cycles: int, name: str):
+    """`value` (a value or a view) as it was `cycles` before, of the same shape; through registers that start at zero."""
+    for k in range(cycles):
+        held = Signal(value.shape(), name=f"{name}_{k + 1}")
+        m.d.sync += held.eq(value)
+        value = held
+    return value
