@@ -34,6 +34,14 @@ def test_commands_print_what_the_page_says(page, session):
     assert run.stdout == printed
 
 
+@pytest.mark.parametrize("folder", ["docs", "docs/decisions"])
+def test_index_names_every_page(folder):
+    index = (ROOT / folder / "README.md").read_text()
+    assert [
+        page.name for page in sorted((ROOT / folder).glob("*.md")) if page.name != "README.md" and f"({page.name})" not in index
+    ] == []
+
+
 def test_tutorial_shows_its_example():
     example = (ROOT / "examples" / "own_network.py").read_text()
     blocks = PYTHON.findall((ROOT / "docs" / "tutorial.md").read_text())
