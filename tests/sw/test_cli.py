@@ -89,7 +89,33 @@ def figures(path, command):
     document = json.loads(Path(path).read_text())
     assert document.pop("command") == command
     assert set(document.pop("versions")) == {"sordino", "torch", "numpy", "amaranth", "verilator", "python"}
+    section = PAGE.split(f"### `{command}`")[1].split("\n### ")[0]
+    for key in document:
+        assert f"`{key}`" in section
+    for key in keys(document):
+        assert f"`{key}`" in PAGE
     return document
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+
+NAMED_BY_DATA = {"arch", "options", "densities", "nonzero", "seconds", "dense_layers", "versions"}
+"""Objects whose keys are names of tensors, layers, options or steps."""
+
+
+def keys(value):
+    """Every key of a document that must stand in docs/cli.md."""
+    if isinstance(value, list):
+        return {k for v in value for k in keys(v)}
+    if not isinstance(value, dict):
+        return set()
+    inner = {
+        k
+        for name, v in value.items()
+        if name not in NAMED_BY_DATA
+        for k in keys(list(v.values()) if name == "memory" and isinstance(v, dict) else v)
+    }
+    return inner | set(value)
 
 
 COMMANDS = ["demo", "train", "check", "compile", "run", "disasm", "bench", "bench layer", "bench sim", "report", "doctor"]
