@@ -90,20 +90,19 @@ class Row(data.StructLayout):
         super().__init__({"tag": RowTag(), "bits": OCC_WIDTH, "skipped": OCC_WIDTH.bit_length()})
 
 
+_ITEM = {"w": ADDR, "kind": Kind, "null": 1, "end": 1, "fin": 1, "zero": 1}
+"""`w`: weight row of the first lane; `null`: nothing but the end of an output; `zero`: an empty word was skipped in it."""
+
+
 class Word(data.StructLayout):
-    """An activation word with its mask. `null`: no word, only the end of an output. `zero`: an empty word was skipped."""
+    """An activation word with its event mask."""
 
     def __init__(self, arch: ArchConfig):
         super().__init__(
             {
                 "act": data.ArrayLayout(signed(arch.event_bits), arch.lanes),
                 "mask": arch.lanes,
-                "w": ADDR,
-                "kind": Kind,
-                "null": 1,
-                "end": 1,
-                "fin": 1,
-                "zero": 1,
+                **_ITEM,
             }
         )
 
@@ -116,12 +115,7 @@ class SegmentEntry(data.StructLayout):
             {
                 "act": data.ArrayLayout(signed(arch.event_bits), arch.segment),
                 "mask": arch.segment,
-                "w": ADDR,
-                "kind": Kind,
-                "null": 1,
-                "end": 1,
-                "fin": 1,
-                "zero": 1,
+                **_ITEM,
             }
         )
 
