@@ -2,7 +2,7 @@
 
 import typer
 
-from . import bench, check, compile, demo, disasm, doctor, report, run, train
+from . import bench, check, compile, demo, disasm, doctor, report, run, study, train
 
 __all__ = ["app", "main"]
 
@@ -21,6 +21,7 @@ app.command("run")(run.run)
 app.command("disasm")(disasm.disasm)
 app.add_typer(bench.app, name="bench")
 app.command("report")(report.report)
+app.command("study")(study.study)
 app.command("doctor")(doctor.doctor)
 
 

@@ -13,7 +13,7 @@ from .common import console, friendly
 @friendly
 def report(
     result: Annotated[
-        Path, typer.Argument(metavar="RESULT.json", help="Figures of `sordino demo --json` or `sordino run --json`.")
+        Path, typer.Argument(metavar="RESULT.json", help="Figures of `sordino demo`, `run` or `study`, written with --json.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Page to write.")] = Path("report.html"),
 ) -> None:

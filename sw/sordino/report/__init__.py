@@ -21,8 +21,8 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """The HTML page of a `sordino demo` or `sordino run` document. Raises `InputError` for any other."""
-    pages = {"demo": _demo, "run": _run}
+    """The HTML page of a `sordino demo`, `sordino run` or `sordino study` document. Raises `InputError` for any other."""
+    pages = {"demo": _demo, "run": _run, "study": _study}
     command = document.get("command")
     if command not in pages:
         raise InputError(f"report: there is no page for figures of {command!r}; give those of {' or '.join(pages)}")
@@ -46,6 +46,21 @@ def _demo(d: Mapping[str, Any]) -> str:
         ("Training", "Validation accuracy and activation density by epoch.", plots.training(networks)),
     ]
     return _ENVIRONMENT.get_template("demo.html.j2").render(d=d, plain=networks[0], sparse=networks[1], figures=figures)
+
+
+def _study(d: Mapping[str, Any]) -> str:
+    pareto = [
+        (
+            "Accuracy against cycles",
+            "Integer accuracy on test data; cycles of an image, timing model (those of the RTL).",
+            "cycles",
+        ),
+        ("Accuracy against density", "Integer accuracy on test data; non-zero part of the activations.", "density"),
+    ]
+    if any("changes" in g for g in d["groups"]):
+        pareto.append(("Accuracy against changes", "Activations of a frame that differ from the frame before.", "changes"))
+    figures = [(title, text, plots.pareto(d["groups"], key)) for title, text, key in pareto]
+    return _ENVIRONMENT.get_template("study.html.j2").render(d=d, figures=figures)
 
 
 def _run(d: Mapping[str, Any]) -> str:

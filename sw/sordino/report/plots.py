@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["accuracy", "cycles", "density", "stalls", "training"]
+__all__ = ["accuracy", "cycles", "density", "pareto", "stalls", "training"]
 
 Network = Mapping[str, Any]
 
@@ -86,6 +86,43 @@ def accuracy(networks: Sequence[Network], cuts: Sequence[Mapping[str, float]]) -
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 1))
     axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def pareto(groups: Sequence[Mapping[str, Any]], key: str) -> Markup:
+    """Integer test accuracy against `key`, one line per method and cost, means and standard deviations over the seeds;
+    the frontier (nothing else is both more accurate and lower) is drawn through."""
+    figure, axes = _axes("accuracy", height=4.2)
+    palette = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    for i, (method, cost) in enumerate(dict.fromkeys((g["method"], g["cost"]) for g in groups)):
+        mine = sorted((g for g in groups if (g["method"], g["cost"]) == (method, cost)), key=lambda g: g[key]["mean"])
+        axes.errorbar(
+            [g[key]["mean"] for g in mine],
+            [g["integer_test"]["mean"] for g in mine],
+            xerr=[g[key]["sd"] or 0 for g in mine],
+            yerr=[g["integer_test"]["sd"] or 0 for g in mine],
+            label=method if cost == "uniform" else f"{method}, {cost}",
+            color=palette[i % 20],
+            marker="o",
+            markersize=4,
+            linewidth=1,
+            elinewidth=0.6,
+        )
+    best, frontier = 0.0, []
+    for g in sorted(groups, key=lambda g: (g[key]["mean"], -g["integer_test"]["mean"])):
+        if g["integer_test"]["mean"] > best:
+            best = g["integer_test"]["mean"]
+            frontier.append((g[key]["mean"], best))
+    if frontier:
+        axes.plot(*zip(*frontier, strict=True), color="#5a5a5a", linestyle=":", linewidth=1.2, label="frontier", zorder=1)
+    axes.set_xlabel({"cycles": "cycles", "density": "density", "changes": "changed activations a frame"}[key])
+    axes.set_xlim(left=0)
+    if key == "density":
+        axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 0))
+    else:
+        axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 1))
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _svg(figure)
 
 

@@ -1,0 +1,177 @@
+"""One trial: train, sparsify, quantise, compile, and measure on the integer models."""
+
+import functools
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..accelerator import Accelerator
+from ..compilation import compile
+from ..costs import CostWeights
+from ..data import Split
+from ..nn import METHODS, STAR, Clips, changes, density, search_thresholds
+from ..quantization import quantize
+from ..sparsification import calibrate, sparsify
+from ..train import accuracy, fit
+from .ladders import ladder
+from .plan import Point, Settings
+from .tasks import STUDY_TASKS, StudyTask
+
+__all__ = ["run_trial"]
+
+CALIBRATION = 256
+
+
+def run_trial(settings: Settings, point: Point) -> dict[str, Any]:
+    """Trains and measures one point, on one thread; the figures are described in docs/study.md.
+
+    Plain ReLU and every method start from the same plain network of the seed, and are trained for equally many more
+    epochs. A method that keeps activations silent by itself (STAR) spends the last third of them without penalty;
+    STAR's thresholds are then raised as far as half of `settings.budget` allows on validation data. FATReLU is put into
+    the network that plain ReLU ends with, and not trained.
+
+    Deterministic. Raises what `sparsify`, `fit`, `quantize` and `compile` raise.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    begin = time.perf_counter()
+    try:
+        task, data = STUDY_TASKS[settings.task], _data(settings)
+        model = _sparse(task, data, settings, point)
+        return {**_measure(task, data, settings, model), "seconds": time.perf_counter() - begin}
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.lru_cache(maxsize=1)
+def _data(settings: Settings) -> Split:
+    data = STUDY_TASKS[settings.task].data()
+    x, y = data.train
+    return Split((x[: settings.train_images], y[: settings.train_images]), data.validation, data.test)
+
+
+@functools.lru_cache(maxsize=8)
+def _plain(settings: Settings, seed: int) -> nn.Module:
+    task, data = STUDY_TASKS[settings.task], _data(settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = task.build()
+    _fit(task, model, data, settings, settings.plain_epochs, seed, lr=4e-3)
+    return model
+
+
+@functools.lru_cache(maxsize=8)
+def _trained_relu(settings: Settings, seed: int) -> nn.Module:
+    task, data = STUDY_TASKS[settings.task], _data(settings)
+    model = sparsify(_plain(settings, seed), "relu")
+    _fit(task, model, data, settings, settings.sparse_epochs, seed)
+    return model
+
+
+def _fit(task: StudyTask, model: nn.Module, data: Split, settings: Settings, epochs: int, seed: int, **options: Any) -> None:
+    options = {"lr": 2e-3, **options}
+    network = Clips(model) if task.clips else model
+    fit(
+        network,
+        data.train,
+        data.validation,
+        epochs,
+        batch_size=settings.batch_size,
+        augment=task.augment,
+        seed=seed,
+        progress=False,
+        **options,
+    )
+
+
+def _sparse(task: StudyTask, data: Split, settings: Settings, point: Point) -> nn.Module:
+    if point.method == "relu":
+        return _trained_relu(settings, point.seed)
+    options, frames = ladder(point.method, point.strength), _frames(task, data.train[0])[:1024]
+    if point.method == "fatrelu":
+        return sparsify(_trained_relu(settings, point.seed), "fatrelu", calibration=frames, **options)
+    plain = _plain(settings, point.seed)
+    if point.method == "wta":  # the thresholds that the array uses follow the training
+        options["schedule"] = max(1, len(data.train[0]) // settings.batch_size * settings.sparse_epochs // 2)
+    model = sparsify(plain, point.method, calibration=frames, **options)
+    hook = None
+    if point.cost != "uniform":
+        kind = _ClipWeights if task.clips else CostWeights
+        hook = kind(frames, point.cost, settings.arch, every=settings.every)
+    recovery = settings.sparse_epochs // 3 if METHODS[point.method].keeps_zeros else 0
+    _fit(task, model, data, settings, settings.sparse_epochs - recovery, point.seed, before_epoch=hook)
+    if recovery:
+        _fit(task, model, data, settings, recovery, point.seed + 1, penalty_weight=0.0, lr=1e-3)
+    if point.method == "wta":
+        calibrate(model, frames)
+    if any(isinstance(m, STAR) for m in model.modules()):
+        _search(task, data, settings, point, model)
+    return model
+
+
+class _ClipWeights(CostWeights):
+    """Measures the network of single frames inside `Clips`."""
+
+    def __call__(self, model: nn.Module, epoch: int) -> None:
+        assert isinstance(model, Clips)
+        super().__call__(model.model, epoch)
+
+
+def _search(task: StudyTask, data: Split, settings: Settings, point: Point, model: nn.Module) -> None:
+    def score(m: nn.Module) -> float:
+        return accuracy(Clips(m) if task.clips else m, data.validation)
+
+    floor = score(_trained_relu(settings, point.seed)) - settings.budget / 2
+    search_thresholds(model, _frames(task, data.validation[0])[:256], score, floor, {n: m.cost_weight for n, m in _layers(model)})
+
+
+def _layers(model: nn.Module) -> list[tuple[str, STAR]]:
+    return [(n, m) for n, m in model.named_modules() if isinstance(m, STAR)]
+
+
+def _frames(task: StudyTask, x: Tensor) -> Tensor:
+    return x.flatten(0, 1) if task.clips else x
+
+
+def _measure(task: StudyTask, data: Split, settings: Settings, model: nn.Module) -> dict[str, Any]:
+    model.eval()
+    network = Clips(model) if task.clips else model
+    program = compile(quantize(model, _frames(task, data.train[0])[:CALIBRATION], settings.arch))
+    golden = Accelerator(program)
+
+    def integer(part: tuple[Tensor, Tensor]) -> float:
+        x, y = part
+        logits = golden(_frames(task, x))
+        if task.clips:
+            logits = logits.unflatten(0, x.shape[:2]).mean(1)
+        return float((logits.argmax(1) == y).double().mean())
+
+    figures: dict[str, Any] = {
+        "accuracy": {
+            "float_validation": accuracy(network, data.validation),
+            "float_test": accuracy(network, data.test),
+            "integer_validation": integer(data.validation),
+            "integer_test": integer(data.test),
+        }
+    }
+    x = _frames(task, data.test[0])
+    counts = density(model, x)
+    nonzero, size = sum(n for n, _ in counts.values()), sum(n for _, n in counts.values())
+    if task.clips:
+        moved = changes(network, data.test[0])
+        figures["changes"] = sum(n for n, _ in moved.values()) / (len(x) - len(data.test[0]))
+    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: settings.timing_images]
+    timing = Accelerator(program, "timing")
+    timing(x[chosen])
+    stats = timing.stats
+    return figures | {
+        "density": nonzero / size,
+        "nonzero": nonzero / len(x),
+        "densities": {name: n / size for name, (n, size) in counts.items()},
+        "integer_nonzero": stats.nonzero_activations,
+        "events": stats.total.events,
+        "cycles": stats.total.cycles,
+        "layers": {layer.name: layer.cycles for layer in stats.layers},
+    }
