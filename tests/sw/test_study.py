@@ -146,6 +146,18 @@ def test_a_worker_that_was_taken_for_dead_goes_on(storage):
     assert store.progress().complete == [RELU, L1]
 
 
+def test_a_point_that_was_queued_twice_runs_once(storage):
+    store = filled(storage, [RELU])
+    store.enqueue([RELU, RELU, RELU])
+    runs = []
+    first = store.take()
+    assert first is not None and first[1] == RELU
+    assert [store.take() for _ in range(3)] == [None] * 3
+    store.study.tell(first[0], state=TrialState.FAIL)  # its worker dies: the duplicates do not count as attempts
+    work(storage, "s", run=lambda s, p: runs.append(p) or fake(s, p))
+    assert runs == [RELU] and store.progress().complete == [RELU]
+
+
 def test_errors_of_the_model_are_results_and_others_are_raised(storage):
     store = filled(storage, [RELU, L1])
 

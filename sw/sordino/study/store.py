@@ -153,8 +153,8 @@ class Store:
                 found.running.append(point)
             elif TrialState.WAITING in states:
                 found.waiting.append(point)
-            elif len(trials) >= ATTEMPTS:
-                found.failed[point] = f"its worker died {len(trials)} times"
+            elif len(tried := [t for t in trials if "duplicate" not in t.user_attrs]) >= ATTEMPTS:
+                found.failed[point] = f"its worker died {len(tried)} times"
             else:
                 found.missing.append(point)
         return found
@@ -182,7 +182,8 @@ class Store:
             return None
         others = (t for t in self.study.get_trials(deepcopy=False) if t.number != trial.number and point_of(t) == point)
         if any(t.state is TrialState.COMPLETE or (t.state is TrialState.RUNNING and t.number < trial.number) for t in others):
-            self.study.tell(trial, state=TrialState.FAIL)  # two machines queued it at once
+            trial.set_user_attr("duplicate", True)  # two machines queued it at once
+            self.study.tell(trial, state=TrialState.FAIL)
             return None
         return trial, point
 
