@@ -1,6 +1,20 @@
 """Data sets, as tensors."""
 
 from .digits import Split, digits
+from .folders import CIFAR100, KITTI, UCF101, VOC2007, Cityscapes, ImageNet, Resize, collate
 from .video import redundancy, video
 
-__all__ = ["Split", "digits", "redundancy", "video"]
+__all__ = [
+    "CIFAR100",
+    "KITTI",
+    "UCF101",
+    "VOC2007",
+    "Cityscapes",
+    "ImageNet",
+    "Resize",
+    "Split",
+    "collate",
+    "digits",
+    "redundancy",
+    "video",
+]
