@@ -19,7 +19,7 @@ from .ladders import ladder
 from .plan import Point, Settings
 from .tasks import STUDY_TASKS, StudyTask
 
-__all__ = ["run_trial"]
+__all__ = ["plain_network", "run_trial"]
 
 CALIBRATION = 256
 
@@ -53,7 +53,8 @@ def _data(settings: Settings) -> Split:
 
 
 @functools.lru_cache(maxsize=8)
-def _plain(settings: Settings, seed: int) -> nn.Module:
+def plain_network(settings: Settings, seed: int) -> nn.Module:
+    """The network of a seed that all methods start from, trained with plain ReLU. It is shared: copy it to change it."""
     task, data = STUDY_TASKS[settings.task], _data(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -65,7 +66,7 @@ def _plain(settings: Settings, seed: int) -> nn.Module:
 @functools.lru_cache(maxsize=8)
 def _trained_relu(settings: Settings, seed: int) -> nn.Module:
     task, data = STUDY_TASKS[settings.task], _data(settings)
-    model = sparsify(_plain(settings, seed), "relu")
+    model = sparsify(plain_network(settings, seed), "relu")
     _fit(task, model, data, settings, settings.sparse_epochs, seed)
     return model
 
@@ -92,7 +93,7 @@ def _sparse(task: StudyTask, data: Split, settings: Settings, point: Point) -> n
     options, frames = ladder(point.method, point.strength), _frames(task, data.train[0])[:1024]
     if point.method == "fatrelu":
         return sparsify(_trained_relu(settings, point.seed), "fatrelu", calibration=frames, **options)
-    plain = _plain(settings, point.seed)
+    plain = plain_network(settings, point.seed)
     if point.method == "wta":  # the thresholds that the array uses follow the training
         options["schedule"] = max(1, len(data.train[0]) // settings.batch_size * settings.sparse_epochs // 2)
     model = sparsify(plain, point.method, calibration=frames, **options)
