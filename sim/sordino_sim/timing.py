@@ -64,13 +64,20 @@ class SegmentTiming:
 
     def observe(self, op: int, step: Step, machine: Machine) -> None:
         """Times the operation `step`, which `machine` is about to run."""
+        nonzero = [np.packbits(image != 0, axis=1, bitorder="little") for image in machine.act]
+        self.advance(step, nonzero, machine.occupancy, np.packbits(machine.mask, axis=1, bitorder="little"))
+
+    def advance(self, step: Step, nonzero: Sequence[np.ndarray], occupied: np.ndarray, masks: np.ndarray) -> None:
+        """Times the operation `step`.
+
+        `nonzero`: for each image, uint8 [words, lanes / 8], a bit per activation that is not zero; `occupied`: bool [images,
+        words]; both as far as the operation reads them. `masks`: uint8 [rows, lanes / 8].
+        """
         self._wait_until(step)
         registers = np.array([step.regs[name] for name in REGISTERS], np.int64)
         kind = pipeline.EVENT if step.opcode is Opcode.CONV else _KINDS[step.mode]
-        masks = np.packbits(machine.mask, axis=1, bitorder="little")
-        record = np.zeros((machine.batch, len(PERF_FIELDS)), np.int64)
+        record = np.zeros((len(self._images), len(PERF_FIELDS)), np.int64)
         for b, s in enumerate(self._images):
-            nonzero = np.packbits(machine.act[b] != 0, axis=1, bitorder="little")
             t = s.clock.t
             queue = s.drains[-pipeline.IN_FLIGHT] + 1 if len(s.drains) >= pipeline.IN_FLIGHT else 0
             started = max(s.reach(step.pc), int(t[pipeline.WALKED]), queue)
@@ -87,8 +94,8 @@ class SegmentTiming:
                 step.has(Flag.DENSE),
                 step.has(Flag.RESIDUAL),
                 started,
-                nonzero,
-                machine.occupancy[b],
+                nonzero[b],
+                occupied[b],
                 masks,
             )
             busy, ppu, marker, read, skipped = (int(x) for x in t[counters])

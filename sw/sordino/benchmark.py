@@ -1,7 +1,8 @@
-"""Benchmarks of the array itself: utilisation of one layer against density, and the speed of the simulators."""
+"""Benchmarks of the array itself: utilisation of layers against density, and the speed of the simulators."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,49 @@ import torch
 from sordino_compiler.backend import compile_graph
 from sordino_compiler.graph import Conv, Graph, Input, Requant, Value, Window
 from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import InputError, ToolError
+from sordino_hw.errors import CompileError, InputError, ToolError
 from sordino_hw.numbers import nearest_multiplier
 from sordino_hw.program import Program
 from sordino_sim.golden import Golden
-from sordino_sim.results import Progress
+from sordino_sim.results import Progress, Result
 from sordino_sim.timing import Timing
 from sordino_sim.verilator import Verilator
 
 from .quantization import quantize
 from .statistics import Stats
 from .tasks import DIGITS
+from .workloads import WorkloadLayer
 
-__all__ = ["LayerShape", "bench_layer", "bench_sim", "layer_graph"]
+__all__ = ["DENSITIES", "SUITE", "LayerShape", "bench_layer", "bench_sim", "bench_suite", "layer_graph", "run_layer"]
+
+DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.0)
+"""Of the suite."""
+
+
+def _type(name: str, op: str, k: int, cin: int, cout: int, size: int, stride: int = 1) -> WorkloadLayer:
+    groups = cin if op == "dwconv" else 1
+    return WorkloadLayer(op, name, size, size, cin, cout, 1.0, k, stride, k // 2, groups=groups)
+
+
+SUITE = (
+    _type("resnet50 conv1", "conv", 7, 3, 64, 224, 2),
+    _type("resnet50 layer1 1x1", "conv", 1, 64, 64, 56),
+    _type("resnet50 layer1 3x3", "conv", 3, 64, 64, 56),
+    _type("resnet50 layer1 expand", "conv", 1, 64, 256, 56),
+    _type("resnet50 layer1 reduce", "conv", 1, 256, 64, 56),
+    _type("resnet50 layer2 3x3 /2", "conv", 3, 128, 128, 56, 2),
+    _type("resnet50 layer2 3x3", "conv", 3, 128, 128, 28),
+    _type("resnet50 layer2 reduce", "conv", 1, 512, 128, 28),
+    _type("resnet50 layer3 3x3", "conv", 3, 256, 256, 14),
+    _type("resnet50 layer3 expand", "conv", 1, 256, 1024, 14),
+    _type("resnet50 layer4 3x3", "conv", 3, 512, 512, 7),
+    _type("resnet50 layer4 reduce", "conv", 1, 2048, 512, 7),
+    _type("vgg16 conv0", "conv", 3, 3, 64, 224),
+    _type("vgg16 fc3", "conv", 1, 4096, 1000, 1),
+    _type("mobilenetv2 project", "conv", 1, 96, 24, 56),
+    _type("mobilenetv2 depthwise", "dwconv", 3, 144, 144, 56),
+)
+"""Layer types of the workloads in benchmarks/workloads; a size that does not fit an architecture is cut down to one that does."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +113,64 @@ def bench_layer(
 
     Raises `InputError` for a bad shape or density, `CompileError` if the layer does not fit, `ToolError` if the models part.
     """
+    _check_sweep(densities, backend)
+    figures = _sweep(layer_graph(shape, arch, seed), densities, backend, seed)
+    return {"shape": vars(shape), "arch": arch.to_dict(), "backend": backend, "seed": seed, **figures}
+
+
+def _check_sweep(densities: tuple[float, ...], backend: str) -> None:
     for d in densities:
         if not 0 <= d <= 1:
             raise InputError(f"bench: a density must be from 0 to 1, not {d}")
     if backend not in ("timing", "verilator"):
         raise InputError(f"bench: the back end must be timing or verilator, not {backend!r}")
-    graph = layer_graph(shape, arch, seed)
+
+
+def bench_suite(
+    arch: ArchConfig,
+    densities: tuple[float, ...] = DENSITIES,
+    backend: str = "verilator",
+    seed: int = 0,
+    suite: tuple[WorkloadLayer, ...] = SUITE,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> dict[str, Any]:
+    """`bench_layer` for every layer type of `suite`, each at the largest size up to its own that fits `arch`.
+
+    `progress` is called with (layers done, layers in all, name of the next one).
+    """
+    _check_sweep(densities, backend)
+    layers = []
+    for i, layer in enumerate(suite):
+        if progress is not None:
+            progress(i, len(suite), layer.name)
+        fitted = _fitted(layer, arch)
+        figures = _sweep(fitted.graph(arch, seed), densities, backend, seed)
+        size = {"cin": layer.cin, "cout": layer.cout, "kernel": layer.k, "size": fitted.h, "stride": layer.stride}
+        layers.append({"name": layer.name, "op": layer.op, "shape": size, "of_size": layer.h, **figures})
+    return {"arch": arch.to_dict(), "backend": backend, "seed": seed, "layers": layers}
+
+
+def _fitted(layer: WorkloadLayer, arch: ArchConfig) -> WorkloadLayer:
+    """The layer at the largest square size for which it compiles. Raises the `CompileError` of the smallest."""
+    for size in range(layer.h, 0, -1):
+        small = replace(layer, h=size, w=size)
+        oh, ow = small.out_size
+        fits = size * size * arch.words(layer.cin) + oh * ow * arch.words(layer.cout) <= arch.act_depth
+        if not fits and size > 1:
+            continue
+        try:
+            compile_graph(small.graph(arch, None))
+        except CompileError:
+            if size == 1:
+                raise
+        else:
+            return small
+    raise AssertionError("a size of 1 returns or raises")
+
+
+def _sweep(graph: Graph, densities: tuple[float, ...], backend: str, seed: int) -> dict[str, Any]:
+    """Dense cycles, and a row for each density, of a graph from `x` to `y`."""
+    arch = graph.arch
     program, dense = compile_graph(graph), compile_graph(graph, dense=True)
     rng = np.random.default_rng(seed)
     full = _activations(program, 1.0, rng)
@@ -110,28 +193,26 @@ def bench_layer(
                 "causes": stats.total.causes,
             }
         )
-    return {
-        "shape": vars(shape),
-        "arch": arch.to_dict(),
-        "backend": backend,
-        "seed": seed,
-        "macs": program.layers[0].macs,
-        "dense_cycles": dense_cycles,
-        "rows": rows,
-    }
+    return {"macs": program.layers[0].macs, "dense_cycles": dense_cycles, "rows": rows}
 
 
 def _run(program: Program, x: np.ndarray, backend: str) -> Stats:
     timing = Timing(program).run({"x": x}, tuple(program.tensors))
-    result = timing
-    if backend == "verilator":
-        with Verilator(program) as rtl:
-            result = rtl.run({"x": x})
-        assert result.records is not None and timing.records is not None
-        if not np.array_equal(result.outputs["y"], timing.outputs["y"]) or not np.array_equal(result.records, timing.records):
-            raise ToolError("bench: the RTL differs from the models. Compare them with sordino.compare.")
+    result = run_layer(program, {"x": x}, backend, timing)
     nonzero = {name: int(np.count_nonzero(t)) for name, t in timing.tensors.items()}
     return Stats.of(program, backend, result, nonzero)
+
+
+def run_layer(program: Program, inputs: dict[str, np.ndarray], backend: str, timing: Result) -> Result:
+    """The timing model's result, or that of the RTL, which must be equal to it. Raises `ToolError` where they part."""
+    if backend == "timing":
+        return timing
+    with Verilator(program) as rtl:
+        result = rtl.run(inputs)
+    assert result.records is not None and timing.records is not None
+    if not np.array_equal(result.outputs["y"], timing.outputs["y"]) or not np.array_equal(result.records, timing.records):
+        raise ToolError("bench: the RTL differs from the models. Compare them with sordino.compare.")
+    return result
 
 
 def bench_sim(arch: ArchConfig, images: int = 450, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:

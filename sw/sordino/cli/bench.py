@@ -1,17 +1,30 @@
-"""`sordino bench`: utilisation of a layer, speed of the simulators."""
+"""`sordino bench`: utilisation of layers and of networks, speed of the simulators."""
 
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from sordino_hw.arch import preset
+from sordino_hw.arch import ArchConfig, preset
 from sordino_hw.errors import InputError
 
-from ..benchmark import LayerShape, bench_layer, bench_sim
+from ..benchmark import DENSITIES, LayerShape, bench_layer, bench_sim, bench_suite
+from ..network_benchmark import bench_network
+from ..workloads import load_workload
 from .common import ArchOption, JsonOption, SeedOption, console, friendly, progress_bar, save_json
 
 app = typer.Typer(help="Benchmarks of the array and of the simulators.", no_args_is_help=True)
+
+
+@contextmanager
+def _layers() -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar over layers, as a function to call with (done, all, name)."""
+    with progress_bar() as bar:
+        task = bar.add_task("running the layers", total=None, note="")
+        yield lambda done, total, name: bar.update(task, completed=done, total=total, note=name)
 
 
 @app.command("layer")
@@ -22,7 +35,11 @@ def layer(
     kernel: Annotated[int, typer.Option(help="Kernel size.")] = 3,
     size: Annotated[int, typer.Option(help="Height and width of the input.")] = 14,
     stride: Annotated[int, typer.Option(help="Stride.")] = 1,
-    densities: Annotated[str, typer.Option("--densities", "-d", help="Activation densities, comma-separated.")] = "1,0.5,0.2,0",
+    suite: Annotated[bool, typer.Option("--suite", help="All layer types of the workloads, instead of the one described.")] = False,
+    densities: Annotated[
+        str | None,
+        typer.Option("--densities", "-d", help="Activation densities, comma-separated. [default: 1,0.5,0.2,0; the suite's]"),
+    ] = None,
     backend: Annotated[
         str, typer.Option("--backend", help="verilator (the RTL, checked against the models) or timing.")
     ] = "verilator",
@@ -32,10 +49,14 @@ def layer(
 ) -> None:
     """Cycles and utilisation of one convolution at several activation densities, random weights and activations."""
     try:
-        wanted = tuple(float(d) for d in densities.split(","))
+        wanted = (DENSITIES if suite else (1.0, 0.5, 0.2, 0.0)) if densities is None else tuple(map(float, densities.split(",")))
     except ValueError:
         raise InputError(f"--densities {densities}: give numbers from 0 to 1, such as 1,0.5,0.2,0.") from None
-    shape, target = LayerShape(cin, cout, kernel, size, stride), preset(arch)
+    target = preset(arch)
+    if suite:
+        _suite(target, wanted, backend, seed, json)
+        return
+    shape = LayerShape(cin, cout, kernel, size, stride)
     with progress_bar() as bar:
         bar.add_task("running the layer", total=None, note="")
         figures = bench_layer(shape, target, wanted, backend, seed)
@@ -56,6 +77,55 @@ def layer(
         )
     console.print(table)
     save_json(json, "bench layer", figures)
+
+
+def _suite(target: ArchConfig, densities: tuple[float, ...], backend: str, seed: int, json: Path | None) -> None:
+    with _layers() as progress:
+        figures = bench_suite(target, densities, backend, seed, progress=progress)
+    table = Table(title=f"η by activation density on {target.name}, {target.cores} x {target.lanes} multipliers, {backend}")
+    for name in ("layer", "shape", "size", *(f"{d:g}" for d in densities)):
+        table.add_column(name, justify="left" if name in ("layer", "shape") else "right")
+    for x in figures["layers"]:
+        shape = x["shape"]
+        etas = [f"{r['eta']:.3f}" if r["nonzero_macs"] else f"{r['of_dense']:.2%} of dense" for r in x["rows"]]
+        kernel = f"{shape['kernel']}x{shape['kernel']}, {shape['cin']} -> {shape['cout']}, stride {shape['stride']}"
+        table.add_row(x["name"], kernel, str(shape["size"]), *etas)
+    console.print(table)
+    save_json(json, "bench layer", figures)
+
+
+@app.command("network")
+@friendly
+def network(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Workload, such as those in benchmarks/workloads.")],
+    rtl: Annotated[bool, typer.Option("--rtl", help="Run the layers that fit the architecture on the RTL too (minutes).")] = False,
+    arch: ArchOption = "ulx3s-85f",
+    seed: SeedOption = 0,
+    json: JsonOption = None,
+) -> None:
+    """Cycles and utilisation of a network, zeros drawn at each layer's density: timing model, ideal memory."""
+    target, workload = preset(arch), load_workload(file)
+    with _layers() as progress:
+        figures = bench_network(workload, target, seed, rtl, progress)
+    table = Table(title=f"{workload.name} on {target.name}, {target.cores} x {target.lanes} multipliers, ideal memory")
+    for name in ("layer", "density", "cycles", "dense cycles", "η", *(("RTL cycles", "RTL η") if rtl else ())):
+        table.add_column(name, justify="left" if name == "layer" else "right")
+    for r in figures["layers"]:
+        table.add_row(*_network_row(r, rtl))
+    table.add_section()
+    table.add_row("total", "", f"{figures['cycles']:,}", f"{figures['dense_cycles']:,}", f"{figures['eta']:.4f}")
+    console.print(table)
+    console.print(f"{figures['speedup']:.2f} times as fast as in dense mode; {figures['seconds']:.1f} s.")
+    save_json(json, "bench network", figures)
+
+
+def _network_row(r: dict[str, Any], rtl: bool) -> list[str]:
+    name = r["name"] + (f" + {r['added']}" if r["added"] else "")
+    cells = [name, f"{r['density']:.3f}", f"{r['cycles']:,}", f"{r['dense_cycles']:,}", f"{r['eta']:.4f}" if r["macs"] else "-"]
+    if rtl:
+        measured = r["rtl"]
+        cells += [f"{measured['cycles']:,}", f"{measured['eta']:.4f}" if r["macs"] else "-"] if measured else ["does not fit", ""]
+    return cells
 
 
 @app.command("sim")
