@@ -14,7 +14,7 @@ LADDERS: dict[str, Callable[[float], dict[str, Any]]] = {
     "transformed-l1": lambda s: {"strength": 3e-3 * s},
     "fatrelu": lambda s: {"quantile": 1 - 0.5**s},
     "channel-thresholds": lambda s: {"strength": 5e-5 * s},
-    "arts": lambda s: {"strength": 1e-3, "target": 0.3**s, "rate": 0.05},
+    "arts": lambda s: {"strength": 3e-3, "target": 0.3**s, "most": 1e-2},
     "star": lambda s: {"strength": 1e-3 * s, "quantile": 0.5},
     "wta": lambda s: {"rate": 0.25**s},
     "dal": lambda s: {"sp_rate": 0.3 * s},

@@ -74,8 +74,8 @@ def summary_table(figures: Mapping[str, Any]) -> Table:
     """The rows, for the terminal."""
     s = figures["settings"]
     table = Table(title=f"{s['task']} on {s['arch']}: at most {s['budget']:.1%} of validation accuracy lost; test data, mean ± sd")
-    table.add_column("method")
-    table.add_column("cost")
+    table.add_column("method", no_wrap=True)
+    table.add_column("cost", no_wrap=True)
     clips = any("changes" in r for r in figures["rows"])
     for name in ("strength", "seeds", "accuracy", "float", "density", "removed", "cycles", "fewer cycles", *(["changes"] * clips)):
         table.add_column(name, justify="right")
