@@ -185,5 +185,7 @@ def test_command(tmp_path):
     assert figures["redundancy"]["static"] == [vars(r) for r in expected]
     with Image.open(tmp_path / "s.png") as sheet:
         assert sheet.size == (3 * 16, 8 * 16)
+    unwritable = CliRunner().invoke(app, [*options, "--json", str(tmp_path / "none" / "f.json")])
+    assert unwritable.exit_code == 2 and str(tmp_path / "none") in unwritable.stderr
     refused = CliRunner().invoke(app, [*options, "--noise", "2"])
     assert refused.exit_code == 2 and refused.stderr == "video: noise must be from 0 to 1, not 2.0\n"

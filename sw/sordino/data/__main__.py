@@ -1,6 +1,5 @@
 """`python -m sordino.data`: how much of the video task repeats the frame before; what `docs/data.md` quotes."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from sordino_hw.errors import SordinoError
+from sordino_hw.errors import InputError, SordinoError
+from sordino_hw.files import replacing
 
+from ..jsonfile import write_json
 from .video import CAMERAS, redundancy, render, scenes
 
 app = typer.Typer(add_completion=False)
@@ -31,10 +32,16 @@ def measure(
     sheet: Annotated[Path | None, typer.Option(help="Write an image of the first clips, one a row: static, then moving.")] = None,
 ):
     """Measures the temporal redundancy of the video task, with a static and with a moving camera."""
+    settings = {"clips": clips, "frames": frames, "size": size, "channels": channels, "noise": noise, "seed": seed}
     try:
         drawn = {c: scenes("test", clips, camera=c, frames=frames, seed=seed) for c in CAMERAS}
         films = {c: render(s, size=size, channels=channels, noise=noise) for c, s in drawn.items()}
         figures = {c: redundancy(x) for c, x in films.items()}
+        if json_file:
+            measured = {c: [asdict(r) for r in figures[c]] for c in CAMERAS}
+            write_json(json_file, "data", {"settings": settings, "redundancy": measured})
+        if sheet:
+            _draw(torch.cat([film[:8] for film in films.values()]), sheet)
     except SordinoError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error
@@ -42,14 +49,14 @@ def measure(
     for rows in zip(*figures.values(), strict=True):
         table.add_row(str(rows[0].step), *(f"{v:.1%}" for r in rows for v in (r.changed, r.events)))
     Console().print(table)
-    if json_file:
-        settings = {"clips": clips, "frames": frames, "size": size, "channels": channels, "noise": noise, "seed": seed}
-        measured = {c: [asdict(r) for r in figures[c]] for c in CAMERAS}
-        json_file.write_text(json.dumps({"settings": settings, "redundancy": measured}, indent=1) + "\n")
-    if sheet:
-        x = torch.cat([film[:8] for film in films.values()]).permute(0, 3, 1, 4, 2)
-        pixels = (x.reshape(x.shape[0] * size, frames * size, channels) * 255).round().byte().numpy()
-        Image.fromarray(pixels.squeeze(-1) if channels == 1 else pixels).save(sheet)
+
+
+def _draw(clips: torch.Tensor, path: Path) -> None:
+    """Clips [n, t, c, h, w] as a PNG of n rows and t columns."""
+    n, t, c, h, w = clips.shape
+    pixels = (clips.permute(0, 3, 1, 4, 2).reshape(n * h, t * w, c) * 255).round().byte().numpy()
+    with replacing(path, InputError) as temporary:
+        Image.fromarray(pixels.squeeze(-1) if c == 1 else pixels).save(temporary, "PNG")
 
 
 if __name__ == "__main__":
