@@ -45,6 +45,7 @@ PACKAGES = {
     "jinja2": ("reports", True),
     "rich": ("tables and progress bars", True),
     "typer": ("the command line", True),
+    "optuna": ("sordino study", True),
     "cocotb": ("benches of the bus (development)", False),
     "cocotbext-axi": ("benches of the bus (development)", False),
     "hypothesis": ("tests (development)", False),
