@@ -152,8 +152,11 @@ def _word(t, segment_pops, drain, available, kind, null, end, events, mask, popc
 
 
 @njit(cache=True)
-def _span(t, row_pops, word_pops, segment_pops, drain, start, stop, m, kind, dense, end, nonzero, occupied, masks, popcount):
-    """One clipped span, from the walker to the issuer: words `start` to `stop`, whose first has mask row `m`."""
+def _span(t, row_pops, word_pops, segment_pops, drain, start, stop, m, kind, dense, end, nonzero, occupied, masks, full, popcount):
+    """One clipped span, from the walker to the issuer: words `start` to `stop`, whose first has mask row `m`.
+
+    `full` is the mask row, or the activation word, of all ones.
+    """
     walked = max(t[WALKED] + 1, t[CLIPPED])
     clipped = max(walked + 1, t[TAKEN])
     taken = max(clipped + 1, t[SPLIT])
@@ -163,8 +166,6 @@ def _span(t, row_pops, word_pops, segment_pops, drain, start, stop, m, kind, den
     request = taken
     row = start >> OCC_BITS
     last_row = row if start == stop else (stop - 1) >> OCC_BITS
-    everything = np.uint8(255)
-    full = np.full(nonzero.shape[1], everything, np.uint8)
     while row <= last_row:
         slot = t[ROWS] % len(row_pops)
         request = max(request, row_pops[slot]) + 1
@@ -230,6 +231,7 @@ def run_operation(t, row_pops, word_pops, segment_pops, popcount, r, kind, dense
     """
     t[WALKED] = started
     drain = r[R_DRAIN]
+    full = np.full(nonzero.shape[1], np.uint8(255))
     for oy in range(r[R_OH]):
         qy = oy // r[R_REPY]
         iy0 = r[R_IY0] + qy * r[R_SY]
@@ -264,6 +266,7 @@ def run_operation(t, row_pops, word_pops, segment_pops, popcount, r, kind, dense
                         nonzero,
                         occupied,
                         masks,
+                        full,
                         popcount,
                     )
                     m += r[R_M_SPAN]
@@ -284,5 +287,6 @@ def run_operation(t, row_pops, word_pops, segment_pops, popcount, r, kind, dense
                     nonzero,
                     occupied,
                     masks,
+                    full,
                     popcount,
                 )
