@@ -18,28 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sordino.benchmark import LayerShape, layer_graph
 from sordino_compiler.backend import compile_graph
-from sordino_compiler.graph import Conv, Graph, Input, Requant, Value, Window
-from sordino_hw.arch import ArchConfig, preset
+from sordino_hw.arch import preset
 from sordino_hw.isa import Region, region_bits, row_pieces
-from sordino_hw.program import Program
 from sordino_sim.images import segment_images
 from sordino_sim.rtl import Rtl
 
 DENSITIES = (1.0, 0.5, 0.2)
-CHANNELS, SIZE = 64, 14
-
-
-def layer(arch: ArchConfig) -> Program:
-    """One convolution with random weights, compiled."""
-    rng = np.random.default_rng(0)
-    shape = (CHANNELS, SIZE, SIZE)
-    x, y = Value("x", shape, 1.0, False), Value("y", shape, 1.0, False)
-    requant = Requant.identity(CHANNELS, arch, False)
-    requant.shift[:] += 10
-    weight = rng.integers(-127, 128, (CHANNELS, CHANNELS, 3, 3)).astype(np.int8)
-    conv = Conv(y, ("x",), weight=weight, window=Window((3, 3), padding=(1, 1, 1, 1)), requant=requant)
-    return compile_graph(Graph(arch, [Input(x, ()), conv], ["y"]))
 
 
 def repeat(seconds: float, rtl: Rtl, action: Callable[[], object]) -> tuple[float, float, int]:
@@ -59,7 +45,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
     arch = preset(args.arch)
-    program = layer(arch)
+    program = compile_graph(layer_graph(LayerShape(), arch))
+    shape = program.tensors["x"].shape
     rng = np.random.default_rng(1)
     with Rtl(arch) as rtl:
         runs = []
@@ -67,9 +54,7 @@ def main() -> None:
         for region, image in segment_images(segment).items():
             rtl.write(region, image)
         for density in DENSITIES:
-            x = rng.integers(1, arch.act_range(False)[1] + 1, (CHANNELS, SIZE, SIZE)) * (
-                rng.random((CHANNELS, SIZE, SIZE)) < density
-            )
+            x = rng.integers(1, arch.act_range(False)[1] + 1, shape) * (rng.random(shape) < density)
             addresses, words = program.pack("x", x.astype(np.int16))
             rtl.write(Region.ACT, words, addresses)
             cycles = rtl.run(segment.cycle_limit).cycles
