@@ -30,7 +30,9 @@ class ArchConfig:
 
     name: str = "custom"
     cores: int = 1
-    """Cores that share one fetch unit."""
+    """Cores of the cluster: 1, 2, 4 or 8."""
+    ports: int = 1
+    """Copies of the activation memory, each with a read port: 1, 2, 4 or 8, at most `cores`."""
     lanes: int = 32
     """Multipliers per core = output channels per pass = channels per activation word."""
     event_bits: int = 9
@@ -50,19 +52,19 @@ class ArchConfig:
     act_depth: int = 4096
     """Activation memory: words of `lanes` x `event_bits`."""
     weight_depth: int = 4096
-    """Weight memory: rows of `lanes` x 8 bits."""
+    """Weight memory of each core: rows of `lanes` x 8 bits."""
     mask_depth: int = 512
-    """Weight-mask memory: rows of `lanes` bits, one per weight word that one activation word meets."""
+    """Weight-mask memory of each core: rows of `lanes` bits, one per weight word that one activation word meets."""
     param_depth: int = 512
-    """Requantiser parameter memory: rows of `ppu` channels."""
+    """Requantiser parameter memory of each core: rows of `ppu` channels."""
     state_depth: int = 2048
-    """Accumulator state memory: rows of `ppu` x 32 bits."""
+    """Accumulator state memory of each core: rows of `ppu` x 32 bits."""
     tables: int = 4
     """256-entry activation tables."""
     imem_depth: int = 4096
     """Instruction memory: 32-bit words."""
     perf_depth: int = 512
-    """Records of the performance log: one per operation, and one for the tail of the program."""
+    """Records of each core's performance log: one per operation, and one for the tail of the program."""
 
     def __post_init__(self):
         def rule(ok: bool, text: str, *fields: str):
@@ -75,7 +77,13 @@ class ArchConfig:
             if f.name != "name":
                 value = getattr(self, f.name)
                 rule(type(value) is int and value > 0, f"{f.name} must be a positive integer", f.name)
-        rule(self.cores == 1, "cores must be 1: this version of the gateware has one core", "cores")
+        rule(self.cores in (1, 2, 4, 8), "cores must be 1, 2, 4 or 8", "cores")
+        rule(
+            self.ports in (1, 2, 4, 8) and self.ports <= self.cores,
+            "ports must be 1, 2, 4 or 8 and at most cores",
+            "ports",
+            "cores",
+        )
         rule(self.lanes % 8 == 0 and 8 <= self.lanes <= 128, "lanes must be a multiple of 8 from 8 to 128", "lanes")
         rule(self.event_bits in (8, 9), "event_bits must be 8 or 9", "event_bits")
         rule(self.lanes % self.ppu == 0, "ppu must divide lanes", "ppu", "lanes")
@@ -152,7 +160,19 @@ class ArchConfig:
 PRESETS: dict[str, ArchConfig] = {
     a.name: a
     for a in (
-        ArchConfig(name="ulx3s-85f"),
+        ArchConfig(
+            name="ulx3s-85f",
+            cores=4,
+            ports=2,
+            act_depth=2048,
+            weight_depth=1024,
+            mask_depth=512,
+            param_depth=64,
+            state_depth=512,
+            tables=1,
+            imem_depth=2048,
+            perf_depth=128,
+        ),
         ArchConfig(
             name="ecp5-25f",
             lanes=24,

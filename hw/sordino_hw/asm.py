@@ -12,7 +12,7 @@ Assembly text has one instruction per line; `;` starts a comment::
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,9 @@ from .isa import (
     NONZERO,
     REG_BITS,
     REGISTERS,
+    RUN_MAX,
     TRAP_DOC,
+    WINDOW_MAX,
     Flag,
     Mode,
     Opcode,
@@ -40,6 +42,7 @@ __all__ = [
     "Assembler",
     "Step",
     "assemble",
+    "config_fault",
     "decode",
     "decode_segment",
     "disassemble",
@@ -134,6 +137,19 @@ class Step:
         return bool(self.flags & flag)
 
 
+def config_fault(opcode: Opcode, flags: Flag, regs: Mapping[str, int], arch: ArchConfig) -> bool:
+    """Whether an operation with these registers traps with `Trap.CONFIG`."""
+    r = regs
+    if any(r[name] == 0 for name in NONZERO) or r["DRAIN"] > arch.chunks or (flags & Flag.TABLE and r["TABLE"] >= arch.tables):
+        return True
+    if r["SPLIT"] & (r["SPLIT"] - 1) or r["SPLIT"] * r["SLICES"] > arch.cores:
+        return True
+    if r["RUN"] > RUN_MAX or (r["RUN"] > 1 and flags & (Flag.SOURCE | Flag.SINK)):
+        return True
+    window = opcode is Opcode.VEC and r["KH"] <= WINDOW_MAX and r["KX"] <= WINDOW_MAX
+    return bool(flags & Flag.WINDOW) and not (window and r["SPAN"] == r["WORDS"] == r["DX"] == r["REPX"] == 1)
+
+
 def decode_segment(imem: Sequence[int] | np.ndarray, arch: ArchConfig) -> Iterator[Step]:
     """Yields the steps of a stream, up to and with `HALT`, exactly as the sequencer takes them.
 
@@ -168,8 +184,7 @@ def decode_segment(imem: Sequence[int] | np.ndarray, arch: ArchConfig) -> Iterat
             if fields is None:
                 raise trap(Trap.OPCODE, pc)
             flags, mode = fields
-            no_table = flags & Flag.TABLE and regs["TABLE"] >= arch.tables
-            if any(regs[name] == 0 for name in NONZERO) or regs["DRAIN"] > arch.chunks or no_table:
+            if config_fault(opcode, flags, regs, arch):
                 raise trap(Trap.CONFIG, pc)
             in_flight = True
             yield Step(pc, opcode, dict(regs), flags, mode)

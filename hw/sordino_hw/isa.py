@@ -65,6 +65,8 @@ class Flag(enum.IntFlag, shape=unsigned(8)):
     """After the taps of an output, its residual word is added with a two-cycle diagonal weight."""
     TABLE = 16
     """The clamped value, as a signed 8-bit index, goes through table TABLE."""
+    WINDOW = 32
+    """VEC: words that the window of the output before in the same run covers too are taken from the window, not read again."""
 
 
 class Mode(enum.Enum, shape=unsigned(2)):
@@ -142,13 +144,21 @@ _REGISTERS = {
     "LO": _reg(36, 10, "clamp: least value (0 for ReLU)", signed=True),
     "HI": _reg(37, 10, "clamp: greatest value", signed=True),
     "TABLE": _reg(38, 4, "table of the TABLE flag"),
+    "SPLIT": _reg(39, 4, "groups of cores that take different outputs: 1, 2, 4 or 8; core c is in group c % SPLIT"),
+    "SLICES": _reg(40, 4, "cores at work in each group, each on a word column of outputs of its own"),
+    "RUN": _reg(41, 4, "outputs of a row that are dealt together to one group, 1..8"),
 }
 
 REGISTERS: dict[str, Register] = _REGISTERS
 Reg: Any = enum.IntEnum("Reg", {name: r.index for name, r in REGISTERS.items()})  # type: ignore[call-arg, arg-type]
 
-NONZERO = ("OH", "OW", "KH", "KX", "SPAN", "WORDS", "REPY", "REPX", "DRAIN")
-"""Registers that an operation must not find at zero: `Trap.CONFIG`. DRAIN must not exceed lanes / ppu either."""
+NONZERO = ("OH", "OW", "KH", "KX", "SPAN", "WORDS", "REPY", "REPX", "DRAIN", "SPLIT", "SLICES", "RUN")
+"""Registers that an operation must not find at zero: `Trap.CONFIG`. `asm.config_fault` has the other rules."""
+
+RUN_MAX = 8
+"""Largest RUN."""
+WINDOW_MAX = 4
+"""Largest KH and KX of an operation with the WINDOW flag: the window keeps four by four words."""
 
 
 class Trap(enum.Enum, shape=unsigned(4)):
@@ -173,7 +183,7 @@ TRAP_DOC = {
     Trap.NONE: "no trap",
     Trap.OPCODE: "an opcode, mode or flag that is not defined",
     Trap.REGISTER: "SET of a register that does not exist",
-    Trap.CONFIG: "an operation with a zero size, DRAIN beyond lanes/ppu, or a table that the architecture lacks",
+    Trap.CONFIG: "an operation with a zero size, DRAIN beyond lanes/ppu, a table or cores that the architecture lacks, or a WINDOW or RUN that its registers do not allow",
     Trap.WAIT: "WAIT without an operation to wait for",
     Trap.END: "the program ran past the end of the instruction memory",
     Trap.CYCLES: "the cycle limit was reached",
@@ -209,16 +219,22 @@ class Cause(enum.Enum, shape=unsigned(3)):
 PERF_FIELDS = (*(c.name.lower() for c in Cause), "words", "skipped")
 """Fields of one performance record, 32 bits each: the causes, activation words read, empty words skipped.
 
-Record k covers the cycles after the last issue of operation k-1 (or the start) up to the last issue of operation k;
-one more record, for the tail, ends with the program. Records beyond the log's depth are dropped.
+Every core writes records of its own, over the same cycles: record k covers those after record k-1 (or the start) up to
+the last issue of operation k on any core, or `RECORD_CYCLES` later than record k-1; one more record, for the tail, ends
+with the program. A core's words are those that the fetcher of its number asked for in these cycles. Records beyond the
+log's depth are dropped.
 """
+RECORD_CYCLES = len(PERF_FIELDS)
+"""A record is written field by field: the least distance of two records, in cycles."""
 
 
 class Region(enum.Enum, shape=unsigned(4)):
     """Regions of the host's address space: bits 27:24 of a byte address.
 
     A row of a region takes `row_bytes(bits)` bytes (a power of two), least significant 32-bit piece first. Writing the
-    last piece commits the row.
+    last piece commits the row. Of the regions in `PER_CORE` every core has a memory: row r of core c has the number
+    `c * region_stride(arch, region) + r`. A row of PERF is one field: field f of record k is row
+    `k * len(PERF_FIELDS) + f`.
     """
 
     CSR = 0
@@ -231,6 +247,9 @@ class Region(enum.Enum, shape=unsigned(4)):
     TABLE = 7
     PERF = 8
 
+
+PER_CORE = (Region.WEIGHT, Region.MASK, Region.PARAM, Region.STATE, Region.PERF)
+"""Regions of which every core has a memory of its own."""
 
 REGION_SHIFT = 24
 HOST_ADDR_BITS = 28
@@ -282,12 +301,12 @@ def region_bits(arch, region: Region) -> int:
         Region.ACT: arch.lanes * arch.event_bits,
         Region.STATE: arch.ppu * 32,
         Region.TABLE: arch.event_bits,
-        Region.PERF: 32 * len(PERF_FIELDS),
+        Region.PERF: 32,
     }[region]
 
 
 def region_depth(arch, region: Region) -> int:
-    """Rows in a memory region."""
+    """Rows in a memory region; of one core where the region is in `PER_CORE`."""
     return {
         Region.IMEM: arch.imem_depth,
         Region.WEIGHT: arch.weight_depth,
@@ -296,8 +315,13 @@ def region_depth(arch, region: Region) -> int:
         Region.ACT: arch.act_depth,
         Region.STATE: arch.state_depth,
         Region.TABLE: 256 * arch.tables,
-        Region.PERF: arch.perf_depth,
+        Region.PERF: arch.perf_depth * len(PERF_FIELDS),
     }[region]
+
+
+def region_stride(arch, region: Region) -> int:
+    """From a row of one core to the same row of the next, in rows: a power of two."""
+    return 1 << (region_depth(arch, region) - 1).bit_length()
 
 
 def _check():

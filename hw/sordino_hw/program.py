@@ -24,7 +24,7 @@ from .files import replacing
 
 __all__ = ["Layer", "Op", "Program", "Segment", "Tensor"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,11 @@ class Op:
 class Segment:
     """One stream of instructions that runs without the host, and the images it needs, all loaded from row 0.
 
-    Shapes: `imem` uint32 [n]; `weight` int8 [n, lanes]; `mask` bool [n, lanes]; `bias`, `mantissa`, `shift`,
-    `threshold` int32 [n, ppu]; `table` int16 [256 * n]. Activation and state memories persist between segments.
+    Shapes: `imem` uint32 [n]; `weight` int8 [cores, n, lanes]; `mask` bool [cores, n, lanes]; `bias`, `mantissa`, `shift`,
+    `threshold` int32 [cores, n, ppu]; `table` int16 [256 * n]. Activation and state memories persist between segments.
+
+    Which group takes an output is for the machine to choose, so the cores of different groups that stand for the same
+    slice (c % SPLIT apart) must hold the same rows wherever an operation uses them.
     """
 
     imem: np.ndarray
@@ -95,11 +98,11 @@ class Segment:
     cycle_limit: int
 
     def param_words(self) -> np.ndarray:
-        """The requantiser parameters as the host writes them: uint32 [n, ppu * 2] (see `isa.PARAM_BITS`)."""
+        """The requantiser parameters as the host writes them: uint32 [cores, n, ppu * 2] (see `isa.PARAM_BITS`)."""
         words = np.empty((*self.bias.shape, 2), np.uint32)
         words[..., 0] = self.bias.astype(np.int64) & 0xFFFFFFFF
         words[..., 1] = (self.mantissa | self.shift << 8 | self.threshold << 16).astype(np.uint32)
-        return words.reshape(len(self.bias), 2 * self.bias.shape[1])
+        return words.reshape(*self.bias.shape[:2], 2 * self.bias.shape[2])
 
 
 _IMAGES: dict[str, type[np.generic]] = {
@@ -263,24 +266,25 @@ class Program:
         a = self.arch
         for i, s in enumerate(self.segments):
             shapes = {
-                "imem": ((), isa.Region.IMEM, 1),
-                "weight": ((a.lanes,), isa.Region.WEIGHT, 1),
-                "mask": ((a.lanes,), isa.Region.MASK, 1),
-                "bias": ((a.ppu,), isa.Region.PARAM, 1),
-                "mantissa": ((a.ppu,), isa.Region.PARAM, 1),
-                "shift": ((a.ppu,), isa.Region.PARAM, 1),
-                "threshold": ((a.ppu,), isa.Region.PARAM, 1),
-                "table": ((), isa.Region.TABLE, 256),
+                "imem": (isa.Region.IMEM, 0, 1),
+                "weight": (isa.Region.WEIGHT, a.lanes, 1),
+                "mask": (isa.Region.MASK, a.lanes, 1),
+                "bias": (isa.Region.PARAM, a.ppu, 1),
+                "mantissa": (isa.Region.PARAM, a.ppu, 1),
+                "shift": (isa.Region.PARAM, a.ppu, 1),
+                "threshold": (isa.Region.PARAM, a.ppu, 1),
+                "table": (isa.Region.TABLE, 0, 256),
             }
-            for name, (row, region, multiple) in shapes.items():
+            for name, (region, width, multiple) in shapes.items():
                 image = getattr(s, name)
                 rule(image.dtype == _IMAGES[name], f"segment {i}: {name} has dtype {image.dtype}, not {np.dtype(_IMAGES[name])}")
-                rule(image.ndim == 1 + len(row) and image.shape[1:] == row, f"segment {i}: {name} has shape {image.shape}")
-                depth = isa.region_depth(a, region)
-                rule(len(image) <= depth, f"segment {i}: {name} has {len(image)} rows, the memory {depth}")
-                rule(len(image) % multiple == 0, f"segment {i}: {name} has {len(image)} rows, not a multiple of {multiple}")
+                fits = image.shape[::2] == (a.cores, width) if region in isa.PER_CORE else True
+                rule(image.ndim == (3 if region in isa.PER_CORE else 1) and fits, f"segment {i}: {name} has shape {image.shape}")
+                rows, depth = image.shape[1 if region in isa.PER_CORE else 0], isa.region_depth(a, region)
+                rule(rows <= depth, f"segment {i}: {name} has {rows} rows, the memory {depth}")
+                rule(rows % multiple == 0, f"segment {i}: {name} has {rows} rows, not a multiple of {multiple}")
             rule(
-                len(s.bias) == len(s.mantissa) == len(s.shift) == len(s.threshold),
+                s.bias.shape == s.mantissa.shape == s.shift.shape == s.threshold.shape,
                 f"segment {i}: the parameter images differ in length",
             )
             event = 1 << (a.event_bits - 1)

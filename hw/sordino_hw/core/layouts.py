@@ -1,4 +1,4 @@
-"""What flows between the stages of the core. Each layout is one word of a stream or a FIFO."""
+"""What flows between the stages of the cluster. Each layout is one word of a stream or a FIFO."""
 
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, enum
@@ -6,11 +6,33 @@ from amaranth.lib import data, enum
 from .. import isa
 from ..arch import OCC_WIDTH, ArchConfig
 
-__all__ = ["DrainDescriptor", "Event", "FetchDescriptor", "Kind", "Row", "SegmentEntry", "Span", "SpanRange", "Word"]
+__all__ = [
+    "DealDescriptor",
+    "DrainDescriptor",
+    "Event",
+    "Job",
+    "Kind",
+    "Output",
+    "ReadWord",
+    "Request",
+    "Row",
+    "RowTag",
+    "SegmentEntry",
+    "Span",
+    "SpanRange",
+    "TapDescriptor",
+    "Word",
+]
 
 ADDR = isa.ADDR_BITS
 INDEX = 14
 """Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
+OFFSET = 17
+"""Bits of a signed word index within a span; negative for a row's bits ahead of the span."""
+TAG_BITS = 2
+"""An operation's number modulo `IN_FLIGHT`."""
+IN_FLIGHT = 1 << TAG_BITS
+"""Operations that may be between the sequencer and their last store."""
 
 
 class Kind(enum.Enum, shape=unsigned(2)):
@@ -22,37 +44,83 @@ class Kind(enum.Enum, shape=unsigned(2)):
     MAX = 3
 
 
-def _registers(names):
+def _registers(*names):
     shapes = {name: isa.REGISTERS[name] for name in names}
     return {name: signed(r.bits) if r.signed else unsigned(r.bits) for name, r in shapes.items()}
 
 
-FETCH_REGISTERS = tuple(isa.REGISTERS)[: isa.REGISTERS["R_W"].index + 1]
-DRAIN_REGISTERS = ("OW", *tuple(isa.REGISTERS)[isa.REGISTERS["O_BASE"].index :])
+DEAL_REGISTERS = (
+    *("OH", "OW", "IY0", "IX0", "SY", "SX", "REPY", "REPX", "A_BASE", "A_OY", "A_OX", "R_BASE", "R_OY", "R_OX"),
+    *("O_BASE", "O_OY", "O_OX", "S_BASE", "DRAIN", "SPLIT", "SLICES", "RUN"),
+)
+TAP_REGISTERS = (
+    *("KH", "KX", "SPAN", "WORDS", "H", "W", "SX", "DY", "DX", "A_KY", "A_KX"),
+    *("W_BASE", "W_SPAN", "W_WORD", "M_BASE", "M_SPAN", "R_W", "SPLIT"),
+)
+DRAIN_REGISTERS = ("P_BASE", "DRAIN", "LO", "HI", "TABLE")
 
 
-class FetchDescriptor(data.StructLayout):
-    """An operation, as the walker needs it."""
+class DealDescriptor(data.StructLayout):
+    """An operation, as the dealer needs it. `stateful`: SOURCE or SINK."""
 
     def __init__(self):
-        super().__init__({**_registers(FETCH_REGISTERS), "kind": Kind, "dense": 1, "residual": 1})
+        super().__init__({**_registers(*DEAL_REGISTERS), "stateful": 1, "tag": TAG_BITS})
+
+
+class TapDescriptor(data.StructLayout):
+    """An operation, as a walker needs it."""
+
+    def __init__(self):
+        super().__init__({**_registers(*TAP_REGISTERS), "kind": Kind, "dense": 1, "residual": 1, "window": 1})
 
 
 class DrainDescriptor(data.StructLayout):
-    """An operation, as the PPU needs it."""
+    """An operation, as an issuer and a PPU need it."""
 
     def __init__(self):
-        super().__init__({**_registers(DRAIN_REGISTERS), "source": 1, "sink": 1, "table": 1})
+        super().__init__({**_registers(*DRAIN_REGISTERS), "source": 1, "sink": 1, "table": 1})
 
 
-_TAGS = {"kind": Kind, "dense": 1, "end": 1, "fin": 1}
-"""`end`: the last item of an output; `fin`: of the last output of an operation."""
+class Job(data.StructLayout):
+    """An output for a fetcher: where its first tap and its first residual word lie, and the cores that it is for (`to`).
+
+    `fresh`: first of its run, so that nothing of its window is there.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__(
+            {
+                "iy0": signed(INDEX),
+                "ix0": signed(INDEX),
+                "a": ADDR,
+                "r": ADDR,
+                "to": arch.cores,
+                "fresh": 1,
+                "tag": TAG_BITS,
+            }
+        )
+
+
+class Output(data.StructLayout):
+    """An output for a core: where its word goes (its own slice's), its first state row, and its operation."""
+
+    def __init__(self):
+        super().__init__({"address": ADDR, "state": ADDR, "tag": TAG_BITS})
+
+
+def _tags(arch: ArchConfig):
+    """What a fetcher's items carry from the walker on.
+
+    `end`: the last item of an output, for each core in `to`; `split`: log2 of the operation's groups; `keep`: the word goes
+    into the window at `place`, or is taken from there (`reuse`).
+    """
+    return {"kind": Kind, "dense": 1, "end": 1, "to": arch.cores, "split": 2, "keep": 1, "reuse": 1, "place": 4}
 
 
 class Span(data.StructLayout):
     """A span before clipping: `ix` is its first column, `room` the columns from there to the right edge."""
 
-    def __init__(self):
+    def __init__(self, arch: ArchConfig):
         super().__init__(
             {
                 "a": ADDR,
@@ -64,7 +132,7 @@ class Span(data.StructLayout):
                 "span": 8,
                 "words": 8,
                 "w_word": 8,
-                **_TAGS,
+                **_tags(arch),
             }
         )
 
@@ -72,39 +140,51 @@ class Span(data.StructLayout):
 class SpanRange(data.StructLayout):
     """A clipped span: words `start` to `stop` of activation memory; `q` is the span's word index of `start`."""
 
-    def __init__(self):
-        super().__init__({"start": ADDR, "stop": ADDR + 1, "q": 16, "w": ADDR, "m": ADDR, "w_word": 8, **_TAGS})
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"start": ADDR, "stop": ADDR + 1, "q": 16, "w": ADDR, "m": ADDR, "w_word": 8, **_tags(arch)})
 
 
 class RowTag(data.StructLayout):
-    """What accompanies a row of occupancy bits; `w` and `m` belong to its bit 0."""
+    """What accompanies a row of occupancy bits: `q` is the word index in the span of its bit 0; `w` and `m` are the span's."""
 
-    def __init__(self):
-        super().__init__({"row": ADDR - (OCC_WIDTH - 1).bit_length(), "w": ADDR, "m": ADDR, "w_word": 8, **_TAGS})
+    def __init__(self, arch: ArchConfig):
+        row = ADDR - (OCC_WIDTH - 1).bit_length()
+        super().__init__({"row": row, "q": signed(OFFSET), "w": ADDR, "m": ADDR, "w_word": 8, **_tags(arch)})
 
 
 class Row(data.StructLayout):
     """A row of occupancy: `bits` are the words to read, `skipped` counts the empty ones within the span."""
 
-    def __init__(self):
-        super().__init__({"tag": RowTag(), "bits": OCC_WIDTH, "skipped": OCC_WIDTH.bit_length()})
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"tag": RowTag(arch), "bits": OCC_WIDTH, "skipped": range(OCC_WIDTH + 1)})
 
 
-_ITEM = {"w": ADDR, "kind": Kind, "null": 1, "end": 1, "fin": 1, "zero": 1}
+class Request(data.StructLayout):
+    """A word that the scanner asks for: activation `address`, word `q` of a span with weight row `w` and mask row `m`.
+
+    `null`: nothing but the end of an output; `zero`: an empty word was skipped in it.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"address": ADDR, "q": 16, "w": ADDR, "m": ADDR, "w_word": 8, "null": 1, "zero": 1, **_tags(arch)})
+
+
+_ITEM = {"w": ADDR, "kind": Kind, "null": 1, "end": 1, "zero": 1}
 """`w`: weight row of the first lane; `null`: nothing but the end of an output; `zero`: an empty word was skipped in it."""
 
 
-class Word(data.StructLayout):
-    """An activation word with its event mask."""
+class ReadWord(data.StructLayout):
+    """An activation word on its way to the cores; `live`: the lanes to issue as far as activations decide it."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__(
-            {
-                "act": data.ArrayLayout(signed(arch.event_bits), arch.lanes),
-                "mask": arch.lanes,
-                **_ITEM,
-            }
-        )
+        super().__init__({"act": data.ArrayLayout(signed(arch.event_bits), arch.lanes), "live": arch.lanes, **_ITEM})
+
+
+class Word(data.StructLayout):
+    """An activation word with a core's event mask."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"act": data.ArrayLayout(signed(arch.event_bits), arch.lanes), "mask": arch.lanes, **_ITEM})
 
 
 class SegmentEntry(data.StructLayout):
@@ -134,6 +214,5 @@ class Event(data.StructLayout):
                 "zero": 1,
                 "first": 1,
                 "end": 1,
-                "fin": 1,
             }
         )
