@@ -1,5 +1,1 @@
-"""The event-driven core: sequencer, fetch, issue, lanes and post-processing."""
-
-from .core import Core
-
-__all__ = ["Core"]
+"""The gateware of the cluster, one module a stage."""

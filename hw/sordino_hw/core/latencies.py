@@ -1,0 +1,49 @@
+"""Latencies and depths that the gateware is built with and the timing model counts with. All in cycles or items."""
+
+from .. import isa
+
+__all__ = [
+    "CLIP_LATENCY",
+    "CLOSE_LATENCY",
+    "DONE_LATENCY",
+    "DRAINED",
+    "FIFO_LATENCY",
+    "JOBS",
+    "OUTPUTS",
+    "PIPELINE_START",
+    "ROW_LATENCY",
+    "SHADOW_LATENCY",
+    "SPLIT_LATENCY",
+    "START_LATENCY",
+    "STORE_LATENCY",
+    "WORD_LATENCY",
+]
+
+PIPELINE_START = 4
+"""Cycle in which the first instruction of a run can execute."""
+START_LATENCY = 1
+"""From the cycle in which CONV or VEC is next to the first in which it can start: its registers are checked meanwhile."""
+FIFO_LATENCY = 2
+"""From an item's push to the first cycle in which it can leave."""
+JOBS = isa.RUN_MAX
+"""Outputs dealt to a fetcher that its walker has not taken."""
+OUTPUTS = 32
+"""Outputs dealt to a core that it has not closed."""
+CLIP_LATENCY = 1
+"""From the cycle in which a span is walked to the first in which it is clipped."""
+SPLIT_LATENCY = 1
+"""From the cycle in which a span is clipped to the first in which the splitter takes it."""
+ROW_LATENCY = 4
+"""From a row's request to the first cycle in which the scanner can look at it."""
+WORD_LATENCY = 6
+"""From a word's request to the first cycle in which the segmenter can take it."""
+DRAINED = 8
+"""From the last request of an operation to the first deal of one with another SPLIT: no word is on its way any more."""
+SHADOW_LATENCY = 6
+"""From the issue of an output's last item to the first cycle in which the shadow accumulators show it."""
+STORE_LATENCY = 14
+"""From a chunk's turn to the first cycle in which its word can be stored."""
+DONE_LATENCY = 1
+"""From a store to the first cycle in which WAIT or HALT can know it."""
+CLOSE_LATENCY = 1
+"""From an operation's last issue to the first cycle in which its performance record can end."""
