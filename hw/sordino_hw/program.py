@@ -31,8 +31,8 @@ FORMAT_VERSION = 2
 class Tensor:
     """Where a tensor lies in activation memory and how its integers relate to real values.
 
-    Channel c of pixel (y, x) is lane `slots[c] % lanes` of the word at
-    `base + y * row_pitch + x * pixel_pitch + slots[c] // lanes`. Real value = integer x `scale`.
+    Channel c of pixel (y, x) has the slot s = `slots[c] + x % fold * channels`: it is lane `s % lanes` of the word at
+    `base + y * row_pitch + x // fold * pixel_pitch + s // lanes`. Real value = integer x `scale`.
     """
 
     name: str
@@ -48,6 +48,14 @@ class Tensor:
     """Index of the layer that writes it; -1 for a network input."""
     kept: bool = True
     """Whether its memory is not reused before the program ends, so that it can be read back afterwards."""
+    fold: int = 1
+    """Neighbouring pixels of a row that share a word; more than one only where all their channels fit it. Beyond the end
+    of a row the last word holds zeros."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of `pixel_pitch` in a row: pixels, or words that several pixels share."""
+        return -(-self.shape[2] // self.fold)
 
 
 @dataclass(frozen=True)
@@ -138,30 +146,32 @@ class Program:
     # -- packing ---------------------------------------------------------------------------------------------------
 
     def addresses(self, name: str) -> np.ndarray:
-        """Word addresses of a tensor: int64 [h, w, words], `words` the distinct words of a pixel, ascending."""
+        """Word addresses of a tensor: int64 [h, steps, words], `words` the distinct words of a pixel, ascending."""
         t = self.tensors[name]
-        _, h, w = t.shape
         words = np.unique(np.asarray(t.slots) // self.arch.lanes)
-        y, x = np.arange(h)[:, None, None], np.arange(w)[None, :, None]
+        y, x = np.arange(t.shape[1])[:, None, None], np.arange(t.steps)[:, None]
         return t.base + y * t.row_pitch + x * t.pixel_pitch + words
 
     def pack(self, name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Integers [..., c, h, w] as words: (addresses [n], words int16 [..., n, lanes]); unused lanes are zero."""
         t, lanes = self.tensors[name], self.arch.lanes
-        addresses = self.addresses(name)
+        (c, h, w), addresses = t.shape, self.addresses(name)
         slots = np.asarray(t.slots)
         index = np.searchsorted(np.unique(slots // lanes), slots // lanes) * lanes + slots % lanes
-        flat = np.zeros((*values.shape[:-3], *addresses.shape[:2], addresses.shape[2] * lanes), np.int16)
-        flat[..., index] = np.moveaxis(values, -3, -1)
+        padded = np.zeros((*values.shape[:-1], t.steps * t.fold), np.int16)
+        padded[..., :w] = values
+        pixels = np.moveaxis(padded.reshape(*values.shape[:-1], t.steps, t.fold), -4, -1)
+        flat = np.zeros((*values.shape[:-3], h, t.steps, addresses.shape[2] * lanes), np.int16)
+        flat[..., index + np.arange(t.fold)[:, None] * c] = pixels
         return addresses.reshape(-1), flat.reshape(*values.shape[:-3], -1, lanes)
 
     def unpack(self, name: str, memory: np.ndarray) -> np.ndarray:
         """Reads a tensor out of activation memory [..., act_depth, lanes]: [..., c, h, w]."""
         t, lanes = self.tensors[name], self.arch.lanes
-        slots = np.asarray(t.slots)
-        _, h, w = t.shape
-        y, x = np.arange(h)[:, None, None], np.arange(w)[None, :, None]
-        address = t.base + y * t.row_pitch + x * t.pixel_pitch + slots // lanes
+        c, h, w = t.shape
+        y, x = np.arange(h)[:, None, None], np.arange(w)[:, None]
+        slots = np.asarray(t.slots) + x % t.fold * c
+        address = t.base + y * t.row_pitch + x // t.fold * t.pixel_pitch + slots // lanes
         return np.moveaxis(memory[..., address, slots % lanes], -1, -3)
 
     # -- container -------------------------------------------------------------------------------------------------
@@ -306,7 +316,9 @@ class Program:
                 f"tensor {name}: shape {t.shape}",
             )
             rule(t.base >= 0 and t.row_pitch >= 0 and t.pixel_pitch >= 0 and min(t.slots) >= 0, f"tensor {name}: negative address")
-            last = t.base + (t.shape[1] - 1) * t.row_pitch + (t.shape[2] - 1) * t.pixel_pitch + max(t.slots) // a.lanes
+            shared = t.fold == 1 or (t.fold * t.shape[0] <= a.lanes and sorted(t.slots) == list(range(t.shape[0])))
+            rule(t.fold > 0 and shared, f"tensor {name}: fold {t.fold} of {t.shape[0]} channels")
+            last = t.base + (t.shape[1] - 1) * t.row_pitch + (t.steps - 1) * t.pixel_pitch + max(t.slots) // a.lanes
             rule(last < a.act_depth, f"tensor {name}: ends at word {last}, the memory has {a.act_depth}")
             rule(0 < t.scale < math.inf, f"tensor {name}: scale {t.scale}")
             rule(-1 <= t.layer < len(self.layers), f"tensor {name}: layer {t.layer} is not there")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -17,7 +19,7 @@ from sordino_hw.asm import Assembler
 from sordino_hw.errors import BinaryError
 from sordino_hw.program import _IMAGES, Layer, Op, Program, Segment, Tensor
 
-ARCH = ArchConfig(name="small", lanes=8, ppu=4, act_depth=64, weight_depth=64, mask_depth=16, param_depth=8, imem_depth=64)
+ARCH = ArchConfig(name="small", cores=2, lanes=8, ppu=4, act_depth=64, weight_depth=64, mask_depth=16, param_depth=8, imem_depth=64)
 
 
 def program() -> Program:
@@ -29,19 +31,19 @@ def program() -> Program:
         a.halt()
         return Segment(
             imem=a.imem,
-            weight=rng.integers(-128, 128, (rows, 8)).astype(np.int8),
-            mask=rng.random((rows, 8)) < 0.5,
-            bias=rng.integers(-(1 << 31), 1 << 31, (2, 4)).astype(np.int32),
-            mantissa=rng.integers(8, 16, (2, 4)).astype(np.int32),
-            shift=rng.integers(0, 32, (2, 4)).astype(np.int32),
-            threshold=rng.integers(0, 256, (2, 4)).astype(np.int32),
+            weight=rng.integers(-128, 128, (2, rows, 8)).astype(np.int8),
+            mask=rng.random((2, rows, 8)) < 0.5,
+            bias=rng.integers(-(1 << 31), 1 << 31, (2, 2, 4)).astype(np.int32),
+            mantissa=rng.integers(8, 16, (2, 2, 4)).astype(np.int32),
+            shift=rng.integers(0, 32, (2, 2, 4)).astype(np.int32),
+            threshold=rng.integers(0, 256, (2, 2, 4)).astype(np.int32),
             table=rng.integers(-256, 256, 256 * (rows % 2)).astype(np.int16),
             ops=[Op(0, 8)],
             cycle_limit=1000,
         )
 
     tensors = [
-        Tensor("x", (3, 2, 2), 0.1, False, 0, 2, 1, (0, 1, 2)),
+        Tensor("x", (3, 2, 3), 0.1, False, 0, 2, 1, (0, 1, 2), fold=2),
         Tensor("y", (10, 2, 2), 1 / 3, True, 4, 4, 2, (*range(8), 9, 12), layer=0, kept=False),
     ]
     layers = [Layer("conv", "conv", "model.py:3", ("x",), "y", 120)]
@@ -94,7 +96,7 @@ def test_save_into_a_missing_folder(tmp_path):
 
 def test_param_words_are_the_documented_layout():
     s = program().segments[0]
-    words = s.param_words().reshape(2, 4, 2)
+    words = s.param_words().reshape(2, 2, 4, 2)
     np.testing.assert_array_equal(words[..., 0].astype(np.int32), s.bias)
     for name, low, bits in (("mantissa", 0, 8), ("shift", 8, 5), ("threshold", 16, 8)):
         np.testing.assert_array_equal(words[..., 1] >> low & (1 << bits) - 1, getattr(s, name))
@@ -112,6 +114,31 @@ def test_pack_and_unpack_are_inverse():
             for x in range(2):
                 assert (memory[:, 4 + 4 * y + 2 * x + slot // 8, slot % 8] == values[:, c, y, x]).all()
     assert (memory != 0).sum() == (values != 0).sum()
+
+
+@given(st.data())
+def test_folded_pixels_share_words(data):
+    """Every layout: each channel is where the docstring of `Tensor` says, everything else is zero, and back again."""
+    c, h, w = (data.draw(st.integers(1, n)) for n in (ARCH.lanes, 3, 9))
+    fold = data.draw(st.integers(1, ARCH.lanes // c))
+    words = -(-w // fold)
+    slots = tuple(data.draw(st.permutations(range(c))))
+    pixel_pitch = data.draw(st.integers(1, 2))
+    row_pitch = words * pixel_pitch + data.draw(st.integers(0, 1))
+    p = program()
+    p.tensors["t"] = t = Tensor("t", (c, h, w), 1.0, True, 3, row_pitch, pixel_pitch, slots, fold=fold)
+    p.check()
+    values = np.random.default_rng(w).integers(1, 128, (2, c, h, w)).astype(np.int16)
+    addresses, packed = p.pack("t", values)
+    assert len(addresses) == len(set(addresses)) == h * words and t.steps == words
+    memory = np.zeros((2, ARCH.act_depth, ARCH.lanes), np.int16)
+    memory[:, addresses] = packed
+    np.testing.assert_array_equal(p.unpack("t", memory), values)
+    np.testing.assert_array_equal(addresses, p.addresses("t").ravel())
+    for i, y, x in np.ndindex(c, h, w):
+        lane = slots[i] + x % fold * c
+        assert (memory[:, 3 + y * row_pitch + x // fold * pixel_pitch, lane] == values[:, i, y, x]).all()
+    assert np.count_nonzero(memory) == values.size
 
 
 # -- damage --------------------------------------------------------------------------------------------------------
@@ -188,8 +215,8 @@ def test_a_forgery_without_changes_loads(saved):
 
 def test_another_version(saved):
     d, images = parts(saved)
-    forge(saved, json.dumps({**d, "version": 2}), images)
-    assert refused(saved) == "format version 2; this Sordino reads 1. Compile the model again."
+    forge(saved, json.dumps({**d, "version": 1}), images)
+    assert refused(saved) == "format version 1; this Sordino reads 2. Compile the model again."
 
 
 def test_another_hash(saved):
@@ -198,7 +225,7 @@ def test_another_hash(saved):
     assert re.match(r"architecture 'small' hashes to [0-9a-f]{8}, not 00000001\. ", refused(saved))
 
 
-@pytest.mark.parametrize("document", ["", "{", "null", "[]", "3", '"x"', "{}", "[" * 100_000, '{"version": 1}', "1" * 10_000])
+@pytest.mark.parametrize("document", ["", "{", "null", "[]", "3", '"x"', "{}", "[" * 100_000, '{"version": 2}', "1" * 10_000])
 def test_documents_that_are_no_program(saved, document):
     forge(saved, document, parts(saved)[1])
     assert refused(saved).startswith("the program document is malformed (")
@@ -303,10 +330,12 @@ def field(**changes):
     [
         (image("imem", np.zeros(3, np.int64)), r"segment 1: imem has dtype int64, not uint32"),
         (image("imem", np.zeros(65, np.uint32)), r"segment 1: imem has 65 rows, the memory 64"),
-        (image("weight", np.zeros((4, 7), np.int8)), r"segment 1: weight has shape \(4, 7\)"),
-        (image("weight", np.zeros((65, 8), np.int8)), r"segment 1: weight has 65 rows, the memory 64"),
-        (image("mask", np.zeros((17, 8), bool)), r"segment 1: mask has 17 rows, the memory 16"),
-        (image("bias", np.zeros((3, 4), np.int32)), r"segment 1: the parameter images differ in length"),
+        (image("weight", np.zeros((2, 4, 7), np.int8)), r"segment 1: weight has shape \(2, 4, 7\)"),
+        (image("weight", np.zeros((1, 4, 8), np.int8)), r"segment 1: weight has shape \(1, 4, 8\)"),
+        (image("weight", np.zeros((4, 8), np.int8)), r"segment 1: weight has shape \(4, 8\)"),
+        (image("weight", np.zeros((2, 65, 8), np.int8)), r"segment 1: weight has 65 rows, the memory 64"),
+        (image("mask", np.zeros((2, 17, 8), bool)), r"segment 1: mask has 17 rows, the memory 16"),
+        (image("bias", np.zeros((2, 3, 4), np.int32)), r"segment 1: the parameter images differ in length"),
         (image("table", np.zeros(255, np.int16)), r"segment 1: table has 255 rows, not a multiple of 256"),
         (image("table", np.full(256, 256, np.int16)), r"segment 1: table holds 256\.\.256, beyond -256\.\.255"),
         (element("mantissa", 16), r"segment 1: mantissa holds \d+\.\.16, beyond 0\.\.15"),
@@ -320,6 +349,9 @@ def field(**changes):
         (field(base=57), r"tensor y: ends at word 64, the memory has 64"),
         (field(scale=math.inf), r"tensor y: scale inf"),
         (field(scale=0.0), r"tensor y: scale 0\.0"),
+        (field(fold=0), r"tensor y: fold 0 of 10 channels"),
+        (field(fold=2), r"tensor y: fold 2 of 10 channels"),
+        (field(shape=(2, 2, 2), slots=(0, 2), fold=2), r"tensor y: fold 2 of 2 channels"),
         (field(layer=1), r"tensor y: layer 1 is not there"),
         (field(name="z"), r"tensor y: shape .*"),
         (lambda p, s, t: p.outputs.append("q"), r"input or output 'q' is not in the tensor table"),
