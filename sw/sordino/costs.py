@@ -1,13 +1,14 @@
 """What one activation costs on the array, measured; and penalties weighted with it."""
 
+import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sordino_compiler.frontend.source import module_path
 from sordino_hw.arch import ArchConfig, preset
@@ -20,7 +21,7 @@ from sordino_sim.timing import Timing
 from .accelerator import Accelerator
 from .compilation import compile
 from .nn import SparseActivation, fan_out
-from .nn.base import density, sites
+from .nn.base import Inputs, density, device_of, first, sites
 from .quantization import QuantizedModel, quantize
 from .statistics import CAUSES
 
@@ -75,7 +76,7 @@ class Cost:
 
 def cost(
     model: nn.Module | QuantizedModel | Program,
-    calibration: Tensor,
+    calibration: Inputs,
     arch: str | ArchConfig | None = None,
     *,
     images: int = 8,
@@ -102,8 +103,10 @@ def cost(
 
     Parameters
     ----------
-    model : any module, which is quantised (post-training) and compiled; a quantised model; or a program
-    calibration : float tensor (N, ...): the first 256 set the scales of a module; the first `images` are measured
+    model : any module, which is quantised (post-training) and compiled, as a copy on the CPU; a quantised model; or a
+        program
+    calibration : float tensor (N, ...), or a tuple of one for each input: the first 256 set the scales of a module; the
+        first `images` are measured
     arch : as for `sordino.quantize` and `sordino.compile`
     share : part of the non-zero activations that is removed, above 0, at most 1
     seed : of the choice
@@ -113,8 +116,9 @@ def cost(
     """
     if not 0 < share <= 1:
         raise InputError(f"cost: share must be above 0 and at most 1, not {share!r}")
-    if images < 1 or not len(calibration):
-        raise InputError(f"cost: at least one image is needed; images is {images!r}, and calibration holds {len(calibration)}")
+    if images < 1:
+        raise InputError(f"cost: at least one image is needed, not images={images!r}")
+    scaling = [t.cpu() for t in first(calibration, CALIBRATION)]
     if isinstance(model, Program):
         if arch is not None and preset(arch).hash != model.arch.hash:
             raise InputError(f"cost: the program is compiled for {model.arch.name}; compile it for the architecture to be measured")
@@ -123,13 +127,20 @@ def cost(
     else:
         quantised = model
         if not isinstance(quantised, QuantizedModel):
-            quantised = quantize(quantised, calibration[:CALIBRATION], "ulx3s-85f" if arch is None else arch)
+            batches = list(zip(*(t.split(64) for t in scaling), strict=True))
+            quantised = quantize(_on_cpu(model), batches, "ulx3s-85f" if arch is None else arch)
         program = compile(quantised, arch=arch)
         wanted = [name for name, _ in sites(model)] if not isinstance(model, QuantizedModel) else None
         found = _tensors(quantised, program, wanted)
-    x = calibration[:images]
-    integers = {name: Accelerator(program).quantise(name, x) for name in program.inputs[:1]}
+    accelerator, x = Accelerator(program), first(calibration, images)
+    if len(x) != len(program.inputs):
+        raise InputError(f"cost: the network has {len(program.inputs)} inputs, but calibration holds {len(x)} tensors")
+    integers = {name: accelerator.quantise(name, t) for name, t in zip(program.inputs, x, strict=True)}
     return _measure(program, integers, found, share, seed)
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    return model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
 
 
 def _tensors(model: QuantizedModel, program: Program, wanted: list[str] | None) -> dict[str, tuple[str, ...]]:
@@ -166,7 +177,8 @@ def _measure(program: Program, inputs: dict[str, np.ndarray], found: dict[str, t
 
 def _cycles(records: np.ndarray | None) -> int:
     assert records is not None
-    return int(records[:, :, : len(CAUSES)].sum())
+    cycles = records[..., : len(CAUSES)].sum(-1)  # [batch, records], or of each core too: a record lasts as long as its last core
+    return int(cycles.reshape(*cycles.shape[:2], -1).max(-1).sum())
 
 
 def _thinned(x: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -217,7 +229,7 @@ class _Pin:
 def weigh(
     model: nn.Module,
     cost: "str | Cost | Mapping[str, float]",
-    calibration: Tensor | None = None,
+    calibration: Inputs | None = None,
     arch: str | ArchConfig = "ulx3s-85f",
     *,
     unit: float | None = None,
@@ -229,9 +241,9 @@ def weigh(
     ----------
     cost : "uniform" (1 each), "fanout" (products that an event enters, `sordino.nn.fan_out`), "cycles" (measured by
         `sordino.cost` with `options`), a `Cost`, or a weight by module path (a path that is left out gets 0)
-    calibration : float tensor (N, ...), the model's input; not needed for "uniform", or weights and `unit`
-    unit : what the weights are divided by. None: such that a mean event weighs 1 (mean over all non-zero
-        activations on the first 256 of `calibration`), so that one strength means as much under every `cost`
+    calibration : as for `cost`; not needed for "uniform", or weights and `unit`
+    unit : what the weights are divided by. None: such that a mean event weighs 1 (mean over the non-zero activations of
+        the layers with a method, on the first 256 of `calibration`), so that one strength means as much under every `cost`
 
     Returns the unit, to be given when weights are measured again: cost that falls then lowers the penalty.
     Raises `InputError` for an unknown cost, path, or weights that are not finite or negative.
@@ -245,18 +257,20 @@ def weigh(
         if calibration is None:
             raise InputError(f"weigh: cost={cost!r} needs calibration, the model's typical inputs")
         if cost == "fanout":
-            weights = {n: float(w) for n, w in fan_out(model, calibration[:1]).items()}
+            weights = {n: float(w) for n, w in fan_out(model, *first(calibration, 1)).items()}
         else:
             weights = measure(model, calibration, arch, **options).weights
     else:
         weights = {n: float(w) for n, w in (cost.weights if isinstance(cost, Cost) else cost).items()}
+    if isinstance(cost, str | Cost):  # these know of activations without a method too
+        weights = {n: w for n, w in weights.items() if n in layers or n not in dict(sites(model))}
     for name, w in weights.items():
         if name not in layers:
             raise InputError(f"weigh: {name!r} is no layer of a sparsity method; there are {', '.join(layers) or 'none'}")
         if not 0 <= w < float("inf"):
             raise InputError(f"weigh: the weight of {name!r} must be finite and not negative, not {w!r}")
     if unit is None:
-        unit = 1.0 if calibration is None else _mean_event(model, calibration[:CALIBRATION], weights)
+        unit = 1.0 if calibration is None else _mean_event(model, first(calibration, CALIBRATION), layers, weights)
     for name, m in layers.items():
         m.cost_weight = weights.get(name, 0.0) / unit
     return unit
@@ -265,9 +279,9 @@ def weigh(
 measure = cost
 
 
-def _mean_event(model: nn.Module, x: Tensor, weights: Mapping[str, float]) -> float:
-    """The mean weight of a non-zero activation."""
-    counts = {name: n for name, (n, _) in density(model, x).items()}
+def _mean_event(model: nn.Module, x: Inputs, layers: Collection[str], weights: Mapping[str, float]) -> float:
+    """The mean weight of a non-zero activation of `layers`."""
+    counts = {name: n for name, (n, _) in density(model, x).items() if name in layers}
     total = sum(counts.values())
     return sum(n * weights.get(name, 0.0) for name, n in counts.items()) / total or 1.0 if total else 1.0
 
@@ -288,7 +302,7 @@ class CostWeights:
 
     def __init__(
         self,
-        calibration: Tensor,
+        calibration: Inputs,
         cost: "str | Mapping[str, float]" = "cycles",
         arch: str | ArchConfig = "ulx3s-85f",
         every: int = 1,

@@ -116,6 +116,45 @@ def test_programs_and_quantised_models_are_measured_by_tensor(network, images):
         sd.cost(program, images, arch="icebreaker")
 
 
+class Two(nn.Module):
+    """Two inputs, whose activations meet."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(2, 8, 1)
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+        self.fc = nn.Linear(512, 10)
+
+    def forward(self, a, b):
+        return self.fc((self.relu1(self.left(a)) + self.relu2(self.right(b))).flatten(1))
+
+
+def test_a_model_with_two_inputs(images):
+    x = images, torch.cat([images, 1 - images], 1)
+    model = seeded(Two)
+    found = sd.cost(model, x)
+    assert list(found.sites) == ["relu1", "relu2"] and all(s.cycles_per_event > 0 for s in found.sites.values())
+    program = sd.compile(sd.quantize(model, [tuple(t[i : i + 64] for t in x) for i in range(0, len(images), 64)]))
+    assert sd.cost(program, x).cycles == found.cycles
+    sparse = sd.sparsify(model, "star", calibration=x, cost="cycles")
+    assert all(m.threshold > 0 and m.cost_weight > 0 for _, m in sites(sparse))
+    assert weights(sd.sparsify(model, "l1", calibration=x, cost="fanout")) == {"relu1": 1.0, "relu2": 1.0}
+    hook = sd.CostWeights(x, images=2)
+    hook(sparse, 0)
+    assert list(hook.measured[0][1]) == ["relu1", "relu2"]
+    with pytest.raises(sd.InputError, match=r"^cost: the network has 2 inputs, but calibration holds 1 tensors$"):
+        sd.cost(program, images)
+    with pytest.raises(sd.InputError, match=r"^inputs must be tensors of equal length, 1 at least, not of \d+, 3$"):
+        sd.cost(model, (images, x[1][:3]))
+
+
+def test_a_model_elsewhere_is_measured_as_a_copy_on_the_cpu(network, images, monkeypatch):
+    monkeypatch.setattr("sordino.costs.device_of", lambda model: torch.device("meta"))
+    copied = []
+    monkeypatch.setattr(nn.Module, "cpu", lambda self: copied.append(self) or self)
+    assert sd.cost(network, images).sites and copied and copied[0] is not network
+
+
 @pytest.mark.parametrize("options", [{"share": 0.0}, {"share": 1.5}, {"images": 0}])
 def test_arguments_out_of_range(network, images, options):
     with pytest.raises(sd.InputError, match=r"^cost: "):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import sordino as sd
-from sordino.nn import L1, STAR, PlainReLU, density, penalty, search_thresholds
+from sordino.nn import DAL, L1, STAR, WTA, PlainReLU, density, penalty, search_thresholds
 from sordino.train import accuracy
 
 
@@ -40,6 +40,24 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.fc2(self.relu(self.fc1(self.head(x).flatten(1))))
+
+
+class Block(nn.Sequential):
+    def __init__(self, cin, cout):
+        super().__init__(nn.Conv2d(cin, cout, 3, padding=1), nn.ReLU())
+
+
+class Deep(nn.Module):
+    """Four ReLUs: stem.1, body.0.1, body.1.1, relu."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU())
+        self.body = nn.Sequential(Block(8, 8), Block(8, 8))
+        self.fc1, self.relu, self.fc2 = nn.Linear(72, 16), nn.ReLU(), nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.fc2(self.relu(self.fc1(self.body(self.stem(x)).flatten(1))))
 
 
 class Functional(nn.Module):
@@ -166,6 +184,167 @@ def test_options_by_module_path():
     sparse = sd.sparsify(Net(), "star", strength={"relu": 0.5}, quantile=0.7)
     assert (sparse.relu.strength, sparse.head[1].strength) == (0.5, STAR().strength)
     assert sparse.relu.quantile == sparse.head[1].quantile == 0.7
+
+
+# -- a method for each layer -------------------------------------------------------------------------------------------
+
+
+def kinds(model):
+    return {name: type(m).__name__ for name, m in sd.nn.sites(model)}
+
+
+def test_each_layer_gets_the_method_of_its_pattern():
+    sparse = sd.sparsify(Deep(), {"stem.*": "star", "body.?.1": ("l1", {"strength": 0.5}), "relu": None})
+    assert kinds(sparse) == {"stem.1": "STAR", "body.0.1": "L1", "body.1.1": "L1", "relu": "ReLU"}
+    assert sparse.body[0][1].strength == sparse.body[1][1].strength == 0.5 and sparse.body[0][1] is not sparse.body[1][1]
+
+
+def test_the_path_goes_before_patterns_and_these_before_the_rest():
+    sparse = sd.sparsify(Deep(), {"*": "l1", "body.*": "star", "body.1.1": None})
+    assert kinds(sparse) == {"stem.1": "L1", "body.0.1": "STAR", "body.1.1": "ReLU", "relu": "L1"}
+
+
+def test_types_stand_for_what_is_inside_them():
+    assert kinds(sd.sparsify(Deep(), {Block: "wta", "*": "l1"})) == {
+        "stem.1": "L1",
+        "body.0.1": "WTA",
+        "body.1.1": "WTA",
+        "relu": "L1",
+    }
+    mixed = sd.sparsify(Deep(), {Block: "wta", "stem.1": "l1"})
+    assert kinds(mixed)["relu"] == "ReLU"
+    again = sd.sparsify(mixed, {L1: "star", nn.ReLU: "hoyer"})
+    assert kinds(again) == {"stem.1": "STAR", "body.0.1": "WTA", "body.1.1": "WTA", "relu": "Hoyer"}
+
+
+def test_keys_that_agree_may_overlap():
+    assert kinds(sd.sparsify(Deep(), {"body.*": "l1", "*.1": ("l1", {})}))["body.0.1"] == "L1"
+
+
+def test_common_options_go_to_the_methods_that_have_them():
+    sparse = sd.sparsify(Deep(), {"stem.1": "star", "body.0.1": ("l1", {"strength": 0.5}), "*": "wta"}, strength=0.1, quantile=0.7)
+    assert (sparse.stem[1].strength, sparse.stem[1].quantile, sparse.body[0][1].strength) == (0.1, 0.7, 0.5)
+    assert sparse.relu.rate == WTA().rate
+    by_path = sd.sparsify(Deep(), {"*": ("l1", {"strength": {"relu": 0.5}})})
+    assert (by_path.relu.strength, by_path.stem[1].strength) == (0.5, L1().strength)
+
+
+def test_penalties_of_all_methods_add_up():
+    sparse = sd.sparsify(
+        Deep(), {"stem.*": ("l1", {"strength": 0.5}), Block: "hoyer", "relu": "wta"}, cost={"stem.1": 2.0, "body.0.1": 1.0}
+    )
+    x = torch.rand(5, 1, 8, 8)
+    sparse.train()(x)
+    stem = sparse.stem(x)
+    first = sparse.body[0](stem)
+    expected = 2 * 0.5 * stem.sum() / 5 + sparse.body[0][1].cost(first, first)
+    penalty(sparse)
+    sparse(x)
+    torch.testing.assert_close(penalty(sparse), expected)
+
+
+@pytest.mark.parametrize("cost", ["fanout", "cycles", "measured"])
+def test_costs_weigh_the_layers_with_a_method(cost):
+    x = torch.rand(16, 1, 8, 8)
+    torch.manual_seed(0)
+    model = Deep().eval()
+    sparse = sd.sparsify(
+        model, {"stem.*": "l1", Block: "star"}, calibration=x, cost=sd.cost(model, x) if cost == "measured" else cost
+    )
+    layers = {n: m for n, m in sd.nn.sites(sparse) if not isinstance(m, nn.ReLU)}
+    assert list(layers) == ["stem.1", "body.0.1", "body.1.1"]
+    counts = {n: c for n, (c, _) in density(sparse, x).items() if n in layers}
+    assert sum(counts[n] * m.cost_weight for n, m in layers.items()) / sum(counts.values()) == pytest.approx(1.0)
+
+
+def test_layers_that_stay_are_not_calibrated_anew():
+    x = torch.rand(20, 1, 8, 8)
+    once = sd.sparsify(Deep(), {"relu": ("star", {"quantile": 0.5})}, calibration=x)
+    once.relu.threshold.fill_(0.125)
+    twice = sd.sparsify(once, {Block: "dal"}, calibration=x)
+    assert twice.relu.threshold == 0.125 and isinstance(twice.body[0][1], DAL) and twice.body[0][1].ready
+
+
+def test_a_mixed_network_trains_resumes_and_runs_on_the_array(digits, tmp_path):
+    torch.manual_seed(0)
+    plain, data = Deep(), [tuple(t[:128] for t in part) for part in (digits.train, digits.validation)]
+    methods = {
+        "stem.*": ("star", {"strength": 1e-4}),
+        "body.0.*": "wta",
+        "body.1.*": ("dal", {"per": "layer"}),
+        "relu": "channel-thresholds",
+    }
+
+    def train(epochs, **options):
+        model = sd.sparsify(plain, methods, calibration=digits.train[0][:128], cost="fanout")
+        return model, lambda: sd.train.fit(model, *data, epochs, lr=3e-3, progress=False, **options)
+
+    whole, run = train(3)
+    run()
+    calls = []
+
+    def interrupted(model, data):
+        calls.append(0)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return accuracy(model, data)
+
+    _, run = train(3, checkpoint=tmp_path / "state", score=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    resumed, run = train(3, checkpoint=tmp_path / "state")
+    run()
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+    exported = torch.export.export(whole, (data[1][0],)).module()(data[1][0])
+    assert exported.shape == (128, 10)
+    quantised = sd.quantize(whole, data[0][0])
+    assert sd.compare(sd.Accelerator(sd.compile(quantised)), quantised.graph, data[1][0][:8])
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "text"),
+    [
+        ({}, {}, r"sparsify: the mapping of methods is empty; give it a pattern, such as .*"),
+        ({"head.*": "l1"}, {}, r"sparsify: 'head\.\*' matches no activation; there are stem\.1, body\.0\.1, body\.1\.1, relu"),
+        ({nn.Tanh: "l1"}, {}, r"sparsify: the type Tanh matches no activation; there are stem\.1, .*"),
+        ({3: "l1"}, {}, r"sparsify: a key must be a pattern of module paths or a type of module, not 3"),
+        ({"*": 3}, {}, r"sparsify: a choice must be a method's name, \(name, options\) or None, not 3"),
+        ({"*": "l3"}, {}, r"unknown sparsity method 'l3': the methods are .*"),
+        (
+            {"body.*": "l1", "*.1": "star"},
+            {},
+            r"sparsify: 'body\.\*' and '\*\.1' both match 'body\.0\.1' and give it different methods\. Add 'body\.0\.1' itself, .*",
+        ),
+        (
+            {Block: "l1", "body.*": ("l1", {"strength": 1.0})},
+            {},
+            r"sparsify: the type Block and 'body\.\*' both match 'body\.0\.1' and give it different methods\. .*",
+        ),
+        (
+            {"*": ("l1", {"rate": 0.5})},
+            {},
+            r"sparsify: method 'l1' has no option 'rate'; its options are strength \(and calibration\)",
+        ),
+        (
+            {"*": "l1", "relu": "star"},
+            {"rate": 0.5},
+            r"sparsify: none of the methods 'l1', 'star' has an option 'rate'",
+        ),
+        (
+            {"*": "l1", "relu": "wta"},
+            {"strength": {"relu": 1.0}},
+            r"sparsify: strength names 'relu', whose method 'wta' has no such option",
+        ),
+        ({"stem.1": "l1"}, {"strength": {"relu": 1.0}}, r"sparsify: strength names 'relu', which gets no method"),
+        ({"*": None}, {"strength": 1.0}, r"sparsify: no layer gets a method that could take 'strength'"),
+    ],
+)
+def test_refusals_of_mixed_methods(methods, options, text):
+    with pytest.raises(sd.InputError, match=f"^{text}$"):
+        sd.sparsify(Deep(), methods, **options)
+
+
+# -- calibration and refusals ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("per", ["layer", "channel"])

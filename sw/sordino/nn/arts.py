@@ -85,6 +85,9 @@ class ARTS(SparseActivation):
         error = self.running / (self.target * self.reference).clamp_min(1e-12) - 1
         self.coefficient.mul_((self.rate * error.clamp(-1, 1)).exp()).clamp_(self.least, self.most)
 
+    def watched(self) -> dict[str, Tensor]:
+        return {"coefficient": self.coefficient}
+
     @torch.no_grad()
     def calibrate(self, inputs: Sequence[Tensor]) -> None:
         positive = sum(int((x > 0).sum()) for x in inputs)

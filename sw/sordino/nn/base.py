@@ -8,7 +8,23 @@ from torch import Tensor, nn
 
 from sordino_hw.errors import InputError
 
-__all__ = ["METHODS", "Penalised", "SparseActivation", "density", "layer_inputs", "method", "penalty", "register", "sites"]
+__all__ = [
+    "METHODS",
+    "Inputs",
+    "Penalised",
+    "SparseActivation",
+    "density",
+    "device_of",
+    "first",
+    "layer_inputs",
+    "method",
+    "penalty",
+    "register",
+    "sites",
+]
+
+Inputs = Tensor | Sequence[Tensor]
+"""A model's input (N, ...); or, of a model with several, one tensor for each, in the order of its arguments."""
 
 METHODS: "dict[str, type[SparseActivation]]" = {}
 """Every method by name. A method is one file that defines a `SparseActivation` and registers it."""
@@ -61,6 +77,10 @@ class SparseActivation(Penalised):
     def calibrate(self, inputs: Sequence[Tensor]) -> None:
         """Sets state from the layer's inputs on a calibration set: one tensor (N, C, ...) for each call."""
 
+    def watched(self) -> dict[str, Tensor]:
+        """What changes in training and is worth following, such as thresholds: tensors of any shape by name."""
+        return {}
+
     def forward(self, x: Tensor) -> Tensor:
         y = self.activate(x)
         if self.training and torch.is_grad_enabled():
@@ -102,8 +122,8 @@ def penalty(model: nn.Module) -> Tensor | None:
 
 
 @torch.no_grad()
-def layer_inputs(model: nn.Module, x: Tensor, batch_size: int = 256) -> dict[SparseActivation, list[Tensor]]:
-    """Runs `model` on `x` (N, ...) in evaluation mode: the inputs of every method's layer, one tensor for each call."""
+def layer_inputs(model: nn.Module, x: Inputs, batch_size: int = 256) -> dict[SparseActivation, list[Tensor]]:
+    """Runs `model` on `x` in evaluation mode: the inputs of every method's layer, one tensor for each call."""
     seen: dict[SparseActivation, list[Tensor]] = {}
 
     def keep(module, inputs, _y):
@@ -114,7 +134,7 @@ def layer_inputs(model: nn.Module, x: Tensor, batch_size: int = 256) -> dict[Spa
 
 
 @torch.no_grad()
-def density(model: nn.Module, x: Tensor, batch_size: int = 256) -> dict[str, tuple[int, int]]:
+def density(model: nn.Module, x: Inputs, batch_size: int = 256) -> dict[str, tuple[int, int]]:
     """Non-zero activations of `model` on `x`: module path of each activation -> (non-zero, all) values, whole batch."""
     counts = {name: [0, 0] for name, _ in sites(model)}
 
@@ -129,13 +149,34 @@ def density(model: nn.Module, x: Tensor, batch_size: int = 256) -> dict[str, tup
     return {name: (a, b) for name, (a, b) in counts.items()}
 
 
-def _run(model: nn.Module, x: Tensor, batch_size: int, hooks: dict[nn.Module, Callable]) -> None:
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter or buffer of `model` is; the CPU if it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def first(x: Inputs, count: int) -> tuple[Tensor, ...]:
+    """The first `count` inputs (all, if there are not as many): a tensor for each argument of the model.
+
+    Raises `InputError` if there is none, or the arguments are not equally many.
+    """
+    tensors = (x,) if isinstance(x, Tensor) else tuple(x)
+    if not tensors or not len(tensors[0]) or len({len(t) for t in tensors}) > 1:
+        raise InputError(
+            f"inputs must be tensors of equal length, 1 at least, not of {', '.join(str(len(t)) for t in tensors) or 'none'}"
+        )
+    return tuple(t[:count] for t in tensors)
+
+
+def _run(model: nn.Module, x: Inputs, batch_size: int, hooks: dict[nn.Module, Callable]) -> None:
     handles = [m.register_forward_hook(hook) for m, hook in hooks.items()]
-    training = model.training
+    training, device = model.training, device_of(model)
+    tensors = (x,) if isinstance(x, Tensor) else tuple(x)
     try:
         model.eval()
-        for part in x.split(batch_size):
-            model(part)
+        for parts in zip(*(t.split(batch_size) for t in tensors), strict=True):
+            model(*(part.to(device) for part in parts))
     finally:
         model.train(training)
         for h in handles:

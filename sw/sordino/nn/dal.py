@@ -104,6 +104,9 @@ class DAL(Temporal, Learned):
         q = torch.full_like(mean, self.start) if self.start is not None else self.relative * mean
         return q.reshape(inputs[0].shape[1:]) if self.per == "neuron" else q if self.per == "channel" else q[0]
 
+    def watched(self) -> dict[str, Tensor]:
+        return {"step": self.step}
+
     def activate(self, x: Tensor) -> Tensor:
         if not self.usable():
             return x.relu() if self.rectify else x

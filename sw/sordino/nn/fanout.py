@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .base import sites
+from .base import device_of, sites
 
 __all__ = ["fan_out"]
 
@@ -52,10 +52,10 @@ def fan_out(model: nn.Module, *example: Tensor) -> dict[str, int]:
             return y
 
     handles = [m.register_forward_hook(lambda _m, _x, y, n=n: mark(y, frozenset([n]))) for n, m in names.items()]
-    training = model.training
+    training, device = model.training, device_of(model)
     try:
         with Follow():
-            model.eval()(*example)
+            model.eval()(*(x.to(device) for x in example))
     finally:
         model.train(training)
         for h in handles:

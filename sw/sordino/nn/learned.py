@@ -91,6 +91,9 @@ class Learned(SparseActivation):
         self.theta = nn.Parameter(self.begin(inputs).detach().clone(), self.theta.requires_grad)
         self.ready = True
 
+    def watched(self) -> dict[str, Tensor]:
+        return {"threshold": self.theta.abs()}
+
     def usable(self) -> bool:
         """Whether the parameter has its value. Raises `InputError` in training if it has not."""
         if not self.ready and self.training:

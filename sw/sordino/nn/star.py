@@ -64,6 +64,9 @@ class STAR(SparseActivation):
     def calibrate(self, inputs: Sequence[Tensor]) -> None:
         self.threshold = self.quantile_of(inputs, self.quantile)
 
+    def watched(self) -> dict[str, Tensor]:
+        return {"threshold": self.threshold}
+
     def quantile_of(self, inputs: Sequence[Tensor], quantile: float) -> Tensor:
         """The `quantile` of the positive values of tensors (N, C, ...): of all ([]) or of each channel ([C])."""
         if self.per == "layer":

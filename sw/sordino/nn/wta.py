@@ -134,6 +134,9 @@ class WTA(SparseActivation):
             excess = x - least.clamp_min(LEAST)
         return passing(x, excess)
 
+    def watched(self) -> dict[str, Tensor]:
+        return {"threshold": self.threshold}
+
     @torch.no_grad()
     def calibrate(self, inputs: Sequence[Tensor]) -> None:
         self.threshold, self.ready = self._same_rate(inputs, self.rate), True
