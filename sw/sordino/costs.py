@@ -125,8 +125,9 @@ def cost(
         program = model
         found: dict[str, tuple[str, ...]] = {t.output: (t.output,) for t in program.layers if t.output not in program.outputs}
     else:
-        quantised = model
-        if not isinstance(quantised, QuantizedModel):
+        if isinstance(model, QuantizedModel):
+            quantised = model
+        else:
             batches = list(zip(*(t.split(64) for t in scaling), strict=True))
             quantised = quantize(_on_cpu(model), batches, "ulx3s-85f" if arch is None else arch)
         program = compile(quantised, arch=arch)

@@ -155,7 +155,22 @@ def test_train_then_compile_then_run(digits):
     assert y.shape == (450, 10) and (y.argmax(1) == digits.test[1].numpy()).mean() > trained.test_accuracy - 0.02
 
 
+def test_train_with_a_method_for_each_layer(digits):
+    methods = ("-m", "relu1=wta", "-m", "relu3=none", "-m", "*=star")
+    works("train", "digits", *methods, "--epochs", 1, "--quantile", 0.4, "--json", "train.json")
+    document = json.loads(Path("train.json").read_text())
+    assert document["method"] == {"relu1": "wta", "relu3": None, "*": "star"}
+    assert document["options"] == {"relu1": {}, "relu3": {}, "*": {"strength": 1e-5, "quantile": 0.4}}
+    trained = load_checkpoint("digits-mixed.safetensors")
+    assert [type(m).__name__ for _, m in sd.nn.sites(trained.model)] == ["WTA", "STAR", "ReLU"]
+    assert sd.train.accuracy(trained.model, digits.test) == trained.test_accuracy
+    works("compile", "digits-mixed.safetensors", "-o", "mixed.sdn")
+
+
 def test_train_refuses(here):
+    refuses(r"--method star: several methods are given as PATTERN=METHOD, .*", "train", "-m", "relu1=l1", "-m", "star")
+    refuses(r"--method a=star: 'a' has a method already\.", "train", "-m", "a=l1", "-m", "a=star")
+    refuses(r"unknown sparsity method 'l3': the methods are .*", "train", "-m", "relu1=l3")
     refuses(r"unknown task 'mnist': the example tasks are digits\. .*", "train", "mnist")
     refuses(r"unknown sparsity method 'l3': the methods are .*", "train", "digits", "-m", "l3")
     refuses(r"cannot write no/x\.safetensors: the folder no does not exist\.", "train", "-o", "no/x.safetensors")

@@ -44,7 +44,7 @@ def compile(
             raise InputError(f"{model} has its own weights; leave --weights out.")
         trained = load_checkpoint(model)
         network: nn.Module = trained.model
-        name, stem = f"{trained.task} ({trained.method})", Path(model).stem
+        name, stem = f"{trained.task} ({trained.method if isinstance(trained.method, str) else 'mixed'})", Path(model).stem
         samples = (TASKS[trained.task].data().train[0],) if calibration is None else tensors(calibration)
     else:
         network = factory(model)

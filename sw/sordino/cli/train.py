@@ -9,14 +9,21 @@ from rich.table import Table
 from sordino_hw.errors import InputError
 
 from ..nn import METHODS
-from ..tasks import TASKS, load_checkpoint, save_checkpoint, train_task
+from ..tasks import TASKS, Kind, load_checkpoint, save_checkpoint, train_task
 from .common import JsonOption, SeedOption, console, friendly, progress_bar, save_json
 
 
 @friendly
 def train(
     task: Annotated[str, typer.Argument(help=f"Example task: {', '.join(TASKS)}.")] = "digits",
-    method: Annotated[str, typer.Option("--method", "-m", help=f"Sparsity method: {', '.join(METHODS)}.")] = "star",
+    method: Annotated[
+        list[str],
+        typer.Option(
+            "--method",
+            "-m",
+            help=f"Sparsity method: {', '.join(METHODS)}; or, once for each pattern of module paths, PATTERN=METHOD (none: stays as it is).",
+        ),
+    ] = ["star"],  # noqa: B006 (typer reads it)
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Checkpoint to write; default TASK-METHOD.safetensors.")
     ] = None,
@@ -38,7 +45,9 @@ def train(
         raise InputError(
             f"unknown task {task!r}: the example tasks are {', '.join(TASKS)}. For a network of your own see docs/tutorial.md."
         )
-    output = output or Path(f"{task}-{method}.safetensors")
+    kind = _kind(method)
+    label = kind if isinstance(kind, str) else ", ".join(method)
+    output = output or Path(f"{task}-{kind if isinstance(kind, str) else 'mixed'}.safetensors")
     if not output.parent.is_dir():
         raise InputError(f"cannot write {output}: the folder {output.parent} does not exist.")
     plain = None
@@ -51,11 +60,11 @@ def train(
         plain = trained.model
     options = {k: v for k, v in {"strength": strength, "quantile": quantile}.items() if v is not None}
     with progress_bar() as bar:
-        result = train_task(TASKS[task], method, seed, plain=plain, epochs=epochs, options=options, progress=bar)
+        result = train_task(TASKS[task], kind, seed, plain=plain, epochs=epochs, options=options, progress=bar)
     save_checkpoint(result, output)
     table = Table("method", "validation accuracy", "test accuracy", "density", "non-zero activations an image")
     table.add_row(
-        method,
+        label,
         f"{result.validation_accuracy:.2%}",
         f"{result.test_accuracy:.2%}",
         f"{result.density:.1%}",
@@ -64,3 +73,20 @@ def train(
     console.print(table)
     console.print(f"Checkpoint: {output}")
     save_json(json, "train", {**result.figures(), "checkpoint": str(output)})
+
+
+def _kind(methods: list[str]) -> Kind:
+    """A name, or names by pattern."""
+    if len(methods) == 1 and "=" not in methods[0]:
+        return methods[0]
+    kinds: dict[str, str | None] = {}
+    for text in methods:
+        pattern, equals, name = text.rpartition("=")
+        if not equals or not pattern:
+            raise InputError(
+                f"--method {text}: several methods are given as PATTERN=METHOD, such as --method 'relu1=l1' --method '*=star'."
+            )
+        if pattern in kinds:
+            raise InputError(f"--method {text}: {pattern!r} has a method already.")
+        kinds[pattern] = None if name == "none" else name
+    return kinds

@@ -17,7 +17,8 @@ __all__ = ["Choice", "Methods", "assign"]
 Choice = str | tuple[str, Mapping[str, Any]] | None
 """A method's name, a name with options of its own, or None: the layer stays as it is."""
 
-Methods = Mapping[str | type[nn.Module], Choice]
+Key = str | type[nn.Module]
+Methods = Mapping[str, Choice] | Mapping[type[nn.Module], Choice] | Mapping[Key, Choice]
 """Choices by pattern of the module path, or by type of the activation or of a module around it."""
 
 
@@ -27,7 +28,8 @@ def assign(model: nn.Module, methods: Methods, options: Mapping[str, Any]) -> di
     Raises `InputError` for keys that match nothing, keys of one rank that disagree, and options that nobody has.
     """
     paths = [path for path, _ in sites(model)]
-    chosen = {path: _split(methods[key]) for path, key in _keys(model, methods, paths).items()}
+    choices: Mapping[Key, Choice] = dict(methods)  # type: ignore[arg-type]
+    chosen = {path: _split(choices[key]) for path, key in _keys(model, choices, paths).items()}
     names = list(dict.fromkeys(name for name, _ in chosen.values() if name is not None))
     for option, value in options.items():
         _check_common(option, value, names, chosen, paths)
@@ -43,11 +45,11 @@ def assign(model: nn.Module, methods: Methods, options: Mapping[str, Any]) -> di
     return layers
 
 
-def _keys(model: nn.Module, methods: Methods, paths: Sequence[str]) -> dict[str, str | type[nn.Module]]:
+def _keys(model: nn.Module, methods: Mapping[Key, Choice], paths: Sequence[str]) -> dict[str, Key]:
     """The key that decides on each path; paths that none matches are left out."""
     if not methods:
         raise InputError("sparsify: the mapping of methods is empty; give it a pattern, such as {'*': 'l1'}")
-    matches: dict[str, list[str | type[nn.Module]]] = {path: [] for path in paths}
+    matches: dict[str, list[Key]] = {path: [] for path in paths}
     for key in methods:
         hit = [path for path in paths if _matches(model, key, path)]
         if not hit:
@@ -70,7 +72,7 @@ def _keys(model: nn.Module, methods: Methods, paths: Sequence[str]) -> dict[str,
     return decided
 
 
-def _matches(model: nn.Module, key: str | type[nn.Module], path: str) -> bool:
+def _matches(model: nn.Module, key: Key, path: str) -> bool:
     if isinstance(key, str):
         return fnmatchcase(path, key)
     if not (isinstance(key, type) and issubclass(key, nn.Module)):
@@ -79,17 +81,19 @@ def _matches(model: nn.Module, key: str | type[nn.Module], path: str) -> bool:
     return any(isinstance(model.get_submodule(".".join(parts[:n])), key) for n in range(len(parts) + 1))
 
 
-def _rank(key: str | type[nn.Module], path: str) -> int:
+def _rank(key: Key, path: str) -> int:
     return 2 if key == path else 0 if key == "*" else 1
 
 
-def _show(key: str | type[nn.Module]) -> str:
+def _show(key: Key) -> str:
     return repr(key) if isinstance(key, str) else f"the type {key.__name__}"
 
 
 def _split(choice: Choice) -> tuple[str | None, Mapping[str, Any]]:
+    name: str | None
+    own: Mapping[str, Any] = {}
     if choice is None or isinstance(choice, str):
-        name, own = choice, {}
+        name = choice
     elif isinstance(choice, tuple) and len(choice) == 2 and isinstance(choice[1], Mapping):
         name, own = choice
     else:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,20 @@ from sordino_hw.files import replacing
 from ..sparsification import sparsify
 from ..train import Epoch
 
-__all__ = ["Trained", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Kind", "Trained", "load_checkpoint", "save_checkpoint"]
+
+Kind = str | Mapping[str, str | None]
+"""A method's name, or names by pattern of the module path; None leaves layers as they are."""
 
 
 @dataclass
 class Trained:
-    """A trained example network and how it came about. Accuracies from 0 to 1; density and non-zero activations (mean
+    """A trained example network and how it came about. `options` are those of the method, or by pattern. Accuracies from 0 to 1; density and non-zero activations (mean
     of an image) on the test set, over the activations that a method may replace."""
 
     model: nn.Module
     task: str
-    method: str
+    method: Kind
     options: dict[str, Any]
     seed: int
     validation_accuracy: float
@@ -73,8 +77,10 @@ def load_checkpoint(path: str | os.PathLike) -> Trained:
         d = json.loads(document)
         task = TASKS[d["task"]]
         model = task.build()
-        if d["method"] != "relu":
-            model = sparsify(model, d["method"], **{k: v for k, v in d["options"].items() if k != "strength"})
+        kind, options = d["method"], d["options"]
+        if isinstance(kind, str):
+            kind, options = {"*": None if kind == "relu" else kind}, {"*": options}
+        model = sparsify(model, {p: m and (m, {k: v for k, v in options[p].items() if k != "strength"}) for p, m in kind.items()})
         model.load_state_dict(tensors)
         history = [Epoch(**e) for e in d.pop("history")]
         return Trained(model=model.eval(), history=history, **d)

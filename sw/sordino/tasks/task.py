@@ -1,6 +1,7 @@
 """What an example task is, and how one is trained: plain first, then sparse, then recovery."""
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 from sordino_hw.errors import InputError
 
 from ..data import Split
-from ..nn import METHODS, STAR, density, method, search_thresholds
+from ..nn import STAR, SparseActivation, density, method, search_thresholds
 from ..sparsification import sparsify
 from ..train import Transform, accuracy, fit
-from .checkpoint import Trained
+from .checkpoint import Kind, Trained
 
 __all__ = ["TASKS", "Recipe", "Task", "train_task"]
 
@@ -58,7 +59,7 @@ TASKS: dict[str, Task] = {}
 
 def train_task(
     task: Task,
-    kind: str,
+    kind: Kind,
     seed: int = 0,
     *,
     plain: nn.Module | None = None,
@@ -68,11 +69,14 @@ def train_task(
 ) -> Trained:
     """Trains a task with a method: a plain network (or `plain`, already trained) first, which is then fine-tuned.
 
+    `kind` is a method's name, or a name (or None) by pattern of the module path as `sparsify` takes them.
     Runs on one thread: a network this small gains nothing from more, and its sums then do not depend on the machine's
     cores. `epochs` replaces the epochs of each phase that the method has; `options` overrides the recipe's options of the
-    method. The test set is only used for the figure at the end. Raises `InputError` for an unknown method.
+    methods that have them. The test set is only used for the figure at the end. Raises `InputError` for an unknown method.
     """
-    method(kind)
+    for name in kind.values() if isinstance(kind, Mapping) else (kind,):
+        if name is not None:
+            method(name)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -81,7 +85,7 @@ def train_task(
         torch.set_num_threads(threads)
 
 
-def _train(task: Task, kind: str, seed: int, plain: nn.Module | None, epochs: int | None, options, progress) -> Trained:
+def _train(task: Task, kind: Kind, seed: int, plain: nn.Module | None, epochs: int | None, options, progress) -> Trained:
     recipe, data = task.recipe, task.data()
     shared: dict[str, Any] = {"augment": task.augment, "batch_size": recipe.batch_size, "seed": seed, "progress": progress}
     history = []
@@ -92,13 +96,27 @@ def _train(task: Task, kind: str, seed: int, plain: nn.Module | None, epochs: in
         history += fit(
             plain, data.train, data.validation, epochs or recipe.plain, lr=recipe.plain_lr, label="plain ReLU", **shared
         ).epochs
-    used: dict[str, Any] = {**recipe.options.get(kind, {}), **(options or {})}
-    if kind == "relu":
+    used: dict[str, Any]
+    if isinstance(kind, Mapping):
+        used = {pattern: _options(recipe, name, options) for pattern, name in kind.items()}
+        model = _fine_tune(
+            task,
+            {p: None if name is None else (name, used[p]) for p, name in kind.items()},
+            plain,
+            data,
+            options,
+            epochs,
+            shared,
+            history,
+        )
+    elif kind == "relu":
+        used = dict(options or {})
         if used:
             raise InputError(f"train: the method 'relu' has no option {next(iter(used))!r}")
         model = copy.deepcopy(plain)
     else:
-        model = _fine_tune(task, kind, plain, data, used, epochs, shared, history)
+        used = {**recipe.options.get(kind, {}), **(options or {})}
+        model = _fine_tune(task, {"*": (kind, used)}, plain, data, {}, epochs, shared, history)
     counts = density(model, data.test[0])
     return Trained(
         model=model,
@@ -114,23 +132,42 @@ def _train(task: Task, kind: str, seed: int, plain: nn.Module | None, epochs: in
     )
 
 
+def _options(recipe: Recipe, name: str | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The recipe's options of a method, and those of `options` that it has."""
+    if name is None:
+        return {}
+    known = inspect.signature(method(name)).parameters
+    return {**recipe.options.get(name, {}), **{k: v for k, v in (options or {}).items() if k in known}}
+
+
 def _fine_tune(
-    task: Task, kind: str, plain: nn.Module, data: Split, used: dict, epochs: int | None, shared: dict, history: list
+    task: Task,
+    choices: Mapping[str, tuple[str, Mapping[str, Any]] | None],
+    plain: nn.Module,
+    data: Split,
+    common: Mapping[str, Any] | None,
+    epochs: int | None,
+    shared: dict,
+    history: list,
 ) -> nn.Module:
     recipe = task.recipe
-    options = dict(used)
-    if "strength" in options:
-        options["strength"] = {path: options["strength"] * cost for path, cost in task.costs.items()}
-    model = sparsify(plain, kind, calibration=data.train[0], **options)
+
+    def priced(options: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: {path: v * cost for path, cost in task.costs.items()} if k == "strength" else v for k, v in options.items()}
+
+    methods = {pattern: None if choice is None else (choice[0], priced(choice[1])) for pattern, choice in choices.items()}
+    unused = {k: v for k, v in (common or {}).items() if not any(c and k in c[1] for c in choices.values())}
+    model = sparsify(plain, methods, calibration=data.train[0], **unused)
+    label = ", ".join(dict.fromkeys(c[0] for c in choices.values() if c))
     shared = {**shared, "lr": recipe.sparse_lr}
     phases = epochs or recipe.sparse, epochs or recipe.recovery
-    if METHODS[kind].keeps_zeros:
-        history += fit(model, data.train, data.validation, phases[0], label=kind, **shared).epochs
+    if all(m.keeps_zeros for m in model.modules() if isinstance(m, SparseActivation)):
+        history += fit(model, data.train, data.validation, phases[0], label=label, **shared).epochs
         history += fit(
-            model, data.train, data.validation, phases[1], label=f"{kind}, recovery", penalty_weight=0.0, **shared
+            model, data.train, data.validation, phases[1], label=f"{label}, recovery", penalty_weight=0.0, **shared
         ).epochs
     else:  # without the penalty the zeros would come back
-        history += fit(model, data.train, data.validation, sum(phases), label=kind, **shared).epochs
+        history += fit(model, data.train, data.validation, sum(phases), label=label, **shared).epochs
     if any(isinstance(m, STAR) for m in model.modules()):
         many = _augmented(task, data.validation)
         floor = accuracy(plain, many) - recipe.budget
