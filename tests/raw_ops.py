@@ -1,4 +1,4 @@
-"""Random raw operations on a small array, and a plain-Python interpreter of them (no NumPy in the arithmetic)."""
+"""Random raw operations on small clusters, and a plain-Python interpreter of them (no NumPy in the arithmetic)."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,8 @@ from sordino_hw.program import Op, Segment
 ARCHS = [
     ArchConfig(
         name=name,
+        cores=cores,
+        ports=ports,
         lanes=lanes,
         ppu=ppu,
         event_bits=event_bits,
@@ -23,7 +25,11 @@ ARCHS = [
         state_depth=512,
         tables=2,
     )
-    for name, lanes, ppu, event_bits, mantissa_bits in (("a", 8, 2, 9, 4), ("b", 8, 8, 8, 3), ("c", 16, 4, 9, 8))
+    for name, cores, ports, lanes, ppu, event_bits, mantissa_bits in (
+        ("a", 1, 1, 8, 2, 9, 4),
+        ("b", 4, 2, 8, 8, 8, 3),
+        ("c", 2, 1, 16, 4, 9, 8),
+    )
 ]
 
 
@@ -38,6 +44,7 @@ class RawOp:
 def random_images(rng: np.random.Generator, arch: ArchConfig, ops: list[RawOp]) -> Segment:
     """A segment that runs `ops`, with random weights, masks, parameters and tables that fill their memories.
 
+    Cores have the same images where they stand for the same slice of an operation, and others elsewhere.
     A WAIT stands where the state that an operation starts from may come from the one before, and at random elsewhere.
     """
     a = Assembler()
@@ -49,14 +56,22 @@ def random_images(rng: np.random.Generator, arch: ArchConfig, ops: list[RawOp]) 
         else:
             a.vec(op.mode, op.flags, **op.regs)
     a.halt()
-    rows, params = (arch.weight_depth, arch.lanes), (arch.param_depth, arch.ppu)
+    model = model_cores(arch, ops)
+    rows, masks, params = (
+        (arch.cores, depth, width)
+        for depth, width in (
+            (arch.weight_depth, arch.lanes),
+            (arch.mask_depth, arch.lanes),
+            (arch.param_depth, arch.ppu),
+        )
+    )
     low, high = arch.act_range(True)
     m = arch.mantissa_bits
     mantissa = rng.integers(1 << (m - 1), 1 << m, params) * (rng.random(params) < 0.9)
-    return Segment(
+    segment = Segment(
         imem=a.imem,
         weight=rng.choice([rng.integers(-128, 128, rows), rng.choice([-128, 127], rows)]).astype(np.int8),
-        mask=rng.random((arch.mask_depth, arch.lanes)) < rng.choice([0.3, 1.0]),
+        mask=rng.random(masks) < rng.choice([0.3, 1.0]),
         bias=rng.integers(-(10 ** rng.integers(1, 10)), 10 ** rng.integers(1, 10), params)
         .clip(-(1 << 31), (1 << 31) - 1)
         .astype(np.int32),
@@ -67,6 +82,20 @@ def random_images(rng: np.random.Generator, arch: ArchConfig, ops: list[RawOp]) 
         ops=[Op(0, 1)] * len(ops),
         cycle_limit=1 << 20,
     )
+    for name in ("weight", "mask", "bias", "mantissa", "shift", "threshold"):
+        setattr(segment, name, getattr(segment, name)[model])
+    return segment
+
+
+def model_cores(arch: ArchConfig, ops: list[RawOp]) -> list[int]:
+    """For each core the least one that must have its images, because they stand for the same slice of an operation."""
+    model = list(range(arch.cores))
+    for _ in model:
+        for op in ops:
+            for c in range(op.regs["SPLIT"] * op.regs["SLICES"]):
+                first = c - c % op.regs["SPLIT"]
+                model[c] = model[first] = min(model[c], model[first])
+    return [model[c] for c in model]
 
 
 def random_op(rng: np.random.Generator, arch: ArchConfig) -> RawOp:
@@ -79,23 +108,30 @@ def random_op(rng: np.random.Generator, arch: ArchConfig) -> RawOp:
     mode = Mode.MAC if conv else Mode(pick(0, 2))
     flags = NO_FLAGS
     for flag in Flag:
-        if rng.random() < 0.3 and not (flag is Flag.RESIDUAL and mode is Mode.MAX):
+        if rng.random() < 0.3 and not (flag is Flag.RESIDUAL and mode is Mode.MAX) and not (flag is Flag.WINDOW and conv):
             flags |= flag
+    window = Flag.WINDOW in flags
+    split = int(rng.choice([n for n in (1, 2, 4, 8) if n <= arch.cores]))
+    slices = pick(1, arch.cores // split)
+    run = 1 if flags & (Flag.SOURCE | Flag.SINK) else pick(1, 8)
+    most = 9 if slices == 1 else 5
     height, width, pitch = pick(1, 6), pick(1, 6), pick(1, 3)
     row = width * pitch + pick(0, 2)
-    words = pick(1, min(2, pitch))
+    words = 1 if window else pick(1, min(2, pitch))
     kh, kw, dy, dx, sy, sx = (pick(1, 3) for _ in range(6))
     top, left, repy, repx = pick(0, 3), pick(0, 3), pick(1, 2), pick(1, 2)
-    oh, ow = (max(1, min(9, r * ((size + pad - d * (k - 1)) // s + pick(0, 2)))) for size, pad, d, k, s, r in (
+    if window:
+        dx, repx = 1, 1
+    oh, ow = (max(1, min(most, r * ((size + pad - d * (k - 1)) // s + pick(0, 2)))) for size, pad, d, k, s, r in (
         (height, top, dy, kh, sy, repy), (width, left, dx, kw, sx, repx)))  # fmt: skip
-    whole = dx == 1 and words == pitch and rng.random() < 0.8
+    whole = not window and dx == 1 and words == pitch and rng.random() < 0.8
     kx, span = (1, kw) if whole else (kw, 1)
     w_word = arch.lanes if conv else 2 if mode is Mode.MAC2 else 1
     drain = pick(1, arch.chunks)
     lo, hi = arch.act_range(bool(rng.random() < 0.5))
     if Flag.TABLE in flags:
         lo, hi = max(lo, -128), min(hi, 127)
-    base = pick(0, 255 - height * row)
+    base, step = pick(0, 255 - height * row), pick(slices, slices + 1)
     regs = {
         **dict(OH=oh, OW=ow, KH=kh, KX=kx, SPAN=span, WORDS=words, H=height, W=width, IY0=-top, IX0=-left),
         **dict(SY=sy, SX=sx, DY=dy, DX=dx, REPY=repy, REPX=repx),
@@ -103,9 +139,9 @@ def random_op(rng: np.random.Generator, arch: ArchConfig) -> RawOp:
         **dict(W_SPAN=span * words * w_word, W_WORD=w_word, M_SPAN=span * words),
         **dict(W_BASE=pick(0, 200), M_BASE=pick(0, 20)),
         **dict(R_BASE=pick(0, 50), R_OY=pick(0, 9), R_OX=pick(0, 9), R_W=pick(0, arch.weight_depth - 2)),
-        **dict(O_BASE=pick(256, 270), O_OY=ow * 2 + pick(0, 2), O_OX=pick(1, 2)),
+        **dict(O_BASE=pick(256, 270), O_OY=ow * step + pick(0, 2), O_OX=step),
         **dict(P_BASE=pick(0, arch.param_depth - drain), S_BASE=pick(0, arch.state_depth - oh * ow * drain)),
-        **dict(DRAIN=drain, LO=lo, HI=hi, TABLE=pick(0, arch.tables - 1)),
+        **dict(DRAIN=drain, LO=lo, HI=hi, TABLE=pick(0, arch.tables - 1), SPLIT=split, SLICES=slices, RUN=run),
     }
     return RawOp(Opcode.CONV if conv else Opcode.VEC, flags, mode, regs)
 
@@ -138,13 +174,26 @@ def requantise(acc: int, bias: int, mantissa: int, shift: int, arch: ArchConfig)
 
 
 def interpret(op: RawOp, arch: ArchConfig, s: Segment, act: list, state: list) -> tuple[int, int]:
-    """Executes one operation on one image: act[address][lane], state[row][channel], changed in place.
+    """Executes one operation on one image: act[address][lane], state[core][row][channel], changed in place.
 
     Returns (events, events with a non-zero activation).
     """
+    r = op.regs
+    stores: list[tuple[int, list[int]]] = []
+    events = nonzero = 0
+    for i in range(r["SLICES"]):
+        counts = _interpret_slice(op, arch, s, act, state, i, stores)
+        events, nonzero = events + counts[0], nonzero + counts[1]
+    for address, out in stores:
+        act[address] = out
+    return events, nonzero
+
+
+def _interpret_slice(op: RawOp, arch: ArchConfig, s: Segment, act: list, state: list, index: int, stores: list):
+    """As `interpret`, for one slice; what it stores is appended to `stores`."""
     r, lanes = op.regs, range(arch.lanes)
-    weight = s.weight.tolist()
-    stores = []
+    first = index * r["SPLIT"]
+    weight, mask = s.weight[first].tolist(), s.mask[first]
     events = nonzero = 0
     for oy in range(r["OH"]):
         for ox in range(r["OW"]):
@@ -164,7 +213,7 @@ def interpret(op: RawOp, arch: ArchConfig, s: Segment, act: list, state: list) -
                             n, q = ky * r["KX"] + kx, p * r["WORDS"] + j
                             row = r["W_BASE"] + n * r["W_SPAN"] + q * r["W_WORD"]
                             for lane in lanes:
-                                if op.opcode is Opcode.CONV and not s.mask[r["M_BASE"] + n * r["M_SPAN"] + q, lane]:
+                                if op.opcode is Opcode.CONV and not mask[r["M_BASE"] + n * r["M_SPAN"] + q, lane]:
                                     continue
                                 events += Flag.DENSE in op.flags or word[lane] != 0
                                 nonzero += word[lane] != 0
@@ -179,25 +228,25 @@ def interpret(op: RawOp, arch: ArchConfig, s: Segment, act: list, state: list) -
                                     acc[lane] = word[lane] if acc[lane] is None else max(acc[lane], word[lane])
             acc = [x or 0 for x in acc]
             if Flag.RESIDUAL in op.flags:
-                word = act[r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"]]
+                word = act[r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"] + index]
                 low, high = weight[r["R_W"]], weight[r["R_W"] + 1]
                 acc = [x + v * (a + 128 * b) for x, v, a, b in zip(acc, word, low, high, strict=True)]
+            turn, group = divmod(oy * r["OW"] + ox, r["SPLIT"])
+            rows = state[first + group]
             out = [0] * arch.lanes
             for i in range(r["DRAIN"] * arch.ppu):
                 c, k = divmod(i, arch.ppu)
-                place = r["S_BASE"] + (oy * r["OW"] + ox) * r["DRAIN"] + c
-                v = signed(acc[i] + (state[place][k] if Flag.SOURCE in op.flags else 0), 32)
+                place = r["S_BASE"] + turn * r["DRAIN"] + c
+                v = signed(acc[i] + (rows[place][k] if Flag.SOURCE in op.flags else 0), 32)
                 if Flag.SINK in op.flags:
-                    state[place][k] = v
+                    rows[place][k] = v
                     continue
-                p = r["P_BASE"] + c, k
+                p = first, r["P_BASE"] + c, k
                 y = requantise(v, int(s.bias[p]), int(s.mantissa[p]), int(s.shift[p]), arch)
                 y = max(r["LO"], min(r["HI"], y))
                 if Flag.TABLE in op.flags:
                     y = int(s.table[256 * r["TABLE"] + y + 128])
                 out[i] = 0 if abs(y) < s.threshold[p] else y
             if Flag.SINK not in op.flags:
-                stores.append((r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"], out))
-    for address, out in stores:
-        act[address] = out
+                stores.append((r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] + index, out))
     return events, nonzero

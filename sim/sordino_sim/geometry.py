@@ -8,7 +8,7 @@ import numpy as np
 
 from sordino_hw.isa import ADDR_BITS
 
-__all__ = ["Geometry", "coverage", "geometry"]
+__all__ = ["Geometry", "coverage", "geometry", "output_addresses", "residual_addresses"]
 
 ADDR_MASK = (1 << ADDR_BITS) - 1
 
@@ -102,6 +102,22 @@ def _geometry(*values: int) -> Geometry:
 def geometry(regs: Mapping[str, int]) -> Geometry:
     """The input words of the operation with these registers (cached)."""
     return _geometry(*(regs[name] for name in _TAPS))
+
+
+def _sliced(regs: Mapping[str, int], base: str, row: str, column: str) -> np.ndarray:
+    oy, ox = np.divmod(np.arange(regs["OH"] * regs["OW"]), regs["OW"])
+    first = regs[base] + oy * regs[row] + ox * regs[column]
+    return first[:, None] + np.arange(regs["SLICES"]) & ADDR_MASK
+
+
+def output_addresses(regs: Mapping[str, int]) -> np.ndarray:
+    """Word addresses of the outputs: int64 [outputs, SLICES]."""
+    return _sliced(regs, "O_BASE", "O_OY", "O_OX")
+
+
+def residual_addresses(regs: Mapping[str, int]) -> np.ndarray:
+    """Addresses of the residual words: int64 [outputs, SLICES]."""
+    return _sliced(regs, "R_BASE", "R_OY", "R_OX")
 
 
 @lru_cache(maxsize=256)

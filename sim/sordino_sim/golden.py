@@ -58,28 +58,27 @@ class Golden:
         batch = len(next(iter(values.values())))
         tensors = {name: np.zeros((batch, *program.tensors[name].shape), np.int16) for name in names}
         events = np.zeros((batch, len(program.ops)), np.int64)
-        nonzero = np.zeros_like(events)
+        macs = np.zeros_like(events)
         step = self._images_at_a_time()
         for first in range(0, batch, step):
             part = slice(first, min(first + step, batch))
-            self._run(part, values, {name: t[part] for name, t in tensors.items()}, events[part], nonzero[part], observer)
+            self._run(part, values, {name: t[part] for name, t in tensors.items()}, events[part], macs[part], observer)
             if progress is not None:
                 progress(part.stop, batch)
-        nonzero *= np.array([op.macs_per_event for op in program.ops], np.int64)
         return Result(
             outputs={name: tensors[name] for name in program.outputs},
             tensors={name: tensors[name] for name in keep},
             records=None,
             events=events,
-            nonzero_macs=nonzero,
+            nonzero_macs=macs,
         )
 
     def _images_at_a_time(self) -> int:
         a = self.program.arch
-        return max(1, MEMORY // (a.act_depth * (2 * a.lanes + 1) + a.state_depth * a.ppu * 4))
+        return max(1, MEMORY // (a.act_depth * (2 * a.lanes + 1) + a.cores * a.state_depth * a.ppu * 4))
 
-    def _run(self, part, values, tensors, events, nonzero, observer) -> None:
-        """Runs the images `part` of the batch; writes the arrays `tensors`, `events` and `nonzero`."""
+    def _run(self, part, values, tensors, events, macs, observer) -> None:
+        """Runs the images `part` of the batch; writes the arrays `tensors`, `events` and `macs`."""
         program = self.program
         machine = Machine(program.arch, part.stop - part.start, part.start)
         for name in program.inputs:
@@ -97,7 +96,9 @@ class Golden:
 
             counts = machine.run(segment, observe)
             done += len(segment.ops)
-            events[:, base:done], nonzero[:, base:done] = counts.events, counts.nonzero
+            per_event = np.array([np.broadcast_to(op.macs_per_event, program.arch.cores) for op in segment.ops], np.int64)
+            events[:, base:done] = counts.events.sum(2)
+            macs[:, base:done] = (counts.nonzero * per_event.reshape(counts.nonzero.shape[1:])).sum(2)
             if segment.ops:
                 self._snapshot(machine, tensors, done - 1)
 

@@ -1,7 +1,11 @@
-"""The golden machine: one core's memories and what every instruction does to them, without time.
+"""The golden machine: the cluster's memories and what every instruction does to them, without time.
 
 Values are those of the gateware, bit for bit. A batch of machines runs one instruction stream, each on its own
 activation and state memory.
+
+Which group of cores computes an output is a matter of time, which is not known here: the cores of different groups that
+stand for the same slice hold the same rows wherever an operation uses them, which is checked, and of them the first
+group's are taken. Only accumulator state stays with one core: outputs that have it are dealt to the groups in turn.
 """
 
 from collections.abc import Callable
@@ -13,11 +17,11 @@ from threadpoolctl import ThreadpoolController
 from sordino_hw import numbers
 from sordino_hw.arch import OCC_WIDTH, ArchConfig
 from sordino_hw.asm import Step, decode_segment
-from sordino_hw.errors import TrapError
+from sordino_hw.errors import BinaryError, TrapError
 from sordino_hw.isa import TRAP_DOC, Flag, Mode, Opcode, Trap
 from sordino_hw.program import Segment
 
-from .geometry import ADDR_MASK, Geometry, coverage, geometry
+from .geometry import ADDR_MASK, Geometry, coverage, geometry, output_addresses, residual_addresses
 
 __all__ = ["Counts", "Machine", "Observer"]
 
@@ -30,7 +34,10 @@ _BLAS = ThreadpoolController()
 
 @dataclass
 class Counts:
-    """Per operation of one segment run, int64 [batch, operations] (see `results.Result.events`)."""
+    """Per operation and slice of one segment run, int64 [batch, operations, cores] (see `results.Result.events`).
+
+    Slices that an operation lacks are zero.
+    """
 
     events: np.ndarray
     nonzero: np.ndarray
@@ -45,7 +52,7 @@ class Machine:
     act : int16 [batch, act_depth, lanes]
         Written by hand through `store`, which keeps the occupancy bits.
     occupancy : bool [batch, act_depth]
-    state : int32 [batch, state_depth, ppu]
+    state : int32 [batch, cores, state_depth, ppu]
     imem, weight, mask, bias, mantissa, shift, threshold, table
         As in `Segment`, at the memories' full depth.
     first : int
@@ -56,18 +63,22 @@ class Machine:
         self.arch, self.batch, self.first = arch, batch, first
         self.act = np.zeros((batch, arch.act_depth, arch.lanes), np.int16)
         self.occupancy = np.zeros((batch, arch.act_depth), bool)
-        self.state = np.zeros((batch, arch.state_depth, arch.ppu), np.int32)
+        self.state = np.zeros((batch, arch.cores, arch.state_depth, arch.ppu), np.int32)
         self.imem = np.zeros(arch.imem_depth, np.uint32)
-        self.weight = np.zeros((arch.weight_depth, arch.lanes), np.int8)
-        self.mask = np.zeros((arch.mask_depth, arch.lanes), bool)
-        self.bias, self.mantissa, self.shift, self.threshold = (np.zeros((arch.param_depth, arch.ppu), np.int32) for _ in range(4))
+        self.weight = np.zeros((arch.cores, arch.weight_depth, arch.lanes), np.int8)
+        self.mask = np.zeros((arch.cores, arch.mask_depth, arch.lanes), bool)
+        params = (arch.cores, arch.param_depth, arch.ppu)
+        self.bias, self.mantissa, self.shift, self.threshold = (np.zeros(params, np.int32) for _ in range(4))
         self.table = np.zeros(256 * arch.tables, np.int16)
 
     def load(self, segment: Segment) -> None:
         """Writes a segment's images from row 0 of each memory; rows beyond them keep what they held."""
-        for name in ("imem", "weight", "mask", "bias", "mantissa", "shift", "threshold", "table"):
+        for name in ("imem", "table"):
             image = getattr(segment, name)
             getattr(self, name)[: len(image)] = image
+        for name in ("weight", "mask", "bias", "mantissa", "shift", "threshold"):
+            image = getattr(segment, name)
+            getattr(self, name)[:, : image.shape[1]] = image
 
     def store(self, addresses: np.ndarray, words: np.ndarray) -> None:
         """Writes activation words [batch, n, lanes] to `addresses` [n]."""
@@ -81,7 +92,8 @@ class Machine:
 
         Raises `TrapError` with cause and pc. Ports are checked for every word in bounds and every masked weight row,
         whether or not an activation makes the machine go there. Of the cycle limit a lower bound is known here (an
-        output per cycle, `OCC_WIDTH` words per cycle); a stream that breaks it traps.
+        output per cycle, `OCC_WIDTH` words per cycle and group); a stream that breaks it traps. Raises `BinaryError` if
+        groups that must compute the same hold different rows.
         """
         self.load(segment)
         with _BLAS.limit(limits=1, user_api="blas"):
@@ -95,16 +107,16 @@ class Machine:
             if step.opcode not in (Opcode.CONV, Opcode.VEC):
                 continue
             g = geometry(step.regs)
-            cycles += max(g.outputs, g.in_bounds // OCC_WIDTH)
+            cycles += max(g.outputs, g.in_bounds // (OCC_WIDTH * step.regs["SPLIT"]))
             if cycles > cycle_limit:
                 raise _trap(Trap.CYCLES, step)
-            operation = _Operation(self, step, g)
+            operation = _Operation(self, step, g, len(events))
             if observer is not None:
                 observer(len(events), step, self)
             for total, count in zip((events, nonzero), operation.count(), strict=True):
                 total.append(count)
             operation.execute()
-        empty = np.zeros((self.batch, 0), np.int64)
+        empty = np.zeros((self.batch, 0, self.arch.cores), np.int64)
         return Counts(np.stack(events, 1), np.stack(nonzero, 1)) if events else Counts(empty, empty)
 
 
@@ -130,11 +142,11 @@ def _exact_dtype(weight: np.ndarray, act: np.ndarray) -> type[np.float32] | type
 class _Operation:
     """One CONV or VEC: its ports are checked when it is made; then it is counted and executed."""
 
-    def __init__(self, machine: Machine, step: Step, g: Geometry):
-        self.m, self.arch, self.step, self.g = machine, machine.arch, step, g
+    def __init__(self, machine: Machine, step: Step, g: Geometry, number: int):
+        self.m, self.arch, self.step, self.g, self.number = machine, machine.arch, step, g, number
         r, arch = step.regs, machine.arch
-        n = np.arange(g.outputs)
-        oy, ox = np.divmod(n, r["OW"])
+        self.slices = r["SLICES"]
+        self.cores = np.arange(self.slices) * r["SPLIT"]
         self.channels = r["DRAIN"] * arch.ppu
         self.bounds(Trap.ACT_READ, g.last_address, arch.act_depth)
 
@@ -142,27 +154,48 @@ class _Operation:
         if step.opcode is Opcode.CONV:
             mask_rows = r["M_BASE"] + g.span * r["M_SPAN"] + g.offset & ADDR_MASK
             self.bounds(Trap.MASK, mask_rows, arch.mask_depth)
-            self.mask = machine.mask[mask_rows]
+            self.replicated("mask", mask_rows)
+            self.mask = machine.mask[self.cores[:, None], mask_rows]
             self.weight_rows = rows[:, None] + np.arange(arch.lanes) & ADDR_MASK
-            self.bounds(Trap.WEIGHT, self.weight_rows[self.mask], arch.weight_depth)
+            used = self.weight_rows[self.mask.any(0)]
         else:
-            self.mask = np.ones((g.taps, arch.lanes), bool)
+            self.mask = np.ones((self.slices, g.taps, arch.lanes), bool)
             halves = {Mode.MAC: 1, Mode.MAC2: 2, Mode.MAX: 0}[step.mode]
             self.weight_rows = rows[:, None] + np.arange(halves) & ADDR_MASK
-            self.bounds(Trap.WEIGHT, self.weight_rows, arch.weight_depth)
+            used = self.weight_rows.reshape(-1)
         if step.has(Flag.RESIDUAL):
-            self.residual = r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"] & ADDR_MASK
+            self.residual = residual_addresses(r)
             self.bounds(Trap.ACT_READ, self.residual, arch.act_depth)
             self.residual_rows = r["R_W"] + np.arange(2) & ADDR_MASK
-            self.bounds(Trap.WEIGHT, self.residual_rows, arch.weight_depth)
+            used = np.append(used, self.residual_rows)
+        self.bounds(Trap.WEIGHT, used, arch.weight_depth)
+        self.replicated("weight", used)
         if step.has(Flag.SOURCE) or step.has(Flag.SINK):
-            self.state_rows = r["S_BASE"] + n[:, None] * r["DRAIN"] + np.arange(r["DRAIN"]) & ADDR_MASK
+            turn, group = np.divmod(np.arange(g.outputs), r["SPLIT"])
+            self.state_cores = group[:, None] + self.cores
+            self.state_rows = r["S_BASE"] + turn[:, None] * r["DRAIN"] + np.arange(r["DRAIN"]) & ADDR_MASK
             self.bounds(Trap.STATE, self.state_rows, arch.state_depth)
         if not step.has(Flag.SINK):
             self.param_rows = r["P_BASE"] + np.arange(r["DRAIN"]) & ADDR_MASK
             self.bounds(Trap.PARAM, self.param_rows, arch.param_depth)
-            self.outputs = r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] & ADDR_MASK
+            for name in ("bias", "mantissa", "shift", "threshold"):
+                self.replicated(name, self.param_rows)
+            self.outputs = output_addresses(r)
             self.bounds(Trap.ACT_WRITE, self.outputs, arch.act_depth)
+
+    def replicated(self, name: str, rows: np.ndarray) -> None:
+        """Every group holds the same in these rows of a memory, slice by slice. Raises `BinaryError`."""
+        groups = self.step.regs["SPLIT"]
+        memory = getattr(self.m, name)[: groups * self.slices]
+        first = memory[::groups].repeat(groups, 0)
+        if groups == 1 or np.array_equal(memory, first):
+            return
+        if not np.array_equal(memory[:, rows], first[:, rows]):
+            raise BinaryError(
+                f"operation {self.number}, instruction {self.step.pc}: its {groups} groups of cores would compute different values, "
+                f"because their {name} memories differ in rows that it uses. Give core c of a segment's images the rows of core "
+                f"c - c % {groups}, or compile the model again."
+            )
 
     def bounds(self, cause: Trap, addresses, depth: int) -> None:
         if np.max(addresses, initial=-1) >= depth:
@@ -171,11 +204,15 @@ class _Operation:
     # -- counting --------------------------------------------------------------------------------------------------
 
     def count(self) -> tuple[np.ndarray, np.ndarray]:
-        """(events, of them with a non-zero activation), each int64 [batch]."""
-        times = coverage(self.step.regs, self.mask)
+        """(events, of them with a non-zero activation), each int64 [batch, cores], by slice."""
         live = self.m.act[:, self.g.first_address : self.g.last_address + 1] != 0
-        nonzero = (live.reshape(self.m.batch, -1).astype(np.float64) @ times.reshape(-1)).astype(np.int64)
-        return (np.full_like(nonzero, int(times.sum())) if self.step.has(Flag.DENSE) else nonzero), nonzero
+        values = live.reshape(self.m.batch, -1).astype(np.float64)
+        events, nonzero = (np.zeros((self.m.batch, self.arch.cores), np.int64) for _ in range(2))
+        for i, mask in enumerate(self.mask):
+            times = coverage(self.step.regs, mask)
+            nonzero[:, i] = values @ times.reshape(-1)
+            events[:, i] = int(times.sum()) if self.step.has(Flag.DENSE) else nonzero[:, i]
+        return events, nonzero
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -192,17 +229,18 @@ class _Operation:
                 some = slice(b, b + images)
                 acc = accumulate(some, addresses)
                 if self.step.has(Flag.RESIDUAL):
-                    low, high = self.m.weight[self.residual_rows].astype(np.int32)
+                    low, high = (self.m.weight[self.cores, row].astype(np.int32) for row in self.residual_rows)
                     word = self.m.act[some, self.residual[part]].astype(np.int32)
                     acc += word * low + (word * high << numbers.HI_SHIFT)
                 self.drain(some, part, acc)
 
     def convolver(self) -> Callable[[slice, np.ndarray], np.ndarray]:
-        """The function (images, addresses [n, taps]) -> accumulators int32 [images, n, lanes] of a CONV."""
+        """The function (images, addresses [n, taps]) -> accumulators int32 [images, n, slices, lanes] of a CONV."""
         lanes = self.arch.lanes
-        rows = np.zeros((self.g.taps, lanes, lanes), np.int64)
-        rows[self.mask] = self.m.weight[self.weight_rows[self.mask]]
-        weight = rows.reshape(-1, lanes)
+        rows = np.zeros((self.g.taps, lanes, self.slices, lanes), np.int64)
+        for i, mask in enumerate(self.mask):
+            rows[:, :, i][mask] = self.m.weight[self.cores[i], self.weight_rows[mask]]
+        weight = rows.reshape(-1, self.slices * lanes)
         dtype = _exact_dtype(weight, self.m.act[:, self.g.first_address : self.g.last_address + 1])
         matrix: np.ndarray = weight.astype(dtype)
 
@@ -210,7 +248,7 @@ class _Operation:
             words = self.gather(some, addresses)
             images, n = words.shape[:2]
             product = words.reshape(images * n, len(matrix)).astype(dtype) @ matrix
-            return product.astype(np.int64).astype(np.int32).reshape(images, n, lanes)
+            return product.astype(np.int64).astype(np.int32).reshape(images, n, self.slices, lanes)
 
         return convolve
 
@@ -223,40 +261,44 @@ class _Operation:
         return words
 
     def vector(self, some: slice, addresses: np.ndarray) -> np.ndarray:
-        """Accumulators int32 [images, n, lanes] of a VEC. int32 arrays wrap as the accumulators do."""
+        """Accumulators int32 [images, n, slices, lanes] of a VEC. int32 arrays wrap as the accumulators do."""
         act = self.m.act[some]
-        acc = np.zeros((len(act), len(addresses), self.arch.lanes), np.int32)
+        shape = (len(act), len(addresses), self.slices, self.arch.lanes)
         if self.step.mode is Mode.MAX:
-            acc[:] = -(1 << 31)
+            top = np.full((*shape[:2], self.arch.lanes), -(1 << 31), np.int32)
             for t in range(self.g.taps):
                 inside = addresses[:, t] >= 0
-                acc[:, inside] = np.maximum(acc[:, inside], act[:, addresses[inside, t]])
-            acc[:, (addresses < 0).all(1)] = 0
-            return acc
+                top[:, inside] = np.maximum(top[:, inside], act[:, addresses[inside, t]])
+            top[:, (addresses < 0).all(1)] = 0
+            return np.broadcast_to(top[:, :, None], shape)
+        acc = np.zeros(shape, np.int32)
         for t, rows in enumerate(self.weight_rows):
-            word = self.gather(some, addresses[:, t]).astype(np.int32)
+            word = self.gather(some, addresses[:, t]).astype(np.int32)[:, :, None]
             for half, row in enumerate(rows):
-                acc += word * self.m.weight[row].astype(np.int32) << numbers.HI_SHIFT * half
+                acc += word * self.m.weight[self.cores, row].astype(np.int32) << numbers.HI_SHIFT * half
         return acc
 
     def drain(self, some: slice, part: slice, acc: np.ndarray) -> None:
         """From accumulators to state or activation memory."""
         m, r = self.m, self.step.regs
         v = acc[..., : self.channels]
-        if self.step.has(Flag.SOURCE):
-            v = v + m.state[some, self.state_rows[part]].reshape(v.shape)
-        if self.step.has(Flag.SINK):
-            m.state[some, self.state_rows[part]] = v.reshape(*v.shape[:2], r["DRAIN"], self.arch.ppu)
-            return
+        if self.step.has(Flag.SOURCE) or self.step.has(Flag.SINK):
+            place = some, self.state_cores[part, :, None], self.state_rows[part, None]
+            if self.step.has(Flag.SOURCE):
+                v = v + m.state[place].reshape(v.shape)
+            if self.step.has(Flag.SINK):
+                m.state[place] = v.reshape(*v.shape[:3], r["DRAIN"], self.arch.ppu)
+                return
         bias, mantissa, shift, threshold = (
-            x[self.param_rows].reshape(-1).astype(np.int64) for x in (m.bias, m.mantissa, m.shift, m.threshold)
+            x[self.cores[:, None], self.param_rows].reshape(self.slices, -1).astype(np.int64)
+            for x in (m.bias, m.mantissa, m.shift, m.threshold)
         )
         y = numbers.requantise(v.astype(np.int64), bias, mantissa, shift, self.arch)
         y = np.where(y < r["LO"], r["LO"], np.minimum(y, r["HI"]))
         if self.step.has(Flag.TABLE):
             y = m.table[256 * r["TABLE"] + (y + 128 & 255)].astype(np.int64)
         y[np.abs(y) < threshold] = 0
-        words = np.zeros((*v.shape[:2], self.arch.lanes), np.int16)
+        words = np.zeros((*v.shape[:3], self.arch.lanes), np.int16)
         words[..., : self.channels] = numbers.wrap(y, self.arch.event_bits)
         m.act[some, self.outputs[part]] = words
         m.occupancy[some, self.outputs[part]] = words.any(-1)

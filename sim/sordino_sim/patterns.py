@@ -24,7 +24,7 @@ def time_patterns(program: Program, nonzero: Mapping[str, np.ndarray]) -> np.nda
     nonzero : by tensor, bool [c, h, w]
         Of every tensor that a layer reads; and of those that it is a slice of, whose other channels lie in the same words.
 
-    Returns int64 [records, len(isa.PERF_FIELDS)]. Raises `InputError` for a pattern that is missing or has another shape, and
+    Returns int64 [records, cores, len(isa.PERF_FIELDS)]. Raises `InputError` for a pattern that is missing or has another shape, and
     `TrapError` at the cycle limit. Memory ports are not checked.
     """
     for name in sorted({name for layer in program.layers for name in layer.inputs}):
@@ -42,7 +42,7 @@ def time_patterns(program: Program, nonzero: Mapping[str, np.ndarray]) -> np.nda
     records = []
     for segment in program.segments:
         timing = SegmentTiming(program.arch, segment, 1)
-        masks = np.packbits(segment.mask, axis=1, bitorder="little")
+        masks = np.packbits(segment.mask, axis=2, bitorder="little")
         for step in decode_segment(segment.imem, program.arch):
             if step.opcode in (Opcode.CONV, Opcode.VEC):
                 timing.advance(step, [bits], occupied, masks)

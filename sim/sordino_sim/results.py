@@ -24,8 +24,9 @@ class Result:
     tensors: dict[str, np.ndarray]
     """The tensors named in `keep`: int16 [batch, c, h, w]."""
     records: np.ndarray | None
-    """Performance records, int64 [batch, records, len(isa.PERF_FIELDS)]: for each segment in turn one record per
-    operation and one for the tail. None from a back end that does not count cycles."""
+    """Performance records, int64 [batch, records, cores, len(isa.PERF_FIELDS)]: for each segment in turn one record per
+    operation and one for the tail. The causes of a record add up to its cycles, the same for every core. None from a back
+    end that does not count cycles."""
     events: np.ndarray
     """int64 [batch, operations]: weight words issued by a CONV (residual cycles not included), non-zero lanes of the
     words that a VEC reads; with the DENSE flag whatever lies in bounds, zero or not."""

@@ -7,11 +7,14 @@ import numpy as np
 
 from sordino_hw.arch import ArchConfig
 from sordino_hw.asm import Step, decode_segment
+from sordino_hw.core.latencies import CLOSE_LATENCY, DONE_LATENCY, PIPELINE_START, START_LATENCY
+from sordino_hw.core.layouts import IN_FLIGHT
 from sordino_hw.errors import TrapError
-from sordino_hw.isa import PERF_FIELDS, REGISTERS, TRAP_DOC, Flag, Mode, Opcode, Trap
+from sordino_hw.isa import PERF_FIELDS, RECORD_CYCLES, REGISTERS, TRAP_DOC, Cause, Flag, Mode, Opcode, Trap
 from sordino_hw.program import Program, Segment
 
 from . import pipeline
+from .geometry import geometry, residual_addresses
 from .golden import Golden, ProgramObserver
 from .machine import Machine
 from .results import Progress, Result
@@ -29,18 +32,59 @@ class _Sequencer:
     now: int = -1
     """Cycle of the last instruction that was not a SET."""
     pc: int = -1
-    finished: int = -1
-    """Cycle of the last operation's last issue."""
-    stored: int = -1
-    """Cycle of its last store."""
-    drains: list[int] = field(default_factory=list)
-    """Per operation, the cycle in which it left the PPU's queue."""
+    started: list[int] = field(default_factory=list)
+    """Cycle in which each operation was started."""
+    stored: list[int] = field(default_factory=list)
+    """Cycle of the last store of each operation."""
 
     def reach(self, pc: int) -> int:
         """The first cycle in which the instruction at `pc` can execute: one per SET in between."""
         if self.pc < 0:
-            return pipeline.FIRST_INSTRUCTION + pc
+            return PIPELINE_START + pc
         return self.now + pc - self.pc
+
+    @property
+    def recorded(self) -> int:
+        """The last cycle of the newest record, -1 before the first."""
+        return int(self.clock.ends[len(self.started) - 1]) if self.started else -1
+
+    def start(self, pc: int) -> int:
+        """The cycle in which the operation at `pc` starts; it becomes the newest one."""
+        now, k = self.reach(pc) + START_LATENCY, len(self.started)
+        if k:
+            now = max(now, int(self.clock.cluster[pipeline.DEALT]))
+        if k >= IN_FLIGHT:
+            now = max(now, self.stored[-IN_FLIGHT] + DONE_LATENCY, int(self.clock.ends[k - IN_FLIGHT]) + 1)
+        self.now, self.pc = now, pc
+        return now
+
+    def finish(self) -> None:
+        """Ends the record of the operation that `start` started and the clock has run."""
+        k = len(self.started)
+        end = int(self.clock.cluster[pipeline.CLOSED_LAST]) + CLOSE_LATENCY
+        self.clock.ends[k] = max(end, self.recorded + RECORD_CYCLES) if k else end
+        self.started.append(self.now)
+        self.stored.append(int(self.clock.cluster[pipeline.STORED_LAST]))
+
+    def wait(self, step: Step) -> None:
+        """Executes a WAIT or a HALT."""
+        self.now, self.pc = max(self.reach(step.pc), max(self.stored, default=-1) + DONE_LATENCY), step.pc
+        if step.opcode is Opcode.HALT and self.started:
+            self.now = max(self.now, self.recorded + RECORD_CYCLES)
+
+    def records(self) -> np.ndarray:
+        """int64 [operations + 1, cores, fields], after HALT in cycle `now`."""
+        count = len(self.started)
+        records = np.zeros((count + 1, *self.clock.records.shape[1:]), np.int64)
+        records[:-1] = self.clock.records[:count]
+        ends = np.append(self.clock.ends[:count], self.now)
+        begins = np.insert(ends[:-1] + 1, 0, 0)
+        # Whatever ran before has its record by then, so nothing but its own start makes an operation's window idle.
+        idle = np.maximum(0, np.append(self.started, self.now) + 1 - begins)
+        spent = records[:, :, : len(Cause)].sum(2)
+        records[:, :, Cause.IDLE.value] = idle[:, None]
+        records[:, :, Cause.FETCH.value] = (ends + 1 - begins - idle)[:, None] - spent
+        return records
 
 
 class SegmentTiming:
@@ -52,73 +96,68 @@ class SegmentTiming:
     segment : Segment
     batch : int
 
-    After the run, `records()` gives int64 [batch, operations + 1, len(PERF_FIELDS)].
+    After the run, `records()` gives int64 [batch, operations + 1, cores, len(PERF_FIELDS)].
     """
 
     def __init__(self, arch: ArchConfig, segment: Segment, batch: int):
         self.arch = arch
         self._limit = segment.cycle_limit
         self._steps: Iterator[Step] = decode_segment(segment.imem, arch)
-        self._images = [_Sequencer(pipeline.Clock(arch.row_fifo, arch.word_fifo, arch.segment_fifo)) for _ in range(batch)]
-        self._records: list[np.ndarray] = []
+        operations = int(np.isin(segment.imem >> 28, (Opcode.CONV.value, Opcode.VEC.value)).sum())
+        self._images = [_Sequencer(pipeline.new_clock(arch, operations)) for _ in range(batch)]
+        self._nonzero = np.zeros((batch, arch.act_depth, arch.lanes // 8), np.uint8)
+        self._masks: np.ndarray | None = None
 
     def observe(self, op: int, step: Step, machine: Machine) -> None:
         """Times the operation `step`, which `machine` is about to run."""
-        nonzero = [np.packbits(image != 0, axis=1, bitorder="little") for image in machine.act]
-        self.advance(step, nonzero, machine.occupancy, np.packbits(machine.mask, axis=1, bitorder="little"))
+        if self._masks is None:  # they are the segment's: no operation changes them
+            self._masks = np.packbits(machine.mask, axis=2, bitorder="little")
+        g = geometry(step.regs)
+        reads = [slice(g.first_address, g.last_address + 1)]
+        if step.has(Flag.RESIDUAL):
+            residual = residual_addresses(step.regs)
+            reads.append(slice(residual.min(), residual.max() + 1))
+        for read in reads:
+            self._nonzero[:, read] = np.packbits(machine.act[:, read] != 0, axis=2, bitorder="little")
+        self.advance(step, self._nonzero, machine.occupancy, self._masks)
 
-    def advance(self, step: Step, nonzero: Sequence[np.ndarray], occupied: np.ndarray, masks: np.ndarray) -> None:
+    def advance(self, step: Step, nonzero: Sequence[np.ndarray] | np.ndarray, occupied: np.ndarray, masks: np.ndarray) -> None:
         """Times the operation `step`.
 
         `nonzero`: for each image, uint8 [words, lanes / 8], a bit per activation that is not zero; `occupied`: bool [images,
-        words]; both as far as the operation reads them. `masks`: uint8 [rows, lanes / 8].
+        words]; both as far as the operation reads them. `masks`: uint8 [cores, rows, lanes / 8].
         """
         self._wait_until(step)
         registers = np.array([step.regs[name] for name in REGISTERS], np.int64)
         kind = pipeline.EVENT if step.opcode is Opcode.CONV else _KINDS[step.mode]
-        record = np.zeros((len(self._images), len(PERF_FIELDS)), np.int64)
         for b, s in enumerate(self._images):
-            t = s.clock.t
-            queue = s.drains[-pipeline.IN_FLIGHT] + 1 if len(s.drains) >= pipeline.IN_FLIGHT else 0
-            started = max(s.reach(step.pc), int(t[pipeline.WALKED]), queue)
-            counters = [pipeline.BUSY, pipeline.PPU, pipeline.MARKER, pipeline.READ, pipeline.SKIPPED]
-            t[counters] = 0
-            pipeline.run_operation(
-                t,
-                s.clock.row_pops,
-                s.clock.word_pops,
-                s.clock.segment_pops,
-                pipeline.POPCOUNT,
-                registers,
-                kind,
-                step.has(Flag.DENSE),
-                step.has(Flag.RESIDUAL),
-                started,
-                nonzero[b],
-                occupied[b],
-                masks,
+            operation = pipeline.Operation(
+                number=len(s.started),
+                kind=kind,
+                dense=step.has(Flag.DENSE),
+                residual=step.has(Flag.RESIDUAL),
+                window=step.has(Flag.WINDOW),
+                stateful=step.has(Flag.SOURCE) or step.has(Flag.SINK),
+                started=s.start(step.pc),
+                before=s.recorded,
+                ports=self.arch.ports,
+                registers=registers,
+                nonzero=nonzero[b],
+                occupied=occupied[b],
+                masks=masks,
             )
-            busy, ppu, marker, read, skipped = (int(x) for x in t[counters])
-            issued = int(t[pipeline.ISSUED])
-            idle = max(0, started - s.finished)
-            fetch = issued - s.finished - busy - ppu - marker - idle
-            record[b] = busy, fetch, ppu, marker, 0, idle, read, skipped
-            shadow = issued + pipeline.SHADOW_LATENCY + step.regs["DRAIN"] - 1
-            s.now, s.pc, s.finished, s.stored = started, step.pc, issued, shadow + pipeline.STORE_LATENCY
-            s.drains.append(shadow)
-        self._records.append(record)
+            pipeline.run_operation(s.clock, operation)
+            s.finish()
 
     def records(self) -> np.ndarray:
         """The records of the run, the tail's last. Raises `TrapError` if a machine would reach the cycle limit."""
         self._wait_until(None)
-        tail = np.zeros((len(self._images), len(PERF_FIELDS)), np.int64)
-        tail[:, PERF_FIELDS.index("idle")] = [s.now - s.finished for s in self._images]
         cycles = max(s.now + 1 for s in self._images)
         if cycles > self._limit:
             raise TrapError(
                 f"trap CYCLES: {TRAP_DOC[Trap.CYCLES]}: the run takes {cycles} cycles, its limit is {self._limit}", Trap.CYCLES
             )
-        return np.stack([*self._records, tail], 1)
+        return np.stack([s.records() for s in self._images])
 
     def _wait_until(self, step: Step | None) -> None:
         """Executes the WAITs (and HALT, for None) up to `step`, a CONV or VEC."""
@@ -127,7 +166,7 @@ class SegmentTiming:
                 assert step is not None and s.pc == step.pc
                 return
             for image in self._images:
-                image.now, image.pc = max(image.reach(s.pc), image.stored + 1), s.pc
+                image.wait(s)
 
 
 class Timing:
