@@ -78,9 +78,10 @@ class Op:
     """One CONV or VEC of a segment, in program order."""
 
     layer: int
-    macs_per_event: int
+    macs_per_event: tuple[int, ...]
     """Multiply-accumulates of the original layer that one event of this operation stands for: the real output channels
-    of its group (CONV), 1 (VEC: per non-zero lane), cout/groups for an expanded grouped convolution, 0 for pooling."""
+    of its group (CONV), 1 (VEC: per non-zero lane), cout/groups for an expanded grouped convolution, 0 for pooling. One
+    number for every slice, or `cores` numbers by slice, 0 for those that the operation lacks."""
 
 
 @dataclass
@@ -254,7 +255,7 @@ class Program:
             segments=[
                 Segment(
                     **{name: images[f"{i}.{name}"] for name in _IMAGES},
-                    ops=[Op(*_typed(tuple[int, int], o, "ops")) for o in _typed(list, s["ops"], "ops")],
+                    ops=[_op(*_typed(list, o, "ops")) for o in _typed(list, s["ops"], "ops")],
                     cycle_limit=_typed(int, s["cycle_limit"], "cycle_limit"),
                 )
                 for i, s in enumerate(_typed(list, d["segments"], "segments"))
@@ -310,6 +311,10 @@ class Program:
                 rule(low <= least <= greatest <= high, f"segment {i}: {name} holds {least}..{greatest}, beyond {low}..{high}")
             rule(type(s.cycle_limit) is int and 0 < s.cycle_limit < 1 << 32, f"segment {i}: cycle_limit {s.cycle_limit!r}")
             rule(all(0 <= o.layer < len(self.layers) for o in s.ops), f"segment {i}: an operation names a layer that is not there")
+            rule(
+                all(len(o.macs_per_event) in (1, a.cores) for o in s.ops),
+                f"segment {i}: an operation does not have 1 or {a.cores} numbers of MACs per event",
+            )
         for name, t in self.tensors.items():
             rule(
                 name == t.name and len(t.shape) == 3 and min(t.shape) > 0 and len(t.slots) == t.shape[0],
@@ -337,6 +342,11 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
     elif kind is float and type(value) is int:
         return float(value)
     raise TypeError(f"{name} is {value!r}")
+
+
+def _op(layer: Any, macs: Any) -> Op:
+    """An operation from its two fields in a JSON document. Raises `TypeError`."""
+    return Op(_typed(int, layer, "ops.layer"), _typed(tuple[int, ...], macs, "ops.macs_per_event"))
 
 
 def _record(kind: type, fields: dict) -> Any:

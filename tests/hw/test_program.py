@@ -38,7 +38,7 @@ def program() -> Program:
             shift=rng.integers(0, 32, (2, 2, 4)).astype(np.int32),
             threshold=rng.integers(0, 256, (2, 2, 4)).astype(np.int32),
             table=rng.integers(-256, 256, 256 * (rows % 2)).astype(np.int16),
-            ops=[Op(0, 8)],
+            ops=[Op(0, (8,))],
             cycle_limit=1000,
         )
 
@@ -342,7 +342,7 @@ def field(**changes):
         (element("shift", -1), r"segment 1: shift holds -1\.\.\d+, beyond 0\.\.31"),
         (element("threshold", 256), r"segment 1: threshold holds \d+\.\.256, beyond 0\.\.255"),
         (lambda p, s, t: setattr(s, "cycle_limit", 1 << 32), r"segment 1: cycle_limit 4294967296"),
-        (lambda p, s, t: s.ops.append(Op(1, 1)), r"segment 1: an operation names a layer that is not there"),
+        (lambda p, s, t: s.ops.append(Op(1, (1,))), r"segment 1: an operation names a layer that is not there"),
         (field(shape=(10, 2)), r"tensor y: shape \(10, 2\)"),
         (field(shape=(9, 2, 2)), r"tensor y: shape \(9, 2, 2\)"),
         (field(base=-1), r"tensor y: negative address"),
