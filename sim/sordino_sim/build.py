@@ -60,7 +60,7 @@ def cache_dir() -> Path:
 def gateware_sources() -> list[Path]:
     """The modules that determine the Verilog."""
     root = Path(sordino_hw.__file__).parent
-    return [*(root / f"{name}.py" for name in _GATEWARE), *sorted((root / "core").glob("*.py"))]
+    return [*(root / f"{name}.py" for name in _GATEWARE), *sorted(root.glob("core/*.py")), *sorted(root.glob("primitives/*.py"))]
 
 
 def processors() -> int:

@@ -1,0 +1,185 @@
+"""The interfaces. What is inside comes from `generic`, `ecp5` or `ice40`."""
+
+from types import ModuleType
+
+from amaranth.hdl import Module, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from . import ecp5, generic, ice40
+from .family import family_of
+from .timing import LATENCY, MULTIPLIER_LATENCY
+
+__all__ = [
+    "LATENCY",
+    "MULTIPLIER_LATENCY",
+    "BlockMemory",
+    "Multiplier",
+    "MultiplierArray",
+    "SinglePortMemory",
+    "SmallMemory",
+]
+
+_FORMS: dict[str, ModuleType] = {"generic": generic, "ecp5": ecp5, "ice40": ice40}
+
+
+def _form(platform) -> ModuleType:
+    return _FORMS[family_of(platform)]
+
+
+def _address_bits(depth: int) -> int:
+    return max(1, (depth - 1).bit_length())
+
+
+def _check_memory(depth: int, width: int, granularity: int | None = None) -> None:
+    if depth < 1 or width < 1:
+        raise ValueError(f"a memory needs at least one row of one bit, not depth={depth!r}, width={width!r}")
+    if granularity is not None and (granularity < 1 or width % granularity):
+        raise ValueError(f"granularity must divide the width of {width} bits, not {granularity!r}")
+
+
+class BlockMemory(wiring.Component):
+    """Memory with one write and one read port in the same clock domain, in block RAM.
+
+    `r_data` shows the row at `r_addr` exactly `LATENCY` cycles later. Addresses beyond the depth must not be used:
+    callers check and trap. Bits that are written in the very cycle in which they are read come out undefined (the
+    generic form shows the bits as before); the row's other bits are not disturbed. Rows start at zero; `r_data` is not
+    reset, and what it shows in the first `LATENCY` cycles is undefined.
+
+    Parameters
+    ----------
+    depth, width : int
+        Rows, and bits of a row.
+    granularity : int or None
+        Bits per write enable; the whole row by default. Must divide `width`. A granularity of 1 is for short memories:
+        on the ECP5 it becomes distributed RAM.
+
+    Members
+    -------
+    w_en : In(width // granularity), w_addr, w_data
+    r_addr, r_data
+    """
+
+    def __init__(self, depth: int, width: int, granularity: int | None = None):
+        _check_memory(depth, width, granularity)
+        self.depth, self.width, self.granularity = depth, width, granularity or width
+        address = _address_bits(depth)
+        super().__init__(
+            {
+                "w_en": In(width // self.granularity),
+                "w_addr": In(address),
+                "w_data": In(width),
+                "r_addr": In(address),
+                "r_data": Out(width),
+            }
+        )
+
+    def elaborate(self, platform):
+        return _form(platform).block_memory(self)
+
+
+class SinglePortMemory(wiring.Component):
+    """Memory that reads or writes one row a cycle: on the iCE40 its large single-port RAM, elsewhere block RAM.
+
+    `r_data` shows the row at `addr` exactly `LATENCY` cycles later, if that cycle did not write; it is undefined for a
+    cycle that wrote. On the iCE40 the rows start undefined, elsewhere at zero.
+
+    Parameters
+    ----------
+    depth, width : int
+
+    Members
+    -------
+    addr, w_en : In(1), w_data
+    r_data
+    """
+
+    def __init__(self, depth: int, width: int):
+        _check_memory(depth, width)
+        self.depth, self.width = depth, width
+        super().__init__({"addr": In(_address_bits(depth)), "w_en": In(1), "w_data": In(width), "r_data": Out(width)})
+
+    def elaborate(self, platform):
+        return _form(platform).single_port_memory(self)
+
+
+class SmallMemory(wiring.Component):
+    """Memory of a few rows, read in the same cycle: distributed RAM on the ECP5, registers on the iCE40.
+
+    `r_data` shows the row at `r_addr` in the same cycle (`latency` 0) or, registered, in the next (`latency` 1). A row
+    that is written shows its new content from the next cycle on. Rows start at zero.
+
+    Parameters
+    ----------
+    depth, width : int
+    latency : int
+        0 or 1.
+
+    Members
+    -------
+    w_en : In(1), w_addr, w_data
+    r_addr, r_data
+    """
+
+    def __init__(self, depth: int, width: int, latency: int = 0):
+        _check_memory(depth, width)
+        if latency not in (0, 1):
+            raise ValueError(f"latency must be 0 or 1, not {latency!r}")
+        self.depth, self.width, self.latency = depth, width, latency
+        address = _address_bits(depth)
+        super().__init__({"w_en": In(1), "w_addr": In(address), "w_data": In(width), "r_addr": In(address), "r_data": Out(width)})
+
+    def elaborate(self, platform):
+        return _form(platform).small_memory(self)
+
+
+class MultiplierArray(wiring.Component):
+    """`count` signed products a cycle, in the family's multipliers (iCE40: two products of up to 8 bits share one).
+
+    `p[i]` is `a[i] * b[i]` of `MULTIPLIER_LATENCY` cycles before: operands and products are registered. The registers
+    are not reset, and hold zero at first.
+
+    Parameters
+    ----------
+    count : int
+    a_width, b_width : int
+        Bits of the signed operands, at most 18 (the iCE40's multiplier has 16: there, wider ones are built of logic).
+
+    Members
+    -------
+    a, b : In(array of count x signed)
+    p : Out(array of count x signed(a_width + b_width))
+    """
+
+    def __init__(self, count: int, a_width: int, b_width: int):
+        if count < 1 or not (1 <= a_width <= 18 and 1 <= b_width <= 18):
+            raise ValueError(
+                f"a multiplier array needs a count of at least 1 and operands of 1 to 18 bits, "
+                f"not count={count!r}, a_width={a_width!r}, b_width={b_width!r}"
+            )
+        self.count, self.a_width, self.b_width = count, a_width, b_width
+        super().__init__(
+            {
+                "a": In(data.ArrayLayout(signed(a_width), count)),
+                "b": In(data.ArrayLayout(signed(b_width), count)),
+                "p": Out(data.ArrayLayout(signed(a_width + b_width), count)),
+            }
+        )
+
+    def elaborate(self, platform):
+        return _form(platform).multiplier_array(self)
+
+
+class Multiplier(wiring.Component):
+    """One multiplier of a `MultiplierArray`, with plain signed members `a`, `b` and `p`."""
+
+    def __init__(self, a_width: int, b_width: int):
+        self._array = MultiplierArray(1, a_width, b_width)
+        self.a_width, self.b_width = a_width, b_width
+        super().__init__({"a": In(signed(a_width)), "b": In(signed(b_width)), "p": Out(signed(a_width + b_width))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.array = array = self._array
+        m.d.comb += [array.a[0].eq(self.a), array.b[0].eq(self.b), self.p.eq(array.p[0])]
+        return m

@@ -1,0 +1,68 @@
+"""The forms that every simulator and every FPGA takes: plain Amaranth."""
+
+from amaranth.hdl import Module, Signal, signed, unsigned
+from amaranth.lib import data, memory
+
+__all__ = ["block_memory", "multiplier_array", "single_port_memory", "small_memory"]
+
+
+def block_memory(c, attributes: dict | None = None) -> Module:
+    m = Module()
+    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes or {})
+    write = array.write_port(granularity=c.granularity if c.granularity != c.width else None)
+    read = array.read_port()
+    held = Signal(c.width, reset_less=True)
+    m.d.comb += [
+        write.en.eq(c.w_en),
+        write.addr.eq(c.w_addr),
+        write.data.eq(c.w_data),
+        read.addr.eq(c.r_addr),
+        c.r_data.eq(held),
+    ]
+    m.d.sync += held.eq(read.data)
+    return m
+
+
+def single_port_memory(c) -> Module:
+    m = Module()
+    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[])
+    write, read = array.write_port(), array.read_port()
+    held = Signal(c.width, reset_less=True)
+    m.d.comb += [
+        write.en.eq(c.w_en),
+        write.addr.eq(c.addr),
+        write.data.eq(c.w_data),
+        read.addr.eq(c.addr),
+        c.r_data.eq(held),
+    ]
+    m.d.sync += held.eq(read.data)
+    return m
+
+
+def small_memory(c, attributes: dict | None = None) -> Module:
+    m = Module()
+    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes or {})
+    write, read = array.write_port(), array.read_port(domain="comb")
+    m.d.comb += [
+        write.en.eq(c.w_en),
+        write.addr.eq(c.w_addr),
+        write.data.eq(c.w_data),
+        read.addr.eq(c.r_addr),
+    ]
+    if c.latency:
+        held = Signal(c.width, reset_less=True)
+        m.d.sync += held.eq(read.data)
+        m.d.comb += c.r_data.eq(held)
+    else:
+        m.d.comb += c.r_data.eq(read.data)
+    return m
+
+
+def multiplier_array(c) -> Module:
+    m = Module()
+    a = Signal(data.ArrayLayout(signed(c.a_width), c.count), reset_less=True)
+    b = Signal(data.ArrayLayout(signed(c.b_width), c.count), reset_less=True)
+    p = Signal(data.ArrayLayout(signed(c.a_width + c.b_width), c.count), reset_less=True)
+    m.d.sync += [a.eq(c.a), b.eq(c.b), *(p[i].eq(a[i] * b[i]) for i in range(c.count))]
+    m.d.comb += c.p.eq(p)
+    return m

@@ -1,0 +1,130 @@
+"""iCE40 UltraPlus: SB_RAM40_4K (which Yosys infers, but for its collisions), SB_SPRAM256KA, SB_MAC16."""
+
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, signed, unsigned
+from amaranth.lib import memory
+
+from . import generic
+
+__all__ = ["block_memory", "multiplier_array", "single_port_memory", "small_memory"]
+
+SPRAM_ROWS, SPRAM_BITS = 16384, 16
+
+
+def block_memory(c) -> Module:
+    # Yosys makes a block RAM of a memory with registers behind it. Given a synchronous read port it would build a
+    # bypass beside the RAM, to show a row that is being written as it was.
+    m = Module()
+    attributes = {"no_rw_check": 1, "ram_style": "block"}
+    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes)
+    write = array.write_port(granularity=c.granularity if c.granularity != c.width else None)
+    read = array.read_port(domain="comb")
+    first, second = (Signal(c.width, name=f"read_{k}", reset_less=True) for k in (1, 2))
+    m.d.comb += [
+        write.en.eq(c.w_en),
+        write.addr.eq(c.w_addr),
+        write.data.eq(c.w_data),
+        read.addr.eq(c.r_addr),
+        c.r_data.eq(second),
+    ]
+    m.d.sync += [first.eq(read.data), second.eq(first)]
+    return m
+
+
+def small_memory(c) -> Module:
+    return generic.small_memory(c)
+
+
+def single_port_memory(c) -> Module:
+    m = Module()
+    inner = (SPRAM_ROWS - 1).bit_length()
+    banks = -(-c.depth // SPRAM_ROWS)
+    address, bank = c.addr[:inner], c.addr[inner:]
+    shown = []
+    for k in range(banks):
+        chosen = bank == k if banks > 1 else Const(1)
+        row = []
+        for j in range(0, c.width, SPRAM_BITS):
+            name = f"spram_{k}_{j // SPRAM_BITS}"
+            i, o = Signal(SPRAM_BITS, name=f"{name}_i"), Signal(SPRAM_BITS, name=f"{name}_o")
+            m.d.comb += i.eq(c.w_data[j : j + SPRAM_BITS])
+            m.submodules[name] = Instance(
+                "SB_SPRAM256KA",
+                i_ADDRESS=Cat(address, Const(0, inner - len(address))),
+                i_DATAIN=i,
+                i_MASKWREN=Const(0b1111, 4),
+                i_WREN=c.w_en & chosen,
+                i_CHIPSELECT=Const(1),
+                i_CLOCK=ClockSignal(),
+                i_STANDBY=Const(0),
+                i_SLEEP=Const(0),
+                i_POWEROFF=Const(1),  # active low
+                o_DATAOUT=o,
+            )
+            row.append(o)
+        shown.append(Cat(row)[: c.width])
+    held = Signal(c.width, reset_less=True)
+    m.d.comb += c.r_data.eq(held)
+    if banks == 1:
+        m.d.sync += held.eq(shown[0])
+    else:
+        read_bank = Signal(len(bank), reset_less=True)
+        m.d.sync += read_bank.eq(bank)
+        with m.Switch(read_bank):
+            for k, value in enumerate(shown):
+                with m.Case(k):
+                    m.d.sync += held.eq(value)
+    return m
+
+
+def multiplier_array(c) -> Module:
+    if max(c.a_width, c.b_width) > 16:
+        return generic.multiplier_array(c)
+    m = Module()
+    if max(c.a_width, c.b_width) > 8:
+        for i in range(c.count):
+            m.d.comb += c.p[i].eq(_mac16(m, i, c.a[i], c.b[i]))
+        return m
+    for i in range(0, c.count, 2):
+        a, b = (Cat(*(_extended(x[k], 8) for k in range(i, min(i + 2, c.count)))) for x in (c.a, c.b))
+        p = _mac16(m, i // 2, a, b, pair=True)
+        for k in range(i, min(i + 2, c.count)):
+            m.d.comb += c.p[k].eq(p[16 * (k - i) : 16 * (k - i) + 16].as_signed())
+    return m
+
+
+def _extended(value, width: int):
+    return Cat(value, value[-1].replicate(width - len(value)))
+
+
+def _mac16(m: Module, index: int, a, b, pair: bool = False):
+    """One SB_MAC16, operands and product registered: signed 16 x 16, or two signed 8 x 8 side by side."""
+    i_a, i_b, p = (Signal(signed(n), name=f"{name}_{index}") for name, n in (("a", 16), ("b", 16), ("p", 32)))
+    m.d.comb += [i_a.eq(a), i_b.eq(b)]
+    m.submodules[f"multiplier_{index}"] = Instance(
+        "SB_MAC16",
+        p_A_REG=Const(1, 1),
+        p_B_REG=Const(1, 1),
+        p_A_SIGNED=Const(1, 1),
+        p_B_SIGNED=Const(1, 1),
+        p_MODE_8x8=Const(pair, 1),
+        p_TOP_8x8_MULT_REG=Const(pair, 1),
+        p_BOT_8x8_MULT_REG=Const(pair, 1),
+        p_PIPELINE_16x16_MULT_REG2=Const(not pair, 1),
+        p_TOPOUTPUT_SELECT=Const(2 if pair else 3, 2),
+        p_BOTOUTPUT_SELECT=Const(2 if pair else 3, 2),
+        i_CLK=ClockSignal(),
+        i_CE=Const(1),
+        i_A=i_a,
+        i_B=i_b,
+        i_C=Const(0, 16),
+        i_D=Const(0, 16),
+        **{f"i_{pin}": Const(0) for pin in _MAC16_ZEROS},
+        o_O=p,
+    )
+    return p
+
+
+_MAC16_ZEROS = (
+    *("AHOLD", "BHOLD", "CHOLD", "DHOLD", "IRSTTOP", "IRSTBOT", "ORSTTOP", "ORSTBOT", "OLOADTOP", "OLOADBOT"),
+    *("ADDSUBTOP", "ADDSUBBOT", "OHOLDTOP", "OHOLDBOT", "CI", "ACCUMCI", "SIGNEXTIN"),
+)
