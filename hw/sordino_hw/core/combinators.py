@@ -1,8 +1,8 @@
 """Small pieces of logic that the stages share."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Signal
 
-__all__ = ["delay", "lowest"]
+__all__ = ["count_ones", "delay", "lowest"]
 
 
 def lowest(bits, width: int):
@@ -10,6 +10,15 @@ def lowest(bits, width: int):
     one_hot = bits & (~bits + 1)[:width]
     index = Cat(Cat(one_hot[i] for i in range(width) if i >> k & 1).any() for k in range(max(1, (width - 1).bit_length())))
     return one_hot, index
+
+
+def count_ones(bits, width: int):
+    """How many of the `width` bits of `bits` are set: four bits a table, then a tree of adders."""
+    table = Array(Const(i.bit_count(), 3) for i in range(16))
+    counts = [table[bits[i : min(i + 4, width)]] for i in range(0, width, 4)]
+    while len(counts) > 1:
+        counts = [sum(counts[i + 1 : i + 2], start=counts[i]) for i in range(0, len(counts), 2)]
+    return counts[0]
 
 
 def delay(m: Module, value, cycles: int, name: str):

@@ -1,7 +1,7 @@
-"""Fetch, first half: from an operation to rows of occupancy.
+"""Fetch, first half: from an output to rows of occupancy.
 
-`Walker` steps through outputs, kernel rows and spans; `Clip` cuts each span at the image's edges; `Splitter` cuts it
-into rows of the occupancy memory. One span, or one row, per cycle.
+`Walker` steps through kernel rows and spans; `Clip` cuts each span at the image's edges; `Splitter` cuts it into rows of
+the occupancy memory. One span, or one row, per cycle.
 """
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
@@ -9,7 +9,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arch import OCC_WIDTH, ArchConfig
-from .layouts import ADDR, INDEX, FetchDescriptor, Kind, RowTag, Span, SpanRange
+from .combinators import lowest
+from .layouts import ADDR, INDEX, Job, Kind, RowTag, Span, SpanRange, TapDescriptor
 
 __all__ = ["Clip", "Splitter", "Walker"]
 
@@ -17,38 +18,51 @@ OCC_BITS = (OCC_WIDTH - 1).bit_length()
 
 
 class Walker(wiring.Component):
-    """Emits the spans of an operation, output by output: one per cycle, and the next operation follows without a bubble.
+    """Emits the spans of an output, one per cycle, and those of the next output without a bubble.
 
     Members
     -------
-    op : In(stream of FetchDescriptor)
+    job : In(stream of Job)
+        Taken while idle, or in the cycle of the last span before. Its first span is emitted a cycle later at the earliest.
+    d : In(TapDescriptor)
+        The operation of the job that waits.
     spans : Out(stream of Span)
-        Spans that lie wholly outside the image are emitted too; `Clip` empties them.
+        KH x KX spans of the kernel, and the residual word of each slice. Spans that lie wholly outside the image are
+        emitted too; `Clip` empties them.
     """
 
-    op: In(stream.Signature(FetchDescriptor()))
-    spans: Out(stream.Signature(Span()))
+    def __init__(self, arch: ArchConfig):
+        self.arch = arch
+        super().__init__(
+            {
+                "job": In(stream.Signature(Job(arch))),
+                "d": In(TapDescriptor()),
+                "spans": Out(stream.Signature(Span(arch))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
-        d = Signal(FetchDescriptor())
-        busy = Signal()
-        oy, ox, ky, kx = (Signal(n) for n in (12, 12, 8, 8))
-        ry, rx = Signal(8), Signal(8)
-        iy0, ix0, iy, ix = (Signal(signed(INDEX)) for _ in range(4))
-        a_row, a_out, a_kernel, a = (Signal(ADDR) for _ in range(4))
-        w, mask, r_row, r = (Signal(ADDR) for _ in range(4))
-        residual = Signal()
+        d, group, rest = Signal(TapDescriptor()), Signal(self.arch.cores), Signal(self.arch.cores)
+        busy, fresh, residual = Signal(), Signal(), Signal()
+        # Counters start at one, so that what ends them is a comparison with a register.
+        ky, kx = Signal(8), Signal(8)
+        # Columns from the first pixel of the span to the left edge (to the right of it) and to the right edge.
+        left0, room0, left, room = (Signal(signed(INDEX), name=name) for name in ("left0", "room0", "left", "room"))
+        iy = Signal(signed(INDEX))
+        a_kernel, a, w, mask, r = (Signal(ADDR, name=name) for name in ("a_kernel", "a", "w", "mask", "r"))
 
-        last_kx, last_ky = kx == d.KX - 1, ky == d.KH - 1
-        last_ox, last_oy = ox == d.OW - 1, oy == d.OH - 1
-        taps_done = last_kx & last_ky
-        end, fin, step = Signal(), Signal(), Signal()
+        last_kx, last_ky = kx == d.KX, ky == d.KH
+        slice_, _ = lowest(rest, self.arch.cores)
+        others = rest & ~slice_
+        taps_done, end, last, step, reused = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
+            taps_done.eq(last_kx & last_ky),
             end.eq(residual | (taps_done & ~d.residual)),
-            fin.eq(end & last_ox & last_oy),
+            last.eq(Mux(residual, others == 0, taps_done & ~d.residual)),
             step.eq(busy & (~self.spans.valid | self.spans.ready)),
-            self.op.ready.eq(~busy | (step & fin)),
+            reused.eq(~fresh & (kx + d.SX <= d.KX)),
+            self.job.ready.eq(~busy | (step & last)),
         ]
 
         with m.If(self.spans.ready):
@@ -58,96 +72,80 @@ class Walker(wiring.Component):
             m.d.sync += [
                 self.spans.valid.eq(1),
                 out.a.eq(a),
-                out.ix.eq(ix),
-                out.room.eq(d.W - ix),
+                out.low.eq(Mux(left < 0, 0, Mux(left > d.SPAN, d.SPAN, left))),
+                out.high.eq(Mux(room < 0, 0, Mux(room > d.SPAN, d.SPAN, room))),
                 out.inside.eq((iy >= 0) & (iy < d.H)),
+                out.words.eq(d.WORDS),
                 out.w.eq(w),
                 out.m.eq(mask),
-                out.span.eq(d.SPAN),
-                out.words.eq(d.WORDS),
                 out.w_word.eq(d.W_WORD),
                 out.kind.eq(d.kind),
                 out.dense.eq(d.dense),
                 out.end.eq(end),
-                out.fin.eq(fin),
+                out.last.eq(last),
+                out.to.eq(group),
+                out.group.eq(group),
+                out.split.eq(Cat(d.SPLIT[1] | d.SPLIT[3], d.SPLIT[2] | d.SPLIT[3])),
+                out.keep.eq(d.window & ~reused),
+                out.reuse.eq(d.window & reused),
+                out.place.eq(Cat((-left)[:2], ky[:2])),
             ]
             with m.If(residual):
                 m.d.sync += [
                     out.a.eq(r),
-                    out.ix.eq(0),
-                    out.room.eq(1),
+                    out.low.eq(0),
+                    out.high.eq(1),
                     out.inside.eq(1),
-                    out.w.eq(d.R_W),
-                    out.span.eq(1),
                     out.words.eq(1),
+                    out.w.eq(d.R_W),
                     out.kind.eq(Kind.MAC2),
+                    out.to.eq(slice_),
+                    out.keep.eq(0),
+                    out.reuse.eq(0),
                 ]
 
-            with m.If(~residual & ~taps_done):
-                m.d.sync += [w.eq(w + d.W_SPAN), mask.eq(mask + d.M_SPAN)]
-                with m.If(last_kx):
-                    m.d.sync += [kx.eq(0), ky.eq(ky + 1), iy.eq(iy + d.DY), ix.eq(ix0)]
-                    m.d.sync += [a_kernel.eq(a_kernel + d.A_KY), a.eq(a_kernel + d.A_KY)]
-                with m.Else():
-                    m.d.sync += [kx.eq(kx + 1), ix.eq(ix + d.DX), a.eq(a + d.A_KX)]
-            with m.Elif(~end):
-                m.d.sync += residual.eq(1)
+            with m.If(residual):
+                m.d.sync += [r.eq(r + 1), rest.eq(others)]
+            m.d.sync += [w.eq(w + d.W_SPAN), mask.eq(mask + d.M_SPAN)]
+            with m.If(last_kx):
+                m.d.sync += [kx.eq(1), ky.eq(ky + 1), iy.eq(iy + d.DY), left.eq(left0), room.eq(room0)]
+                m.d.sync += [s.eq(a_kernel + d.A_KY) for s in (a_kernel, a)]
             with m.Else():
-                m.d.sync += [residual.eq(0), kx.eq(0), ky.eq(0), w.eq(d.W_BASE), mask.eq(d.M_BASE)]
-                with m.If(last_ox):
-                    m.d.sync += [ox.eq(0), rx.eq(0), oy.eq(oy + 1), ix0.eq(d.IX0), ix.eq(d.IX0)]
-                    m.d.sync += [r_row.eq(r_row + d.R_OY), r.eq(r_row + d.R_OY)]
-                    with m.If(ry == d.REPY - 1):
-                        row = a_row + d.A_OY
-                        m.d.sync += [ry.eq(0), iy0.eq(iy0 + d.SY), iy.eq(iy0 + d.SY)]
-                        m.d.sync += [a_row.eq(row), a_out.eq(row), a_kernel.eq(row), a.eq(row)]
-                    with m.Else():
-                        m.d.sync += [ry.eq(ry + 1), iy.eq(iy0), a_out.eq(a_row), a_kernel.eq(a_row), a.eq(a_row)]
-                    with m.If(last_oy):
-                        m.d.sync += busy.eq(0)
-                with m.Else():
-                    m.d.sync += [ox.eq(ox + 1), r.eq(r + d.R_OX), iy.eq(iy0)]
-                    with m.If(rx == d.REPX - 1):
-                        column = a_out + d.A_OX
-                        m.d.sync += [rx.eq(0), ix0.eq(ix0 + d.SX), ix.eq(ix0 + d.SX)]
-                        m.d.sync += [a_out.eq(column), a_kernel.eq(column), a.eq(column)]
-                    with m.Else():
-                        m.d.sync += [rx.eq(rx + 1), ix.eq(ix0), a_kernel.eq(a_out), a.eq(a_out)]
+                m.d.sync += [kx.eq(kx + 1), left.eq(left - d.DX), room.eq(room - d.DX), a.eq(a + d.A_KX)]
+            with m.If(taps_done):
+                m.d.sync += residual.eq(1)
+            with m.If(last):
+                m.d.sync += busy.eq(0)
 
-        with m.If(self.op.valid & self.op.ready):
-            o = self.op.payload
-            m.d.sync += [d.eq(o), busy.eq(1)]
-            m.d.sync += [s.eq(0) for s in (oy, ox, ky, kx, ry, rx, residual)]
-            m.d.sync += [iy0.eq(o.IY0), iy.eq(o.IY0), ix0.eq(o.IX0), ix.eq(o.IX0)]
-            m.d.sync += [s.eq(o.A_BASE) for s in (a_row, a_out, a_kernel, a)]
-            m.d.sync += [w.eq(o.W_BASE), mask.eq(o.M_BASE), r_row.eq(o.R_BASE), r.eq(o.R_BASE)]
+        with m.If(self.job.valid & self.job.ready):
+            job = self.job.payload
+            m.d.sync += [d.eq(self.d), busy.eq(1), fresh.eq(job.fresh), residual.eq(0), ky.eq(1), kx.eq(1)]
+            m.d.sync += [s.eq(-job.ix0) for s in (left0, left)]
+            m.d.sync += [s.eq(self.d.W - job.ix0) for s in (room0, room)]
+            m.d.sync += [s.eq(job.a) for s in (a_kernel, a)]
+            m.d.sync += [s.eq(job.to) for s in (group, rest)]
+            m.d.sync += [iy.eq(job.iy0), r.eq(job.r), w.eq(self.d.W_BASE), mask.eq(self.d.M_BASE)]
         return m
 
 
 class Clip(wiring.Component):
-    """Cuts spans at the left and right edges; rows outside the image become empty. One cycle, one span per cycle."""
+    """Turns the pixels of a span into words; rows outside the image become empty. One cycle, one span per cycle."""
 
-    i: In(stream.Signature(Span()))
-    o: Out(stream.Signature(SpanRange()))
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"i": In(stream.Signature(Span(arch))), "o": Out(stream.Signature(SpanRange(arch)))})
 
     def elaborate(self, platform):
         m = Module()
         p, out = self.i.payload, self.o.payload
-        low, high, first = Signal(8), Signal(8), Signal(16)
-        with m.If(p.ix < 0):
-            m.d.comb += low.eq(Mux(-p.ix > p.span, p.span, -p.ix))
-        with m.If(p.room > 0):
-            m.d.comb += high.eq(Mux(p.room > p.span, p.span, p.room))
-        m.d.comb += first.eq(low * p.words)
+        same = [name for name, _ in out.shape() if name not in ("low", "high", "empty")]
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
-            start = (p.a + first)[:ADDR]
             m.d.sync += [
                 self.o.valid.eq(self.i.valid),
-                out.start.eq(start),
-                out.stop.eq(start + Mux(p.inside & (high > low), (high - low)[:8] * p.words, 0)),
-                out.q.eq(first),
-                *(out[name].eq(p[name]) for name in ("w", "m", "w_word", "kind", "dense", "end", "fin")),
+                out.low.eq(p.low * p.words),
+                out.high.eq(p.high * p.words),
+                out.empty.eq(~p.inside | (p.high <= p.low)),
+                *(out[name].eq(p[name]) for name in same),
             ]
         return m
 
@@ -161,17 +159,17 @@ class Splitter(wiring.Component):
     valid, ready, tag, bits
         The row request: `bits` are the words of the row within the span. A request with no bits only ends an output.
     trap : Out(1)
-        The span reaches beyond the activation memory.
+        The span reached beyond the activation memory, in the cycle before.
     """
 
     def __init__(self, arch: ArchConfig):
         self.arch = arch
         super().__init__(
             {
-                "i": In(stream.Signature(SpanRange())),
+                "i": In(stream.Signature(SpanRange(arch))),
                 "valid": Out(1),
                 "ready": In(1),
-                "tag": Out(RowTag()),
+                "tag": Out(RowTag(arch)),
                 "bits": Out(OCC_WIDTH),
                 "trap": Out(1),
             }
@@ -179,48 +177,45 @@ class Splitter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        p = self.i.payload
-        busy = Signal()
-        start, stop, w, mask = Signal(ADDR + 1), Signal(ADDR + 1), Signal(ADDR), Signal(ADDR)
-        tags = Signal(SpanRange())
-        row = start[OCC_BITS:]
-        empty, last, done = start == stop, Signal(), Signal()
+        p, tag = self.i.payload, self.tag
+        held = Signal(RowTag(self.arch))
+        busy, empty, last, done = Signal(), Signal(), Signal(), Signal()
+        low, stop = Signal(OCC_BITS), Signal(ADDR + 1)
         m.d.comb += [
-            last.eq(stop <= ((row + 1) << OCC_BITS)),
-            self.valid.eq(busy & (~empty | tags.end)),
+            tag.eq(held),
+            tag.end.eq(held.end & last),
+            tag.last.eq(held.last & last),
+            self.valid.eq(busy & (~empty | held.end)),
             done.eq(busy & last & (~self.valid | self.ready)),
-            self.trap.eq(busy & ~empty & (stop > self.arch.act_depth)),
-            self.tag.row.eq(row),
-            self.tag.w.eq(w),
-            self.tag.m.eq(mask),
-            self.tag.w_word.eq(tags.w_word),
-            self.tag.kind.eq(tags.kind),
-            self.tag.dense.eq(tags.dense),
-            self.tag.end.eq(tags.end & last),
-            self.tag.fin.eq(tags.fin & last),
             self.i.ready.eq(~busy | done),
         ]
-        # Bits from `start` up, below `stop`: two thermometer codes.
-        above = Cat(start[:OCC_BITS] <= b for b in range(OCC_WIDTH))
+        m.d.sync += self.trap.eq(busy & ~empty & (stop > self.arch.act_depth))
+        # Bits from `low` up, below `stop`: two thermometer codes.
+        above = Cat(low <= b for b in range(OCC_WIDTH))
         below = Cat(~last | (stop[:OCC_BITS] > b) | (stop[:OCC_BITS] == 0) for b in range(OCC_WIDTH))
         m.d.comb += self.bits.eq(Mux(empty, 0, above & below))
+
+        def is_last(row, stop):
+            return stop <= ((row + 1) << OCC_BITS)
+
         with m.If(done):
             m.d.sync += busy.eq(0)
         with m.Elif(busy & self.ready):
-            m.d.sync += [
-                start.eq((row + 1) << OCC_BITS),
-                w.eq(w + (tags.w_word << OCC_BITS)),
-                mask.eq(mask + OCC_WIDTH),
-            ]
+            m.d.sync += [held.row.eq(held.row + 1), held.q.eq(held.q + OCC_WIDTH), low.eq(0), last.eq(is_last(held.row + 1, stop))]
         with m.If(self.i.valid & self.i.ready):
-            zero = Signal(signed(18))  # the span's word index of bit 0 of its first row
-            m.d.comb += zero.eq(p.q - p.start[:OCC_BITS])
+            # The first address is modular, the end is not: it may lie beyond the address space, and traps.
+            first, after = Signal(ADDR + 1), Signal(ADDR + 1)
+            m.d.comb += [first.eq(p.a + p.low), after.eq(p.a + p.high)]
+            row = first[OCC_BITS:ADDR]
+            same = [name for name, _ in held.shape() if name not in ("row", "q")]
             m.d.sync += [
                 busy.eq(1),
-                tags.eq(p),
-                start.eq(p.start),
-                stop.eq(p.stop),
-                w.eq(p.w + zero * p.w_word),
-                mask.eq(p.m + zero),
+                empty.eq(p.empty),
+                last.eq(p.empty | is_last(row, Cat(after[:ADDR], after[ADDR] & ~first[ADDR]))),
+                low.eq(first[:OCC_BITS]),
+                stop.eq(Cat(after[:ADDR], after[ADDR] & ~first[ADDR])),
+                held.row.eq(row),
+                held.q.eq(p.low - first[:OCC_BITS]),
+                *(held[name].eq(p[name]) for name in same),
             ]
         return m

@@ -8,24 +8,38 @@ __all__ = ["Credit", "Fifo"]
 
 
 class Fifo(wiring.Component):
-    """A stream FIFO: an item pushed in cycle t can leave from cycle t+1, a place that it leaves is free a cycle later."""
+    """A stream FIFO whose output is a register: an item pushed in cycle t can leave from cycle t + FIFO_LATENCY.
+
+    It holds `depth` items, counted from push to pop; a place that an item leaves in cycle t is free from t + 1.
+
+    Members
+    -------
+    i : In(stream of shape), o : Out(stream of shape)
+    level : Out(range(depth + 1))
+        Items in the FIFO: a register.
+    """
 
     def __init__(self, shape, depth: int):
         self.shape, self.depth = shape, depth
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+        super().__init__(
+            {"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)), "level": Out(range(depth + 1))},
+        )
 
     def elaborate(self, platform):
         m = Module()
         width = Shape.cast(self.shape).width
-        m.submodules.queue = queue = fifo.SyncFIFO(width=width, depth=self.depth)
+        # One place more: its memory takes `depth` items even before the first has moved to the output register.
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=width, depth=self.depth + 1)
+        push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
         m.d.comb += [
+            self.i.ready.eq(self.level != self.depth),
             queue.w_data.eq(self.i.payload),
-            queue.w_en.eq(self.i.valid),
-            self.i.ready.eq(queue.w_rdy),
+            queue.w_en.eq(push),
             self.o.payload.eq(queue.r_data),
             self.o.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.o.ready),
         ]
+        m.d.sync += self.level.eq(self.level + push - pop)
         return m
 
 

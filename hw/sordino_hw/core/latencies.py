@@ -1,6 +1,7 @@
 """Latencies and depths that the gateware is built with and the timing model counts with. All in cycles or items."""
 
 from .. import isa
+from ..primitives import LATENCY
 
 __all__ = [
     "CLIP_LATENCY",
@@ -11,6 +12,7 @@ __all__ = [
     "JOBS",
     "OUTPUTS",
     "PIPELINE_START",
+    "READ_LATENCY",
     "ROW_LATENCY",
     "SHADOW_LATENCY",
     "SPLIT_LATENCY",
@@ -33,12 +35,14 @@ CLIP_LATENCY = 1
 """From the cycle in which a span is walked to the first in which it is clipped."""
 SPLIT_LATENCY = 1
 """From the cycle in which a span is clipped to the first in which the splitter takes it."""
-ROW_LATENCY = 4
+ROW_LATENCY = LATENCY + 1 + FIFO_LATENCY
 """From a row's request to the first cycle in which the scanner can look at it."""
-WORD_LATENCY = 6
-"""From a word's request to the first cycle in which the segmenter can take it."""
-DRAINED = 8
-"""From the last request of an operation to the first deal of one with another SPLIT: no word is on its way any more."""
+READ_LATENCY = LATENCY + 3
+"""From a word's request to the cycle in which its fetcher shows it to the cores."""
+WORD_LATENCY = READ_LATENCY + 1 + FIFO_LATENCY
+"""From a word's request to the first cycle in which the segmenter can take it: a core registers its fetcher's word."""
+DRAINED = 3
+"""From the last request of an operation to the first deal of one with another SPLIT."""
 SHADOW_LATENCY = 6
 """From the issue of an output's last item to the first cycle in which the shadow accumulators show it."""
 STORE_LATENCY = 14

@@ -111,37 +111,38 @@ class Output(data.StructLayout):
 def _tags(arch: ArchConfig):
     """What a fetcher's items carry from the walker on.
 
-    `end`: the last item of an output, for each core in `to`; `split`: log2 of the operation's groups; `keep`: the word goes
-    into the window at `place`, or is taken from there (`reuse`).
+    `to`: the cores that an item is for; `group`: those that its output is for; `end`: the last item of the output for each
+    core in `to`; `last`: the last one for the fetcher, too; `split`: log2 of the operation's groups; `keep`: the word
+    goes into the window at `place`, or is taken from there (`reuse`).
     """
-    return {"kind": Kind, "dense": 1, "end": 1, "to": arch.cores, "split": 2, "keep": 1, "reuse": 1, "place": 4}
+    return {
+        "kind": Kind,
+        "dense": 1,
+        "end": 1,
+        "last": 1,
+        "to": arch.cores,
+        "group": arch.cores,
+        "split": 2,
+        "keep": 1,
+        "reuse": 1,
+        "place": 4,
+    }
 
 
 class Span(data.StructLayout):
-    """A span before clipping: `ix` is its first column, `room` the columns from there to the right edge."""
+    """A span before clipping: its pixels `low` to `high` lie within the columns of the image, `inside` says if its row does."""
 
     def __init__(self, arch: ArchConfig):
         super().__init__(
-            {
-                "a": ADDR,
-                "ix": signed(INDEX),
-                "room": signed(INDEX),
-                "inside": 1,
-                "w": ADDR,
-                "m": ADDR,
-                "span": 8,
-                "words": 8,
-                "w_word": 8,
-                **_tags(arch),
-            }
+            {"a": ADDR, "low": 8, "high": 8, "inside": 1, "words": 8, "w": ADDR, "m": ADDR, "w_word": 8, **_tags(arch)}
         )
 
 
 class SpanRange(data.StructLayout):
-    """A clipped span: words `start` to `stop` of activation memory; `q` is the span's word index of `start`."""
+    """A clipped span: its words `low` to `high`, word 0 of which has activation address `a`; nothing if `empty`."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"start": ADDR, "stop": ADDR + 1, "q": 16, "w": ADDR, "m": ADDR, "w_word": 8, **_tags(arch)})
+        super().__init__({"a": ADDR, "low": 16, "high": 16, "empty": 1, "w": ADDR, "m": ADDR, "w_word": 8, **_tags(arch)})
 
 
 class RowTag(data.StructLayout):
@@ -160,13 +161,15 @@ class Row(data.StructLayout):
 
 
 class Request(data.StructLayout):
-    """A word that the scanner asks for: activation `address`, word `q` of a span with weight row `w` and mask row `m`.
+    """A word that the scanner asks for: activation `address` in the row of a `RowTag`, whose `q`, `w` and `m` it has.
 
     `null`: nothing but the end of an output; `zero`: an empty word was skipped in it.
     """
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"address": ADDR, "q": 16, "w": ADDR, "m": ADDR, "w_word": 8, "null": 1, "zero": 1, **_tags(arch)})
+        super().__init__(
+            {"address": ADDR, "q": signed(OFFSET), "w": ADDR, "m": ADDR, "w_word": 8, "null": 1, "zero": 1, **_tags(arch)}
+        )
 
 
 _ITEM = {"w": ADDR, "kind": Kind, "null": 1, "end": 1, "zero": 1}

@@ -1,22 +1,24 @@
-"""Fetch, second half: from rows of occupancy to activation words with their event masks."""
+"""Fetch, second half: from rows of occupancy to activation words."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.data import View
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import isa
 from ..arch import OCC_WIDTH, ArchConfig
-from .combinators import delay, lowest
+from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
+from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo
-from .layouts import ADDR, Kind, Row, RowTag, Word
-from .memory import LATENCY
+from .latencies import FIFO_LATENCY, READ_LATENCY, ROW_LATENCY
+from .layouts import ADDR, OFFSET, Kind, ReadWord, Request, Row, RowTag
 
 __all__ = ["Occupancy", "Scanner", "WordReader"]
 
+OCC_BITS = (OCC_WIDTH - 1).bit_length()
+
 
 class Occupancy(wiring.Component):
-    """Reads the occupancy bits of a row request and queues the row for the scanner.
+    """Reads the occupancy bits of a row request and queues the row for the scanner, `ROW_LATENCY` cycles later.
 
     Members
     -------
@@ -33,18 +35,19 @@ class Occupancy(wiring.Component):
             {
                 "valid": In(1),
                 "ready": Out(1),
-                "tag": In(RowTag()),
+                "tag": In(RowTag(arch)),
                 "bits": In(OCC_WIDTH),
                 "r_addr": Out(max(1, (arch.act_depth // OCC_WIDTH - 1).bit_length())),
                 "r_data": In(OCC_WIDTH),
-                "o": Out(stream.Signature(Row())),
+                "o": Out(stream.Signature(Row(arch))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.credit = credit = Credit(self.arch.row_fifo)
-        m.submodules.queue = queue = Fifo(Row(), self.arch.row_fifo)
+        depth = self.arch.row_fifo
+        m.submodules.credit = credit = Credit(depth)
+        m.submodules.queue = queue = Fifo(Row(self.arch), depth)
         take = self.valid & credit.grant
         m.d.comb += [
             self.ready.eq(credit.grant),
@@ -52,15 +55,18 @@ class Occupancy(wiring.Component):
             credit.give.eq(self.o.valid & self.o.ready),
             self.r_addr.eq(self.tag.row),
         ]
-        tag = delay(m, self.tag, LATENCY, "tag")
-        bits = delay(m, self.bits, LATENCY, "bits")
-        empty = Signal(OCC_WIDTH)
+        tag, bits = delay(m, self.tag, LATENCY, "tag"), delay(m, self.bits, LATENCY, "bits")
+        wanted, missing = Signal(OCC_WIDTH), Signal(OCC_WIDTH)
+        m.d.sync += [
+            wanted.eq(bits & (self.r_data | tag.dense.replicate(OCC_WIDTH))),
+            missing.eq(bits & ~self.r_data & ~tag.dense.replicate(OCC_WIDTH)),
+        ]
+        assert ROW_LATENCY == LATENCY + 1 + FIFO_LATENCY
         m.d.comb += [
-            empty.eq(Mux(tag.dense, 0, bits & ~self.r_data)),
-            queue.i.valid.eq(delay(m, take, LATENCY, "valid")),
-            queue.i.payload.tag.eq(tag),
-            queue.i.payload.bits.eq(bits & ~empty),
-            queue.i.payload.skipped.eq(sum(empty[b] for b in range(OCC_WIDTH))),
+            queue.i.valid.eq(delay(m, take, LATENCY + 1, "valid")),
+            queue.i.payload.tag.eq(delay(m, tag, 1, "late")),
+            queue.i.payload.bits.eq(wanted),
+            queue.i.payload.skipped.eq(count_ones(missing, OCC_WIDTH)),
         ]
         connect(m, queue.o, flipped(self.o))
         return m
@@ -69,94 +75,100 @@ class Occupancy(wiring.Component):
 class Scanner(wiring.Component):
     """Turns the set bits of each row into word requests, lowest first, one per cycle.
 
-    A row without bits costs one cycle and makes no request, unless it ends an output: then a `null` request.
+    A row without bits costs one cycle and makes no request, unless it ends an output: then a `null` request. A request
+    waits until every core of its group has room for a word, and, if it reads activation memory, for the fetcher's slot.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+    index : int
+        Number of the fetcher. With G groups on P ports it reads in cycles t with `t % n == index // P % n`, n = max(1, G // P).
 
     Members
     -------
     rows : In(stream of Row)
-    grant : In(1)
-        There is room for a request.
-    valid, address, m_addr, w, kind, null, end, fin, zero
-        The request, one cycle, when granted. `zero`: an empty word was skipped in this output (for MAX).
-    words, skipped, done
-        For the performance log: activation words read and skipped so far in this operation, valid with `done`, in the
-        cycle of the operation's last request.
+    credit : In(cores)
+        The core has room for a word.
+    cycle : In(3)
+        Low bits of the machine's cycle count.
+    valid : Out(1), request : Out(Request)
+        The request, in the cycle in which it is granted.
+    words : Out(1), skipped : Out(range(33))
+        For the performance log, in this cycle: a word was requested, and so many empty words were skipped.
+    drained : Out(1)
+        The request is the last one of its job.
     """
 
-    def __init__(self, arch: ArchConfig):
-        self.arch = arch
+    def __init__(self, arch: ArchConfig, index: int):
+        self.arch, self.index = arch, index
         super().__init__(
             {
-                "rows": In(stream.Signature(Row())),
-                "grant": In(1),
+                "rows": In(stream.Signature(Row(arch))),
+                "credit": In(arch.cores),
+                "cycle": In(3),
                 "valid": Out(1),
-                "address": Out(ADDR),
-                "m_addr": Out(ADDR),
-                "w": Out(ADDR),
-                "kind": Out(Kind),
-                "dense": Out(1),
-                "null": Out(1),
-                "end": Out(1),
-                "fin": Out(1),
-                "zero": Out(1),
-                "words": Out(32),
-                "skipped": Out(32),
-                "done": Out(1),
+                "request": Out(Request(arch)),
+                "words": Out(1),
+                "skipped": Out(range(OCC_WIDTH + 1)),
+                "drained": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        row, tag = self.rows.payload, self.rows.payload.tag
+        row, tag, request = self.rows.payload, self.rows.payload.tag, self.request
         seen, left = Signal(OCC_WIDTH), Signal(OCC_WIDTH)
         m.d.comb += left.eq(row.bits & ~seen)
         bit, index = lowest(left, OCC_WIDTH)
-        final, skip, zero = Signal(), Signal(), Signal()
+
+        slot = Signal()
+        with m.Switch(tag.split):
+            for k in range(self.arch.cores.bit_length()):
+                n = max(1, (1 << k) // self.arch.ports)
+                with m.Case(k):
+                    m.d.comb += slot.eq((self.cycle & (n - 1)) == (self.index // self.arch.ports & (n - 1)))
+
+        none, final, grant, zero = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            final.eq((left & ~bit) == 0),
-            skip.eq((left == 0) & ~tag.end),
-            self.valid.eq(self.rows.valid & ~skip & self.grant),
-            self.rows.ready.eq(self.rows.valid & (skip | (self.grant & final))),
-            self.address.eq(Cat(index, tag.row)),
-            self.m_addr.eq(tag.m + index),
-            self.w.eq(tag.w + index * tag.w_word),
-            self.kind.eq(tag.kind),
-            self.dense.eq(tag.dense),
-            self.null.eq(left == 0),
-            self.end.eq(tag.end & final),
-            self.fin.eq(tag.fin & final),
-            self.zero.eq(zero | (row.skipped != 0)),
-            self.done.eq(self.rows.ready & tag.fin),
+            none.eq(row.bits == 0),
+            final.eq((left & (left - 1)[:OCC_WIDTH]) == 0),
+            grant.eq((~tag.group | self.credit).all() & (none | tag.reuse | slot)),
+            self.valid.eq(self.rows.valid & (~none | tag.end) & grant),
+            self.rows.ready.eq(self.rows.valid & Mux(none & ~tag.end, 1, grant & final)),
+            request.address.eq(Cat(index, tag.row)),
+            request.null.eq(none),
+            request.zero.eq(zero | (row.skipped != 0)),
+            *(request[name].eq(tag[name]) for name, _ in tag.shape() if name != "row"),
+            request.end.eq(tag.end & final),
+            request.last.eq(tag.last & final),
+            self.words.eq(self.valid & ~none),
+            self.skipped.eq(Mux(self.rows.ready, row.skipped, 0)),
+            self.drained.eq(self.valid & request.end & request.last),
         ]
         with m.If(self.rows.ready):
-            m.d.sync += seen.eq(0)
-            m.d.sync += zero.eq(~tag.end & self.zero)
+            m.d.sync += [seen.eq(0), zero.eq(~tag.end & request.zero)]
         with m.Elif(self.valid):
             m.d.sync += seen.eq(seen | bit)
-
-        words, skipped = Signal(32), Signal(32)
-        m.d.comb += [
-            self.words.eq(words + (self.valid & ~self.null)),
-            self.skipped.eq(skipped + Mux(self.rows.ready, row.skipped, 0)),
-        ]
-        m.d.sync += [words.eq(Mux(self.done, 0, self.words)), skipped.eq(Mux(self.done, 0, self.skipped))]
         return m
 
 
 class WordReader(wiring.Component):
-    """Reads requested activation words and their weight masks, forms the event mask and queues the word.
+    """Reads requested activation words, or takes them from the window, and shows them to the cores.
 
-    Latency: a request in cycle t can leave in cycle t + LATENCY + 2.
+    For a request in cycle t the activation memory's address is out in t + 1 and its data is in in t + 1 + LATENCY; the
+    data is registered before it is compared with zero, and the outcome is registered: the word is out in
+    t + READ_LATENCY = t + LATENCY + 3. The address of its mask row is out LATENCY cycles before the word.
 
     Members
     -------
-    request
-        The `Scanner`'s outputs; `grant` back to it.
-    act_addr, act_data, mask_addr, mask_data
-        The memories.
-    o : Out(stream of Word)
-    trap : Out(1)
-        A mask row beyond the memory.
+    valid, request
+        The `Scanner`'s outputs.
+    act_en : Out(1), act_addr, act_data
+        Activation memory; `act_addr` means something with `act_en` alone.
+    mask_valid : Out(cores), m_addr : Out(ADDR)
+        The mask row that a core needs LATENCY cycles later: of EVENT words that are not null.
+    word_valid : Out(cores), word : Out(ReadWord)
+        The word, for the cores in `word_valid`. A null word has no lane live and zero activations.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -164,54 +176,56 @@ class WordReader(wiring.Component):
         super().__init__(
             {
                 "valid": In(1),
-                "address": In(ADDR),
-                "m_addr": In(ADDR),
-                "w": In(ADDR),
-                "kind": In(Kind),
-                "dense": In(1),
-                "null": In(1),
-                "end": In(1),
-                "fin": In(1),
-                "zero": In(1),
-                "grant": Out(1),
+                "request": In(Request(arch)),
+                "act_en": Out(1),
                 "act_addr": Out(max(1, (arch.act_depth - 1).bit_length())),
                 "act_data": In(isa.region_bits(arch, isa.Region.ACT)),
-                "mask_addr": Out(max(1, (arch.mask_depth - 1).bit_length())),
-                "mask_data": In(arch.lanes),
-                "o": Out(stream.Signature(Word(arch))),
-                "trap": Out(1),
+                "mask_valid": Out(arch.cores),
+                "m_addr": Out(ADDR),
+                "word_valid": Out(arch.cores),
+                "word": Out(ReadWord(arch)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.credit = credit = Credit(self.arch.word_fifo)
-        m.submodules.queue = queue = Fifo(Word(self.arch), self.arch.word_fifo)
+        assert READ_LATENCY == LATENCY + 3
+        word = self.word
+        requested = delay(m, self.request, 1, "request")
+        to = delay(m, Mux(self.valid, self.request.to, 0), 1, "to")
+        reads = delay(m, self.valid & ~self.request.null & ~self.request.reuse, 1, "reads")
+        m.d.comb += [self.act_en.eq(reads), self.act_addr.eq(requested.address)]
+
+        # The word's index in the span, and what follows from it, in the cycles of the read.
+        q = Signal(OFFSET)
+        m.submodules.product = product = Multiplier(OFFSET + 1, 9)
+        m.d.comb += [q.eq(requested.q + requested.address[:OCC_BITS]), product.a.eq(q), product.b.eq(requested.w_word)]
+        m_base, index = delay(m, requested.m, 1, "m"), delay(m, q, 1, "q")
+        m.d.sync += self.m_addr.eq(m_base + index)
+        checked = delay(m, Mux((requested.kind == Kind.EVENT) & ~requested.null, to, 0), 1, "checked")
+        m.d.sync += self.mask_valid.eq(checked)
+        w = delay(m, requested.w, MULTIPLIER_LATENCY, "w")
+        row = Signal(ADDR)
+        m.d.sync += row.eq(w + product.p)
+
+        # The window is written in the cycle of its read, so the next word can already be taken from it.
+        arrived = delay(m, requested, LATENCY, "arrived")
+        m.submodules.window = window = SmallMemory(16, len(self.act_data))
         m.d.comb += [
-            self.grant.eq(credit.grant),
-            credit.take.eq(self.valid),
-            credit.give.eq(self.o.valid & self.o.ready),
+            window.w_en.eq(delay(m, reads & requested.keep, LATENCY, "keep")),
+            window.w_addr.eq(arrived.place),
+            window.w_data.eq(self.act_data),
+            window.r_addr.eq(arrived.place),
         ]
-        valid, address, m_addr = Signal(), Signal(ADDR), Signal(ADDR)
-        m.d.sync += [valid.eq(self.valid), address.eq(self.address), m_addr.eq(self.m_addr)]
-        is_event = Signal()
-        m.d.sync += is_event.eq((self.kind == Kind.EVENT) & ~self.null)
-        m.d.comb += [
-            self.act_addr.eq(address),
-            self.mask_addr.eq(m_addr),
-            self.trap.eq(valid & is_event & (m_addr >= self.arch.mask_depth)),
+        act = Signal(word.act.shape())
+        m.d.sync += act.eq(Mux(arrived.null, 0, Mux(arrived.reuse, window.r_data, self.act_data)))
+        read = delay(m, arrived, 1, "read")
+        dense = (read.dense & ~read.null).replicate(self.arch.lanes)
+        m.d.sync += [
+            word.act.eq(act),
+            word.live.eq(Cat(a != 0 for a in act) | dense),
+            *(word[name].eq(read[name]) for name in ("kind", "null", "end", "zero")),
+            self.word_valid.eq(delay(m, to, LATENCY + 1, "for")),
         ]
-        late = {
-            name: delay(m, getattr(self, name), LATENCY + 1, name) for name in ("w", "kind", "dense", "null", "end", "fin", "zero")
-        }
-        word = queue.i.payload
-        act = View(word.act.shape(), self.act_data)
-        nonzero = Cat(act[i] != 0 for i in range(self.arch.lanes))
-        m.d.comb += [
-            queue.i.valid.eq(delay(m, valid, LATENCY, "arrived")),
-            word.act.eq(Mux(late["null"], 0, self.act_data)),
-            word.mask.eq(Mux(late["null"], 0, self.mask_data & (nonzero | late["dense"].replicate(self.arch.lanes)))),
-            *(word[name].eq(late[name]) for name in ("w", "kind", "null", "end", "fin", "zero")),
-        ]
-        connect(m, queue.o, flipped(self.o))
+        m.d.sync += word.w.eq(row)
         return m
