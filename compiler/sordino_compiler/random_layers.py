@@ -4,18 +4,21 @@ A case is drawn from its seed alone. It takes at most some 20,000 cycles, densel
 no memory is reused, so that every tensor can be compared.
 """
 
+import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sordino_hw.arch import ArchConfig
+from sordino_hw.isa import RUN_MAX
 
+from .backend.mapping import Mapping
 from .graph import Concat, Conv, Depthwise, Flatten, Graph, Input, MaxPool, Node, Requant, Slice, Value, Window
 
 __all__ = ["ARCHS", "Case", "random_case"]
 
 ARCHS = (
-    ArchConfig(name="random-32"),
+    ArchConfig(name="random-32", lanes=32, weight_depth=1024, mask_depth=256, param_depth=64, state_depth=512, tables=1),
     ArchConfig(
         name="random-8-tiny",
         lanes=8,
@@ -24,7 +27,6 @@ ARCHS = (
         segment_fifo=2,
         word_fifo=2,
         row_fifo=2,
-        act_depth=4096,
         weight_depth=128,
         mask_depth=24,
         param_depth=16,
@@ -34,7 +36,8 @@ ARCHS = (
         perf_depth=12,
     ),
     ArchConfig(
-        name="random-16-narrow",
+        name="random-2x16-narrow",
+        cores=2,
         lanes=16,
         ppu=1,
         mantissa_bits=8,
@@ -47,12 +50,64 @@ ARCHS = (
         imem_depth=512,
         perf_depth=32,
     ),
-    ArchConfig(name="random-16-wide", lanes=16, ppu=16, mantissa_bits=2, segment_fifo=3, row_fifo=5, weight_depth=1024, tables=16),
-    ArchConfig(name="random-24", lanes=24, ppu=4, act_depth=3200, weight_depth=300, mask_depth=64, state_depth=100, tables=2),
-    ArchConfig(name="random-64", lanes=64, event_bits=8, ppu=16, act_depth=2048, weight_depth=2048, state_depth=512, tables=1),
+    ArchConfig(
+        name="random-2x24",
+        cores=2,
+        ports=2,
+        lanes=24,
+        ppu=4,
+        act_depth=3200,
+        weight_depth=300,
+        mask_depth=64,
+        state_depth=100,
+        tables=2,
+    ),
+    ArchConfig(
+        name="random-4x8",
+        cores=4,
+        ports=2,
+        lanes=8,
+        ppu=2,
+        segment_fifo=3,
+        row_fifo=5,
+        weight_depth=200,
+        mask_depth=48,
+        param_depth=24,
+        state_depth=30,
+        tables=1,
+        perf_depth=24,
+    ),
+    ArchConfig(
+        name="random-4x16-wide",
+        cores=4,
+        ports=4,
+        lanes=16,
+        ppu=16,
+        mantissa_bits=2,
+        weight_depth=512,
+        mask_depth=64,
+        param_depth=32,
+        state_depth=40,
+        tables=16,
+    ),
+    ArchConfig(
+        name="random-8x8",
+        cores=8,
+        ports=2,
+        lanes=8,
+        event_bits=8,
+        ppu=4,
+        word_fifo=4,
+        weight_depth=128,
+        mask_depth=32,
+        param_depth=16,
+        state_depth=24,
+        tables=2,
+        perf_depth=32,
+    ),
 )
-"""Few and fixed, so that builds of the gateware are shared: every width, both event sizes, memories that force tiles, bands
-and segments."""
+"""Few and fixed, so that builds of the gateware are shared: one core to eight, with a read port for all, for some and for each;
+narrow and wide lanes, both event sizes, memories that force tiles, bands and segments."""
 
 LAYER_CYCLES, CASE_CYCLES = 5000, 14000
 
@@ -69,6 +124,15 @@ class Case:
     @property
     def arch(self) -> ArchConfig:
         return self.graph.arch
+
+    def mapping(self, layer: str) -> Mapping:
+        """A mapping of a layer, at random: for `compile_graph(..., mapping=case.mapping)`, so that every way to use the cores
+        occurs, fast or not."""
+        rng, cores = np.random.default_rng([self.seed, zlib.crc32(layer.encode())]), self.arch.cores
+        split = int(rng.choice([s for s in (1, 2, 4, 8) if s <= cores]))
+        slices = cores // split if rng.random() < 0.7 else int(rng.integers(1, cores // split + 1))
+        run = 1 if rng.random() < 0.4 else int(rng.integers(1, RUN_MAX + 1))
+        return Mapping(split, slices, run, bool(rng.random() < 0.7))
 
 
 def random_case(seed: int, arch: ArchConfig | None = None) -> Case:
@@ -103,8 +167,13 @@ class _Maker:
         return bool(self.rng.random() < probability)
 
     def channels(self) -> int:
-        lanes = self.arch.lanes
-        return int(self.pick(1, 3, lanes, lanes + 1, 2 * lanes, self.rng.integers(1, lanes + 1), self.rng.integers(1, 3 * lanes)))
+        lanes, some = self.arch.lanes, self.rng.integers
+        return int(self.pick(1, 3, lanes, lanes + 1, 2 * lanes, some(1, lanes + 1), some(1, 3 * lanes), some(1, self.most + 1)))
+
+    @property
+    def most(self) -> int:
+        """Channels of a layer: enough for more slices than there are cores."""
+        return max(4, self.arch.cores + 2) * self.arch.lanes
 
     def window(self, h: int, w: int) -> Window:
         """A window that has at least one output; padding is sometimes wider than the kernel."""
@@ -228,7 +297,7 @@ class _Maker:
         kh, kw = window.kernel
         passes = max(-(-cout // self.arch.lanes), min(groups, -(-cout * 2 // self.arch.lanes)))
         taps = x.shape[0] * kh * kw // groups * min(groups, self.arch.lanes)
-        if cout > 4 * self.arch.lanes or not self.affordable(oh * ow * passes * (taps + 2 * self.arch.chunks + kh + 8)):
+        if cout > self.most or not self.affordable(oh * ow * passes * (taps + 2 * self.arch.chunks + kh + 8)):
             return None
         weight = self.weight((cout, x.shape[0] // groups, kh, kw), -128, 127).astype(np.int8)
         residual, residual_weight = self.residual((cout, oh, ow))
@@ -295,7 +364,7 @@ class _Maker:
         parts = [x, *(self.pick(*same) for _ in range(self.rng.integers(1, 3)))]
         channels = sum(v.shape[0] for v in parts)
         copies = sum(self.arch.words(v.shape[0]) for v in parts) * x.shape[1] * x.shape[2]
-        if channels > 4 * self.arch.lanes or not self.affordable(copies * (self.arch.lanes + 2 * self.arch.chunks + 8)):
+        if channels > self.most or not self.affordable(copies * (self.arch.lanes + 2 * self.arch.chunks + 8)):
             return None
         self.words += copies
         order = self.rng.permutation(len(parts))

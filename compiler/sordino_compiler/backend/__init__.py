@@ -5,6 +5,7 @@ operations, and operations segments.
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping as MappingOf
 
 import numpy as np
 
@@ -12,20 +13,35 @@ from sordino_hw.program import Layer, Program, Tensor
 
 from ..graph import Conv, Depthwise, Graph, Input, Node
 from .allocate import Allocation, allocate
+from .choice import best_plan
+from .density import DEFAULT, densities
 from .layout import Place, is_view, places
-from .lower import lower
+from .lower import lower, work
+from .mapping import Forced, Mapping, forced_plan
 from .operation import Operation, View
 from .passes import prepare
 from .segment import pack
 
-__all__ = ["compile_graph"]
+__all__ = ["Mapping", "compile_graph"]
 
 
-def compile_graph(graph: Graph, *, dense: bool = False, reuse: bool = True, name: str = "") -> Program:
+def compile_graph(
+    graph: Graph,
+    *,
+    dense: bool = False,
+    reuse: bool = True,
+    name: str = "",
+    density: float | MappingOf[str, float] = DEFAULT,
+    mapping: Forced | None = None,
+) -> Program:
     """Compiles an integer graph for `graph.arch`.
 
     `dense` gives the baseline that takes no advantage of zeros: every activation and every weight row is issued.
     `reuse=False` gives every value memory of its own, so that all of them can be read back afterwards.
+
+    How a layer is spread over the cores is chosen by timing the possible mappings on zeros drawn at an assumed `density`: the
+    fraction of activations that are not zero, one for all values or by name (others: 0.5). It decides cycles, never
+    values. `mapping` forces one instead: see `mapping.Forced`. `Program.meta["mapping"]` says in words which each layer has.
 
     Raises `CompileError`, naming layer, limit and remedy, for what does not fit.
     """
@@ -34,20 +50,35 @@ def compile_graph(graph: Graph, *, dense: bool = False, reuse: bool = True, name
     allocation = allocate(graph, where, reuse)
     views = {v: _view(graph, v, where[v], allocation) for v in where}
     layers = [n for n in graph.nodes if not isinstance(n, Input) and not is_view(n)]
+    assumed = densities(graph, density)
+    mappings: dict[str, list[str]] = {n.out.name: [] for n in layers}
 
     def operations() -> Iterator[Operation]:
         for i, n in enumerate(layers):
-            yield from lower(n, i, [views[v] for v in n.inputs], views[n.out.name], graph.arch, dense)
+            layer = work(n, i, [views[v] for v in n.inputs], views[n.out.name], graph.arch, dense)
+            if mapping is None:
+                plan = best_plan(layer, [assumed[v] for v in n.inputs])
+            else:
+                plan = forced_plan(mapping, n.out.name, layer.blocks(), graph.arch)
+            for op in lower(layer, plan):
+                mappings[n.out.name].append(str(op.mapping))
+                yield op
 
     written = {n.out.name: i for i, n in enumerate(layers)}
+    segments = pack(operations(), graph.arch)
     return Program(
         arch=graph.arch,
-        segments=pack(operations(), graph.arch),
+        segments=segments,
         tensors=_tensors(graph, views, allocation, written),
         layers=[_layer(graph, n) for n in layers],
         inputs=[v.name for v in graph.inputs],
         outputs=list(graph.outputs),
-        meta={"name": name, "dense": dense, "reuse": reuse},
+        meta={
+            "name": name,
+            "dense": dense,
+            "reuse": reuse,
+            "mapping": {layer: " then ".join(dict.fromkeys(found)) for layer, found in mappings.items()},
+        },
     )
 
 

@@ -4,7 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sordino_hw.arch import ArchConfig
 from sordino_hw.isa import Flag, Mode, Opcode
+
+from .mapping import Mapping
 
 __all__ = ["Operation", "Parameters", "View"]
 
@@ -34,19 +37,24 @@ class View:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Requantiser rows: int64 [rows, ppu] each."""
+    """Requantiser rows: int64 [slices, rows, ppu] each."""
 
     bias: np.ndarray
     mantissa: np.ndarray
     shift: np.ndarray
     threshold: np.ndarray
 
+    def image(self) -> np.ndarray:
+        """All four: int64 [slices, rows, 4, ppu]."""
+        return np.stack([self.bias, self.mantissa, self.shift, self.threshold], 2)
+
 
 @dataclass(frozen=True)
 class Operation:
     """Registers without the addresses in the segment's memories, and the images that those will point at.
 
-    `weight` int8 [rows, lanes]; `mask` bool [rows, lanes] (CONV); `residual` int8 [2, lanes]; `table` int16 [256].
+    The images of the SLICES slices: `weight` int8 [slices, rows, lanes]; `mask` bool [slices, rows, lanes] (CONV);
+    `residual` int8 [slices, 2, lanes]. `table` int16 [256].
     """
 
     layer: int
@@ -56,7 +64,8 @@ class Operation:
     mode: Mode
     flags: Flag
     registers: dict[str, int]
-    macs_per_event: int
+    macs_per_event: tuple[int, ...]
+    """By slice."""
     weight: np.ndarray | None = None
     first_lane: int = 0
     """Lane whose weights are the first row: W_BASE lies that many rows before the image."""
@@ -67,16 +76,25 @@ class Operation:
     reads: frozenset = field(default_factory=frozenset)
     writes: frozenset = field(default_factory=frozenset)
 
-    def worst_cycles(self, lanes: int) -> int:
+    @property
+    def mapping(self) -> Mapping:
+        """How the operation uses the cores."""
+        r = self.registers
+        return Mapping(r["SPLIT"], r["SLICES"], r["RUN"], bool(self.flags & Flag.WINDOW))
+
+    def worst_cycles(self, arch: ArchConfig) -> int:
         """An upper bound of the operation's cycles, whatever the activations.
 
-        Every in-bounds word with every lane as an event (two vector cycles for VEC), the scan of every span at one
-        occupancy row a cycle, the residual's two cycles and the drain without overlap, with margins for filling the
-        pipeline at each span, output and operation.
+        As if one group took all outputs: every in-bounds word, each waiting for its slot of a read port, with every lane as
+        an event (two vector cycles for VEC), the scan of every span at one occupancy row a cycle, the residual of every
+        slice, the drain or the turn of the store without overlap, with margins for filling the pipeline at each span, output
+        and operation.
         """
         r = self.registers
         spans = r["KH"] * r["KX"]
         pixels = spans * r["SPAN"] * r["WORDS"]
-        events = pixels * (lanes + lanes // 8 if self.opcode is Opcode.CONV else 2)
-        per_output = events + pixels + spans * 4 + 2 * r["DRAIN"] + 24
+        slots = max(1, r["SPLIT"] // arch.ports)
+        events = pixels * (arch.lanes + arch.lanes // 8 if self.opcode is Opcode.CONV else 2)
+        residual = r["SLICES"] * (slots + 6)
+        per_output = events + pixels * slots + spans * 4 + residual + 2 * max(r["DRAIN"], arch.cores) + arch.cores + 32
         return r["OH"] * r["OW"] * per_output + 256

@@ -1,0 +1,110 @@
+"""Folding: several neighbouring pixels of a narrow network input in one word, and the layers that read it.
+
+An image of three channels would leave most lanes of every word empty. Folded, a word of the input holds `fold` pixels
+side by side: channel c of pixel x is slot `x % fold * channels + c` of word `x // fold`. An event layer reads such words
+as pixels with `fold * channels` channels, through a convolution that has its kernel shifted to where the output's first
+pixel lies in its word. Outputs that have it at the same place, every `period`-th of a row, are a *phase*: one ordinary
+operation with strides of whole words. Lanes beside the kernel have zero weights, so their events are masked off; and as
+the weight row of a lane moves with the lane, the phases of a layer share their weight rows.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from sordino_hw.arch import ArchConfig
+
+from ..graph import Conv, Flatten, Graph, Input, Window
+
+__all__ = ["Phase", "choose_folds", "phases"]
+
+
+@dataclass(frozen=True)
+class Phase(Conv):
+    """A convolution over words, and the columns of the original output that it makes."""
+
+    columns: range = range(0)
+    """Steps by the period."""
+    taps: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    """bool [fold * channels, kh, span]: which channels of the words are inside the kernel."""
+
+
+def choose_folds(graph: Graph) -> dict[str, int]:
+    """Pixels in a word of every network input that more than one may share.
+
+    Those are the inputs that event layers alone read; flattened values are views, which may lie anyhow. The fewest words
+    that leave each of these layers in one piece: a phase's weight rows, and the masks of all phases, fit their memories.
+    Among equally many words, the fewest phases.
+    """
+    folds = {}
+    for n in graph.nodes:
+        if not isinstance(n, Input):
+            continue
+        (c, _, w), name = n.out.shape, n.out.name
+        readers = [r for r in graph.nodes if name in r.inputs and not isinstance(r, Flatten)]
+        convs = [r for r in readers if type(r) is Conv and r.groups == 1 and name not in r.inputs[1:]]
+        if len(convs) == len(readers):
+            choices = [p for p in range(2, min(graph.arch.lanes // c, w) + 1) if all(_fits(r, p, graph.arch) for r in convs)]
+            cost = {p: (-(-w // p), sum(period(p, r.window.stride[1]) for r in convs)) for p in choices}
+            folds |= {name: min(choices, key=cost.__getitem__)} if choices else {}
+    return folds
+
+
+def _fits(node: Conv, fold: int, arch: ArchConfig) -> bool:
+    """Whether the layer needs no tile, and the masks of all its phases are resident together."""
+    (kh, kw), sx, left, dx = node.window.kernel, node.window.stride[1], node.window.padding[1], node.window.dilation[1]
+    spans = [((i * sx - left) % fold + (kw - 1) * dx) // fold + 1 for i in range(period(fold, sx))]
+    rows = kh * max(spans) * fold * node.weight.shape[1] + 2 * (node.residual_weight is not None)
+    return rows <= arch.weight_depth and kh * sum(spans) <= arch.mask_depth
+
+
+def period(fold: int, stride: int) -> int:
+    """Outputs from one to the next whose first pixels lie at the same place of their words."""
+    return fold // math.gcd(fold, stride)
+
+
+def phases(node: Conv, fold: int, width: int) -> Iterator[Phase]:
+    """The phases of a convolution (groups == 1) whose input, `width` pixels wide, has `fold` pixels in a word.
+
+    Each reads [fold * channels, h, ceil(width / fold)]. Its padding on the left and on the right counts words and may be
+    negative: so many words lie outside the kernel's reach.
+    """
+    (sy, sx), (dy, dx), (top, left, bottom, _) = node.window.stride, node.window.dilation, node.window.padding
+    outputs, words = node.out.shape[2], -(-width // fold)
+    step = period(fold, sx)
+    stride = sx * step // fold
+    for first in range(min(step, outputs)):
+        columns = range(first, outputs, step)
+        word, offset = divmod(first * sx - left, fold)
+        weight = shifted(node.weight, dx, offset, fold)
+        taps = shifted(np.ones((1, *node.weight.shape[1:]), bool), dx, offset, fold)[0]
+        span = taps.shape[2]
+        right = (len(columns) - 1) * stride + span + word - words
+        window = Window((node.window.kernel[0], span), (sy, stride), (top, -word, bottom, right), (dy, 1))
+        out = replace(node.out, shape=(*node.out.shape[:2], len(columns)))
+        yield Phase(
+            out,
+            node.inputs,
+            weight,
+            window,
+            node.requant,
+            residual_weight=node.residual_weight,
+            columns=columns,
+            taps=taps,
+            source=node.source,
+        )
+
+
+def shifted(weight: np.ndarray, dilation: int, offset: int, fold: int) -> np.ndarray:
+    """A kernel [cout, c, kh, kw] over pixels as one over words: [cout, fold * c, kh, span].
+
+    Its first tap meets pixel `offset` of the first word.
+    """
+    cout, c, kh, kw = weight.shape
+    last = offset + (kw - 1) * dilation
+    span = last // fold + 1
+    pixels = np.zeros((cout, c, kh, span * fold), weight.dtype)
+    pixels[..., offset : last + 1 : dilation] = weight
+    return pixels.reshape(cout, c, kh, span, fold).transpose(0, 4, 1, 2, 3).reshape(cout, fold * c, kh, span)

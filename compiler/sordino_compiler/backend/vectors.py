@@ -1,0 +1,32 @@
+"""Images of vector-mode operations (VEC): one weight row a tap, two where weights are wide."""
+
+import numpy as np
+
+from sordino_hw.arch import ArchConfig
+
+from ..graph import Depthwise
+from .tiles import Tile
+
+__all__ = ["equal_taps", "vector_image"]
+
+
+def equal_taps(weight: np.ndarray) -> bool:
+    """Whether every channel [c, kh, kw] has one weight for all its taps, as in average pooling."""
+    return bool((weight == weight[:, :1, :1]).all())
+
+
+def vector_image(node: Depthwise, channels: np.ndarray, lanes: np.ndarray, tile: Tile, arch: ArchConfig) -> np.ndarray:
+    """Weights int8 [rows, lanes] of the channels in one word column, which lie in `lanes`.
+
+    Rows are ordered (kernel row, kernel column, half); one tap stands for all where they are equal.
+    """
+    taps = node.weight[channels, tile.ky.start : tile.ky.stop, tile.kx.start : tile.kx.stop].transpose(1, 2, 0)
+    if equal_taps(node.weight[channels]):
+        taps = taps[:1, :1]
+    image = np.zeros((*taps.shape[:2], 1 + node.wide, arch.lanes), np.int8)
+    if node.wide:
+        high = (taps + 64) >> 7
+        image[:, :, 0, lanes], image[:, :, 1, lanes] = taps - (high << 7), high
+    else:
+        image[:, :, 0, lanes] = taps
+    return image.reshape(-1, arch.lanes)
