@@ -45,7 +45,7 @@ DRAINED = 3
 """From the last request of an operation to the first deal of one with another SPLIT."""
 SHADOW_LATENCY = 6
 """From the issue of an output's last item to the first cycle in which the shadow accumulators show it."""
-STORE_LATENCY = 14
+STORE_LATENCY = 18
 """From a chunk's turn to the first cycle in which its word can be stored."""
 DONE_LATENCY = 1
 """From a store to the first cycle in which WAIT or HALT can know it."""

@@ -12,7 +12,7 @@ from .memory import LATENCY
 
 __all__ = ["STORE_LATENCY", "Ppu", "Requantiser", "param_layout"]
 
-REQUANT_LATENCY = 4
+REQUANT_LATENCY = 8
 """Cycles of the requantiser, from accumulator + bias to the clamped value."""
 
 STORE_LATENCY = LATENCY + 1 + REQUANT_LATENCY + LATENCY + 1
@@ -34,7 +34,7 @@ def param_layout():
 
 
 class Requantiser(wiring.Component):
-    """`numbers.requantise` and the clamp, one channel, `REQUANT_LATENCY` cycles.
+    """`numbers.requantise` and the clamp, one channel a cycle, `REQUANT_LATENCY` cycles.
 
     Members
     -------
@@ -63,28 +63,37 @@ class Requantiser(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch, fraction, bits = self.arch, REQUANT_FRACTION, self.arch.requant_bits
-        y = Signal(signed(32))
-        t = Signal(signed(bits))
-        product = Signal(signed(bits + arch.mantissa_bits + 1))
-        m.d.sync += y.eq(self.acc + self.bias)
+        bits = self.arch.requant_bits
         shift = delay(m, self.shift, 1, "shift")
-        mantissa = delay(m, self.mantissa, 2, "mantissa")
+        fine_shift = delay(m, shift[:3], 1, "fine_shift")
+        mantissa = delay(m, self.mantissa, 4, "mantissa")
+        total = Signal(signed(32))
+        m.d.sync += total.eq(self.acc + self.bias)
 
         # round_shift(v, n) = ((v >> n-1) + 1) >> 1: one shifter, and the rounding bit is the last one shifted out.
-        wide = Signal(signed(32 + fraction + 1))
-        shifted = Signal(signed(32 + fraction + 1))
-        rounded = Signal(signed(32 + fraction + 1))
-        top = (1 << (bits - 1)) - 1
-        m.d.comb += [
-            wide.eq(y << (fraction + 1)),
-            shifted.eq(wide >> shift),
-            rounded.eq((shifted + 1) >> 1),
+        wide = Signal(signed(32 + REQUANT_FRACTION + 1))
+        coarse, fine = Signal.like(wide), Signal.like(wide)
+        m.d.comb += [wide.eq(total << (REQUANT_FRACTION + 1)), fine.eq(coarse >> fine_shift)]
+        m.d.sync += coarse.eq(wide >> (shift[3:] << 3))
+        kept, beyond, sign = Signal(signed(bits + 1)), Signal(), Signal()
+        m.d.sync += [
+            kept.eq(fine),
+            beyond.eq(Cat(fine[k] ^ coarse[-1] for k in range(bits, len(fine))).any()),
+            sign.eq(coarse[-1]),
         ]
-        m.d.sync += t.eq(Mux(rounded > top, top, Mux(rounded < -top - 1, -top - 1, rounded)))
-        m.d.sync += product.eq(t * mantissa)
-        result = Signal(signed(bits + arch.mantissa_bits + 1))
-        m.d.comb += result.eq((product + (1 << (fraction - 1))) >> fraction)
+        rounded, operand = Signal(signed(bits + 1)), Signal(signed(bits))
+        m.d.comb += rounded.eq((kept + 1) >> 1)
+        limit = Cat((~sign).replicate(bits - 1), sign).as_signed()
+        m.d.sync += operand.eq(Mux(beyond | (rounded[-1] != rounded[-2]), limit, rounded))
+
+        # A narrow mantissa: sums of shifted operands, two bits of it at a time.
+        partial = []
+        for k in range(0, len(mantissa), 2):
+            term = Signal(signed(bits + 3), name=f"term_{k}")
+            m.d.sync += term.eq(sum(Mux(mantissa[j], operand << (j - k), 0) for j in range(k, min(k + 2, len(mantissa)))))
+            partial.append(term << k)
+        product, result = Signal(signed(bits + len(mantissa) + 1)), Signal(signed(bits + len(mantissa) + 1 - REQUANT_FRACTION))
+        m.d.sync += [product.eq(sum(partial)), result.eq((product + (1 << (REQUANT_FRACTION - 1))) >> REQUANT_FRACTION)]
         m.d.sync += self.y.eq(Mux(result < self.lo, self.lo, Mux(result > self.hi, self.hi, result)))
         return m
 
