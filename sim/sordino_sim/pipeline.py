@@ -7,8 +7,6 @@ pass over the outputs in the order of their deals, each followed from its deal t
 one of `sordino_hw.core.latencies`, or an `ArchConfig`'s.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
 
@@ -25,110 +23,57 @@ from sordino_hw.core.latencies import (
     STORE_LATENCY,
     WORD_LATENCY,
 )
+from sordino_hw.core.layouts import IN_FLIGHT
 
-__all__ = ["Clock", "Operation", "new_clock", "run_operation"]
+__all__ = ["CLOSED_LAST", "DEALT", "EVENT", "MAC", "MAC2", "MAX", "STORED_LAST", "Clock"]
 
 OCC_BITS = OCC_WIDTH.bit_length() - 1
 ADDR_MASK = (1 << isa.ADDR_BITS) - 1
+POPCOUNT = np.array([bin(i).count("1") for i in range(256)], np.int64)
 NEVER = -(1 << 40)
 """A time before every run."""
+MAX_FIFO = 64
+"""Deepest FIFO of an `ArchConfig`."""
 
 EVENT, MAC, MAC2, MAX = range(4)
 """As `sordino_hw.core.layouts.Kind`."""
 
+FIELDS = len(isa.PERF_FIELDS)
 BUSY, PPU, MARKER = (isa.Cause[name].value for name in ("BUSY", "PPU", "MARKER"))
 WORDS, SKIPPED = (isa.PERF_FIELDS.index(name) for name in ("words", "skipped"))
 
-DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(5)
-"""Of the cluster: the last deal, the groups that it was for (0: none yet), the last request that ended a job; the last
-close and the last store of the operation that ran last."""
+# The state is one vector: numba passes it from function to function at no cost, as it does not a structure of arrays.
+# First the cluster; then a block for every core, which holds the core's and the fetcher's of the same number.
+CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO = range(5)
+"""The architecture."""
+OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(5, 12)
+"""The operation: its number, what it does, when it was started."""
+DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(12, 17)
+"""The last deal, the groups that it was for (0: none yet), the last request that ended a job; the operation's last close and
+last store."""
+ENDS = 17
+"""The last cycles of the newest records, by operation modulo `IN_FLIGHT`; far in the past before the first."""
+REGISTERS = ENDS + IN_FLIGHT
+BLOCKS = REGISTERS + len(isa.REGISTERS)
 
-TAKEN_JOB, WALKED, CLIPPED, TAKEN, SPLIT, SCANNED, ROWS = range(7)
-"""Of a fetcher: times of the last item at each stage; place of the next row in the row FIFO."""
+NUMBER = 0
+TAKEN_JOB, WALKED, CLIPPED, TAKEN, SPLIT, SCANNED, ROWS = range(1, 8)
+"""Of a fetcher: when the last item moved at each stage; the place of the next row in its FIFO."""
+STEPPED, PUSHED, ISSUED, HELD, HELD_CYCLES, HELD_NULL = range(8, 14)
+"""Of a core: when the last item moved at the segmenter and the issuer; whether the segmenter holds an item back, its cycles,
+and whether it is nothing but an end."""
+WORDS_SENT, SEGMENTS, OUTPUTS_SENT = range(14, 17)
+"""The places of the next word, segment and output in the core's FIFOs."""
+CLOSED, CLOSED_DRAIN, CLOSED_OP = range(17, 20)
+"""Time, DRAIN and operation of the last output that the core closed."""
+ROW_POPS = 20
+WORD_POPS, SEGMENT_POPS, OUTPUT_POPS = (ROW_POPS + i * MAX_FIFO for i in (1, 2, 3))
+"""When the item in each place of a FIFO left it."""
+RECORDS = OUTPUT_POPS + OUTPUTS
+"""The newest records, by operation modulo `IN_FLIGHT`."""
+BLOCK = RECORDS + IN_FLIGHT * FIELDS
 
-STEPPED, PUSHED, ISSUED, HELD, HELD_CYCLES, HELD_NULL, WORDS_SENT, SEGMENTS, OUTPUTS_SENT = range(9)
-"""Of a core: times of the last item at the segmenter and the issuer; what the segmenter holds back (HELD: 1 an item, 0
-none), its cycles and whether it is only an end; places of the next word, segment and output in their FIFOs."""
-CLOSED, CLOSED_DRAIN, CLOSED_OP = range(9, 12)
-"""Of a core: time, DRAIN and operation of the last output that it closed."""
-
-
-class Clock(NamedTuple):
-    """The pipeline's state between the operations of one run (see `new_clock`)."""
-
-    cluster: np.ndarray
-    """int64 [5]"""
-    fetchers: np.ndarray
-    """int64 [cores, 7]"""
-    cores: np.ndarray
-    """int64 [cores, 12]"""
-    row_pops: np.ndarray
-    """int64 [cores, row_fifo]: when the row in each place of the FIFO left it."""
-    word_pops: np.ndarray
-    """int64 [cores, word_fifo]"""
-    segment_pops: np.ndarray
-    """int64 [cores, segment_fifo]"""
-    output_pops: np.ndarray
-    """int64 [cores, OUTPUTS]"""
-    ends: np.ndarray
-    """int64 [operations]: the last cycle of each operation's record."""
-    records: np.ndarray
-    """int64 [operations, cores, fields]: what the records hold so far."""
-
-
-class Operation(NamedTuple):
-    """What the pipeline is told of an operation."""
-
-    number: int
-    kind: int
-    dense: bool
-    residual: bool
-    window: bool
-    stateful: bool
-    """SOURCE or SINK: its outputs are dealt to the groups in turn."""
-    started: int
-    """Cycle of its start."""
-    before: int
-    """The last cycle of the record of the operation before."""
-    ports: int
-    """Copies of the activation memory."""
-    registers: np.ndarray
-    """int64 [registers]"""
-    nonzero: np.ndarray
-    """uint8 [words, lanes / 8]: a bit per activation that is not zero."""
-    occupied: np.ndarray
-    """bool [words]: whether any is."""
-    masks: np.ndarray
-    """uint8 [cores, rows, lanes / 8]: a bit per weight word that is not zero."""
-
-
-def new_clock(arch: ArchConfig, operations: int) -> Clock:
-    """The state at the start of a run of up to `operations` operations."""
-
-    def never(*shape: int) -> np.ndarray:
-        return np.full(shape, NEVER, np.int64)
-
-    n = arch.cores
-    clock = Clock(
-        cluster=never(5),
-        fetchers=never(n, 7),
-        cores=never(n, 12),
-        row_pops=never(n, arch.row_fifo),
-        word_pops=never(n, arch.word_fifo),
-        segment_pops=never(n, arch.segment_fifo),
-        output_pops=never(n, OUTPUTS),
-        ends=np.zeros(operations, np.int64),
-        records=np.zeros((operations, n, len(isa.PERF_FIELDS)), np.int64),
-    )
-    clock.cluster[GROUPS] = 0
-    clock.fetchers[:, ROWS] = 0
-    clock.cores[:, [HELD, WORDS_SENT, SEGMENTS, OUTPUTS_SENT]] = 0
-    return clock
-
-
-POPCOUNT = np.array([bin(i).count("1") for i in range(256)], np.int64)
-
-_INDEX = {name: register.index for name, register in isa.REGISTERS.items()}
+_INDEX = {name: REGISTERS + register.index for name, register in isa.REGISTERS.items()}
 R_OH, R_OW, R_KH, R_KX = (_INDEX[name] for name in ("OH", "OW", "KH", "KX"))
 R_SPAN, R_WORDS, R_H, R_W = (_INDEX[name] for name in ("SPAN", "WORDS", "H", "W"))
 R_IY0, R_IX0, R_SY, R_SX = (_INDEX[name] for name in ("IY0", "IX0", "SY", "SX"))
@@ -138,113 +83,160 @@ R_M_BASE, R_M_SPAN, R_R_BASE, R_R_OY, R_R_OX = (_INDEX[name] for name in ("M_BAS
 R_DRAIN, R_SPLIT, R_SLICES, R_RUN = (_INDEX[name] for name in ("DRAIN", "SPLIT", "SLICES", "RUN"))
 
 
+class Clock:
+    """The pipeline's state between the operations of one run."""
+
+    def __init__(self, arch: ArchConfig):
+        self.t = np.full(BLOCKS + arch.cores * BLOCK, NEVER, np.int64)
+        self.t[:5] = arch.cores, arch.ports, arch.row_fifo, arch.word_fifo, arch.segment_fifo
+        self.t[GROUPS] = 0
+        self.blocks = self.t[BLOCKS:].reshape(arch.cores, BLOCK)
+        """A view of the cores' blocks: int64 [cores, BLOCK]."""
+        self.blocks[:, NUMBER] = np.arange(arch.cores)
+        self.blocks[:, [ROWS, HELD, WORDS_SENT, SEGMENTS, OUTPUTS_SENT]] = 0
+
+    def record(self, operation: int) -> np.ndarray:
+        """A view of what the record of one of the last operations holds so far: int64 [cores, FIELDS]."""
+        first = RECORDS + operation % IN_FLIGHT * FIELDS
+        return self.blocks[:, first : first + FIELDS]
+
+    def finish(self, operation: int, end: int) -> None:
+        """Says which cycle is the last of an operation's record: what happens up to it is counted there from now on."""
+        self.t[ENDS + operation % IN_FLIGHT] = end
+
+    def run(
+        self,
+        operation: int,
+        registers: np.ndarray,
+        kind: int,
+        dense: bool,
+        residual: bool,
+        window: bool,
+        stateful: bool,
+        started: int,
+        nonzero: np.ndarray,
+        occupied: np.ndarray,
+        masks: np.ndarray,
+    ) -> None:
+        """Advances by the operation of number `operation`, started in cycle `started`.
+
+        Parameters
+        ----------
+        registers : int64 [registers]
+        stateful : bool
+            SOURCE or SINK: the outputs are dealt to the groups in turn.
+        nonzero : uint8 [words, lanes / 8]
+            A bit per activation that is not zero.
+        occupied : bool [words]
+        masks : uint8 [cores, rows, lanes / 8]
+            A bit per weight word that is not zero.
+        """
+        self.t[OPERATION : STARTED + 1] = operation, kind, dense, residual, window, stateful, started
+        self.t[REGISTERS:BLOCKS] = registers
+        self.record(operation)[:] = 0
+        _run(self.t, nonzero, occupied, masks)
+
+
 # -- records -------------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
-def _at(k, o, c, field, time, n):
+def _at(t, b, field, time, n):
     """Counts `n` in cycle `time`, in the record whose cycle it is."""
-    op = o.number
-    if time <= o.before:
-        while op > 0 and time <= k.ends[op - 1]:
-            op -= 1
-    k.records[op, c, field] += n
+    op = t[OPERATION]
+    while time <= t[ENDS + (op - 1) % IN_FLIGHT]:
+        op -= 1
+    t[b + RECORDS + op % IN_FLIGHT * FIELDS + field] += n
 
 
 @njit(cache=True)
-def _count(k, o, c, field, first, last):
-    """Core `c` spends the cycles `first` to `last` on `field`."""
-    op = o.number
-    if first <= o.before:
-        while op > 0 and first <= k.ends[op - 1]:
-            op -= 1
-            early = min(last, k.ends[op]) - max(first, k.ends[op - 1] + 1 if op else 0) + 1
-            k.records[op, c, field] += max(0, early)
-        op = o.number
-        first = o.before + 1
-    k.records[op, c, field] += max(0, last - first + 1)
+def _count(t, b, field, first, last):
+    """A core spends the cycles `first` to `last` on `field`."""
+    op = t[OPERATION]
+    while last >= first:
+        begin = max(first, t[ENDS + (op - 1) % IN_FLIGHT] + 1)
+        if begin <= last:
+            t[b + RECORDS + op % IN_FLIGHT * FIELDS + field] += last - begin + 1
+            last = begin - 1
+        op -= 1
 
 
 # -- a core --------------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
-def _push(k, o, c, end, time):
+def _push(t, b, end, time):
     """The held item enters the segment FIFO in cycle `time`; `end`: it closes an output. The issuer's times follow."""
-    core = k.cores
-    place = core[c, SEGMENTS]
-    start = max(time + FIFO_LATENCY, core[c, ISSUED] + 1)
-    finish = start + core[c, HELD_CYCLES] - 1
-    field = MARKER if core[c, HELD_NULL] else BUSY
+    place = t[b + SEGMENTS]
+    start = max(time + FIFO_LATENCY, t[b + ISSUED] + 1)
+    finish = start + t[b + HELD_CYCLES] - 1
+    field = MARKER if t[b + HELD_NULL] else BUSY
     if end:
-        gap = core[c, CLOSED_DRAIN]
-        cores = len(core)
-        gap = max(gap, cores) if core[c, CLOSED_OP] == o.number else gap + cores
-        closed = max(finish, core[c, CLOSED] + gap)
+        gap = t[b + CLOSED_DRAIN]
+        gap = max(gap, t[CORES]) if t[b + CLOSED_OP] == t[OPERATION] else gap + t[CORES]
+        closed = max(finish, t[b + CLOSED] + gap)
         if closed > finish:
-            if finish > start:
-                _count(k, o, c, field, start, finish - 1)
-            _count(k, o, c, PPU, finish, closed - 1)
+            _count(t, b, field, start, finish - 1)
+            _count(t, b, PPU, finish, closed - 1)
             start = finish = closed
-        drain = o.registers[R_DRAIN]
-        core[c, CLOSED], core[c, CLOSED_DRAIN], core[c, CLOSED_OP] = closed, drain, o.number
-        k.cluster[CLOSED_LAST] = max(k.cluster[CLOSED_LAST], closed)
-        stored = closed + SHADOW_LATENCY + drain - 1 + STORE_LATENCY
-        stored += (c - stored) % cores
-        k.cluster[STORED_LAST] = max(k.cluster[STORED_LAST], stored)
-        output = core[c, OUTPUTS_SENT]
-        k.output_pops[c, output] = closed
-        core[c, OUTPUTS_SENT] = output + 1 if output + 1 < OUTPUTS else 0
-    _count(k, o, c, field, start, finish)
-    core[c, ISSUED] = finish
-    k.segment_pops[c, place] = finish
-    core[c, SEGMENTS] = place + 1 if place + 1 < k.segment_pops.shape[1] else 0
-    core[c, PUSHED] = time
-    core[c, HELD] = 0
+        t[b + CLOSED], t[b + CLOSED_DRAIN], t[b + CLOSED_OP] = closed, t[R_DRAIN], t[OPERATION]
+        t[CLOSED_LAST] = max(t[CLOSED_LAST], closed)
+        stored = closed + SHADOW_LATENCY + t[R_DRAIN] - 1 + STORE_LATENCY
+        stored += (t[b + NUMBER] - stored) & (t[CORES] - 1)  # the core's turn to write activation memory
+        t[STORED_LAST] = max(t[STORED_LAST], stored)
+        output = t[b + OUTPUTS_SENT]
+        t[b + OUTPUT_POPS + output] = closed
+        t[b + OUTPUTS_SENT] = output + 1 if output + 1 < OUTPUTS else 0
+    _count(t, b, field, start, finish)
+    t[b + ISSUED] = finish
+    t[b + SEGMENT_POPS + place] = finish
+    t[b + SEGMENTS] = place + 1 if place + 1 < t[SEGMENT_FIFO] else 0
+    t[b + PUSHED] = time
+    t[b + HELD] = 0
 
 
 @njit(cache=True)
-def _close(k, o, c, time):
+def _close(t, b, time):
     """The held item became the last of its output in cycle `time`: it needs nothing more to be pushed."""
-    _push(k, o, c, True, max(time, k.segment_pops[c, k.cores[c, SEGMENTS]]) + 1)
+    _push(t, b, True, max(time, t[b + SEGMENT_POPS + t[b + SEGMENTS]]) + 1)
 
 
 @njit(cache=True)
-def _hold(k, o, c, available, cycles, null, end):
+def _hold(t, b, available, cycles, null, end):
     """One step of the segmenter that holds a new item. Returns its cycle."""
-    core = k.cores
-    time = max(core[c, STEPPED] + 1, available, core[c, PUSHED])
-    if core[c, HELD]:
-        time = max(time, k.segment_pops[c, core[c, SEGMENTS]] + 1)
-        _push(k, o, c, False, time)
-    core[c, STEPPED] = time
-    core[c, HELD], core[c, HELD_CYCLES], core[c, HELD_NULL] = 1, cycles, null
+    time = max(t[b + STEPPED] + 1, available, t[b + PUSHED])
+    if t[b + HELD]:
+        time = max(time, t[b + SEGMENT_POPS + t[b + SEGMENTS]] + 1)
+        _push(t, b, False, time)
+    t[b + STEPPED] = time
+    t[b + HELD], t[b + HELD_CYCLES], t[b + HELD_NULL] = 1, cycles, null
     if end:
-        _close(k, o, c, time)
+        _close(t, b, time)
     return time
 
 
 @njit(cache=True)
-def _word(k, o, c, available, kind, null, end, a, m):
+def _word(t, b, available, kind, null, end, a, m, nonzero, masks):
     """Word `a`, which meets mask row `m`, at the segmenter. Returns the cycle in which it leaves."""
     if kind != EVENT and not null:
-        return _hold(k, o, c, available, 2 if kind == MAC2 else 1, False, end)
+        return _hold(t, b, available, 2 if kind == MAC2 else 1, 0, end)
     last = 0
     if not null:
-        for s in range(o.nonzero.shape[1]):
-            bits = o.masks[c, m, s] if o.dense else o.masks[c, m, s] & o.nonzero[a, s]
+        c = t[b + NUMBER]
+        for s in range(nonzero.shape[1]):
+            bits = masks[c, m, s] if t[DENSE] else masks[c, m, s] & nonzero[a, s]
             if bits:
                 if last:
-                    _hold(k, o, c, available, last, False, False)
+                    _hold(t, b, available, last, 0, False)
                 last = POPCOUNT[bits]
     if last:
-        return _hold(k, o, c, available, last, False, end)
-    if end and not k.cores[c, HELD]:
-        return _hold(k, o, c, available, 1, True, True)
-    time = max(k.cores[c, STEPPED] + 1, available)
-    k.cores[c, STEPPED] = time
+        return _hold(t, b, available, last, 0, end)
+    if end and not t[b + HELD]:
+        return _hold(t, b, available, 1, 1, True)
+    time = max(t[b + STEPPED] + 1, available)
+    t[b + STEPPED] = time
     if end:
-        _close(k, o, c, time)
+        _close(t, b, time)
     return time
 
 
@@ -252,156 +244,150 @@ def _word(k, o, c, available, kind, null, end, a, m):
 
 
 @njit(cache=True)
-def _credit(k, g, groups, slices):
-    """The cycle in which the last of the group's cores freed a place for the next word."""
+def _credit(t, b):
+    """The cycle in which the last core of the group of fetcher `b` freed a place for the next word."""
+    step = t[R_SPLIT] * BLOCK
     time = NEVER
-    for c in range(g, g + slices * groups, groups):
-        time = max(time, k.word_pops[c, k.cores[c, WORDS_SENT]])
+    for core in range(b, b + t[R_SLICES] * step, step):
+        time = max(time, t[core + WORD_POPS + t[core + WORDS_SENT]])
     return time
 
 
 @njit(cache=True)
-def _send(k, o, g, groups, low, high, time, kind, null, end, a, m):
-    """A word asked for in cycle `time` goes to the cores of slices `low` to `high`."""
-    for c in range(g + low * groups, g + high * groups, groups):
-        place = k.cores[c, WORDS_SENT]
-        k.word_pops[c, place] = _word(k, o, c, time + WORD_LATENCY, kind, null, end, a, m)
-        k.cores[c, WORDS_SENT] = place + 1 if place + 1 < k.word_pops.shape[1] else 0
+def _send(t, b, low, high, time, kind, null, end, a, m, nonzero, masks):
+    """A word that fetcher `b` asks for in cycle `time` goes to the cores of slices `low` to `high`."""
+    step = t[R_SPLIT] * BLOCK
+    for core in range(b + low * step, b + high * step, step):
+        place = t[core + WORDS_SENT]
+        t[core + WORD_POPS + place] = _word(t, core, time + WORD_LATENCY, kind, null, end, a, m, nonzero, masks)
+        t[core + WORDS_SENT] = place + 1 if place + 1 < t[WORD_FIFO] else 0
 
 
 @njit(cache=True)
-def _span(k, o, g, low, high, start, stop, m, kind, end, reuse):
+def _span(t, b, low, high, start, stop, m, kind, end, reuse, nonzero, occupied, masks):
     """One clipped span, from the walker to the issuers: words `start` to `stop`, whose first has mask row `m`.
 
-    It is for slices `low` to `high` of group `g`. `reuse`: its word is in the window.
+    It is for slices `low` to `high` of the group of fetcher `b`. `reuse`: its word is in the window.
     """
-    f = k.fetchers
-    walked = max(f[g, WALKED] + 1, f[g, CLIPPED])
-    clipped = max(walked + CLIP_LATENCY, f[g, TAKEN])
-    taken = max(clipped + SPLIT_LATENCY, f[g, SPLIT])
-    f[g, WALKED], f[g, CLIPPED], f[g, TAKEN], f[g, SPLIT] = walked, clipped, taken, taken + 1
+    walked = max(t[b + WALKED] + 1, t[b + CLIPPED])
+    clipped = max(walked + CLIP_LATENCY, t[b + TAKEN])
+    taken = max(clipped + SPLIT_LATENCY, t[b + SPLIT])
+    t[b + WALKED], t[b + CLIPPED], t[b + TAKEN], t[b + SPLIT] = walked, clipped, taken, taken + 1
     if start == stop and not end:
         return
-    groups, slices = o.registers[R_SPLIT], o.registers[R_SLICES]
-    turns = max(1, groups // o.ports)
-    turn = g // o.ports % turns
+    turns = max(1, t[R_SPLIT] // t[PORTS])
+    turn = t[b + NUMBER] // t[PORTS]
     request = taken
     row = start >> OCC_BITS
     last_row = row if start == stop else (stop - 1) >> OCC_BITS
     while row <= last_row:
-        place = f[g, ROWS]
-        request = max(request, k.row_pops[g, place]) + 1
+        place = t[b + ROWS]
+        request = max(request, t[b + ROW_POPS + place]) + 1
         ends = end and row == last_row
         first, beyond = max(start, row << OCC_BITS), min(stop, (row + 1) << OCC_BITS)
-        words = 0
-        if o.dense:
-            words = max(0, beyond - first)
-        else:
+        left = beyond - first
+        if not t[DENSE]:
+            left = 0
             for a in range(first, beyond):
-                words += o.occupied[a]
-        time = max(f[g, SCANNED] + 1, request + ROW_LATENCY)
-        if words == 0:
-            if ends:
-                time = max(time, _credit(k, g, groups, slices) + 1)
-                _send(k, o, g, groups, low, high, time, kind, True, True, 0, 0)
-        else:
-            left = words
+                left += occupied[a]
+        skipped = beyond - first - left
+        time = max(t[b + SCANNED] + 1, request + ROW_LATENCY)
+        if left:
             time -= 1
             for a in range(first, beyond):
-                if o.dense or o.occupied[a]:
+                if t[DENSE] or occupied[a]:
                     left -= 1
-                    time = max(time, _credit(k, g, groups, slices)) + 1
+                    time = max(time, _credit(t, b)) + 1
                     if not reuse:
                         time += (turn - time) & (turns - 1)
-                    _at(k, o, g, WORDS, time, 1)
-                    row_m = (m + a - start) & ADDR_MASK
-                    _send(k, o, g, groups, low, high, time, kind, False, ends and left == 0, a, row_m)
-        if beyond - first > words:
-            _at(k, o, g, SKIPPED, time, beyond - first - words)
-        f[g, SCANNED] = time
-        k.row_pops[g, place] = time
-        f[g, ROWS] = place + 1 if place + 1 < k.row_pops.shape[1] else 0
-        row += 1
+                    _at(t, b, WORDS, time, 1)
+                    at_end = ends and left == 0
+                    _send(t, b, low, high, time, kind, False, at_end, a, (m + a - start) & ADDR_MASK, nonzero, masks)
+        elif ends:
+            time = max(time, _credit(t, b) + 1)
+            _send(t, b, low, high, time, kind, True, True, 0, 0, nonzero, masks)
+        if skipped:
+            _at(t, b, SKIPPED, time, skipped)
         if ends:
-            k.cluster[ENDED] = max(k.cluster[ENDED], time)
-    f[g, SPLIT] = request
+            t[ENDED] = max(t[ENDED], time)
+        t[b + SCANNED] = time
+        t[b + ROW_POPS + place] = time
+        t[b + ROWS] = place + 1 if place + 1 < t[ROW_FIFO] else 0
+        row += 1
+    t[b + SPLIT] = request
 
 
 @njit(cache=True)
-def _output(k, o, g, deal, fresh, oy, ox):
-    """The output at (oy, ox) from its deal to fetcher `g` in cycle `deal` to its close. `fresh`: first of its run."""
-    r, f = o.registers, k.fetchers
-    taken = max(deal + FIFO_LATENCY, f[g, WALKED])
-    f[g, TAKEN_JOB] = f[g, WALKED] = taken
-    slices = r[R_SLICES]
-    qy, qx = oy // r[R_REPY], ox // r[R_REPX]
-    iy0, ix0 = r[R_IY0] + qy * r[R_SY], r[R_IX0] + qx * r[R_SX]
-    a0 = r[R_A_BASE] + qy * r[R_A_OY] + qx * r[R_A_OX]
-    m = r[R_M_BASE]
-    for ky in range(r[R_KH]):
-        iy = iy0 + ky * r[R_DY]
-        for kx in range(r[R_KX]):
-            ix = ix0 + kx * r[R_DX]
-            low = min(max(0, -ix), r[R_SPAN])
-            high = max(0, min(r[R_SPAN], r[R_W] - ix))
-            if iy < 0 or iy >= r[R_H] or high < low:
+def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
+    """The output at (oy, ox), from its deal to fetcher `b` in cycle `deal` to its close. `fresh`: first of its run."""
+    taken = max(deal + FIFO_LATENCY, t[b + WALKED])
+    t[b + TAKEN_JOB] = t[b + WALKED] = taken
+    slices = t[R_SLICES]
+    qy, qx = oy // t[R_REPY], ox // t[R_REPX]
+    iy0, ix0 = t[R_IY0] + qy * t[R_SY], t[R_IX0] + qx * t[R_SX]
+    a0 = t[R_A_BASE] + qy * t[R_A_OY] + qx * t[R_A_OX]
+    m = t[R_M_BASE]
+    for ky in range(t[R_KH]):
+        iy = iy0 + ky * t[R_DY]
+        for kx in range(t[R_KX]):
+            ix = ix0 + kx * t[R_DX]
+            low = min(max(0, -ix), t[R_SPAN])
+            high = max(0, min(t[R_SPAN], t[R_W] - ix))
+            if iy < 0 or iy >= t[R_H] or high < low:
                 high = low
-            start = (a0 + ky * r[R_A_KY] + kx * r[R_A_KX] + low * r[R_WORDS]) & ADDR_MASK
-            stop = start + (high - low) * r[R_WORDS]
-            last = ky == r[R_KH] - 1 and kx == r[R_KX] - 1
-            reuse = o.window and not fresh and kx < r[R_KX] - r[R_SX]
-            _span(k, o, g, 0, slices, start, stop, m + low * r[R_WORDS], o.kind, last and not o.residual, reuse)
-            m += r[R_M_SPAN]
-    if o.residual:
+            start = (a0 + ky * t[R_A_KY] + kx * t[R_A_KX] + low * t[R_WORDS]) & ADDR_MASK
+            stop = start + (high - low) * t[R_WORDS]
+            end = ky == t[R_KH] - 1 and kx == t[R_KX] - 1 and not t[RESIDUAL]
+            reuse = t[WINDOW] and not fresh and kx < t[R_KX] - t[R_SX]
+            _span(t, b, 0, slices, start, stop, m + low * t[R_WORDS], t[KIND], end, reuse, nonzero, occupied, masks)
+            m += t[R_M_SPAN]
+    if t[RESIDUAL]:
         for s in range(slices):
-            start = (r[R_R_BASE] + oy * r[R_R_OY] + ox * r[R_R_OX] + s) & ADDR_MASK
-            _span(k, o, g, s, s + 1, start, start + 1, 0, MAC2, True, False)
+            start = (t[R_R_BASE] + oy * t[R_R_OY] + ox * t[R_R_OX] + s) & ADDR_MASK
+            _span(t, b, s, s + 1, start, start + 1, 0, MAC2, True, False, nonzero, occupied, masks)
 
 
 # -- the dealer ----------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
-def _room(k, g, groups, slices):
-    """The first cycle in which the output FIFOs of the cores of group `g` have room. The job FIFO has, for a whole run."""
+def _room(t, b):
+    """The first cycle in which every core of the group of fetcher `b` has room for an output.
+
+    The fetcher has room for the jobs of a whole run.
+    """
+    step = t[R_SPLIT] * BLOCK
     time = NEVER
-    for c in range(g, g + slices * groups, groups):
-        time = max(time, k.output_pops[c, k.cores[c, OUTPUTS_SENT]])
+    for core in range(b, b + t[R_SLICES] * step, step):
+        time = max(time, t[core + OUTPUT_POPS + t[core + OUTPUTS_SENT]])
     return time + 1
 
 
 @njit(cache=True)
-def run_operation(k, o):
-    """Advances the clock `k` by the operation `o`.
-
-    On return k.cluster[DEALT] is the cycle of its last deal, [CLOSED_LAST] of its last close, [STORED_LAST] of its last store.
-    The caller then writes k.ends[o.number].
-    """
-    r = o.registers
-    groups, slices = r[R_SPLIT], r[R_SLICES]
-    k.cluster[CLOSED_LAST] = k.cluster[STORED_LAST] = NEVER
-    deal = o.started
-    if k.cluster[GROUPS] != groups and k.cluster[GROUPS]:
-        deal = max(deal, k.cluster[ENDED] + DRAINED - 1)
-    k.cluster[GROUPS] = groups
-    g = 0
-    n = 0
-    for oy in range(r[R_OH]):
-        for ox in range(r[R_OW]):
+def _run(t, nonzero, occupied, masks):
+    groups = t[R_SPLIT]
+    t[CLOSED_LAST] = t[STORED_LAST] = NEVER
+    deal = t[STARTED]
+    if t[GROUPS] and t[GROUPS] != groups:
+        deal = max(deal, t[ENDED] + DRAINED - 1)
+    t[GROUPS] = groups
+    b, n = BLOCKS, 0
+    for oy in range(t[R_OH]):
+        for ox in range(t[R_OW]):
             deal += 1
-            fresh = ox % r[R_RUN] == 0
+            fresh = ox % t[R_RUN] == 0
             if not fresh:
-                deal = max(deal, _room(k, g, groups, slices))
-            elif o.stateful:
-                g = n % groups
-                deal = max(deal, k.fetchers[g, TAKEN_JOB] + 1, _room(k, g, groups, slices))
+                deal = max(deal, _room(t, b))
+            elif t[STATEFUL]:
+                b = BLOCKS + n % groups * BLOCK
+                deal = max(deal, t[b + TAKEN_JOB] + 1, _room(t, b))
             else:
                 soonest = -NEVER
-                for i in range(groups):
-                    time = max(deal, k.fetchers[i, TAKEN_JOB] + 1, _room(k, i, groups, slices))
+                for fetcher in range(BLOCKS, BLOCKS + groups * BLOCK, BLOCK):
+                    time = max(deal, t[fetcher + TAKEN_JOB] + 1, _room(t, fetcher))
                     if time < soonest:
-                        soonest, g = time, i
+                        soonest, b = time, fetcher
                 deal = soonest
             n += 1
-            _output(k, o, g, deal, fresh, oy, ox)
-    k.cluster[DEALT] = deal
+            _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks)
+    t[DEALT] = deal

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,10 @@ class _Sequencer:
     """Cycle in which each operation was started."""
     stored: list[int] = field(default_factory=list)
     """Cycle of the last store of each operation."""
+    ends: list[int] = field(default_factory=list)
+    """Last cycle of each operation's record."""
+    done: list[np.ndarray] = field(default_factory=list)
+    """Counts of the operations that the clock keeps no more: int64 [cores, fields] each."""
 
     def reach(self, pc: int) -> int:
         """The first cycle in which the instruction at `pc` can execute: one per SET in between."""
@@ -46,25 +51,24 @@ class _Sequencer:
     @property
     def recorded(self) -> int:
         """The last cycle of the newest record, -1 before the first."""
-        return int(self.clock.ends[len(self.started) - 1]) if self.started else -1
+        return self.ends[-1] if self.ends else -1
 
-    def start(self, pc: int) -> int:
-        """The cycle in which the operation at `pc` starts; it becomes the newest one."""
-        now, k = self.reach(pc) + START_LATENCY, len(self.started)
+    def run(self, step: Step, **operation: Any) -> None:
+        """Starts the operation `step` and runs the clock to its end; `operation` as in `Clock.run`."""
+        k, t = len(self.started), self.clock.t
+        self.now, self.pc = self.reach(step.pc) + START_LATENCY, step.pc
         if k:
-            now = max(now, int(self.clock.cluster[pipeline.DEALT]))
+            self.now = max(self.now, int(t[pipeline.DEALT]))
         if k >= IN_FLIGHT:
-            now = max(now, self.stored[-IN_FLIGHT] + DONE_LATENCY, int(self.clock.ends[k - IN_FLIGHT]) + 1)
-        self.now, self.pc = now, pc
-        return now
-
-    def finish(self) -> None:
-        """Ends the record of the operation that `start` started and the clock has run."""
-        k = len(self.started)
-        end = int(self.clock.cluster[pipeline.CLOSED_LAST]) + CLOSE_LATENCY
-        self.clock.ends[k] = max(end, self.recorded + RECORD_CYCLES) if k else end
+            self.now = max(self.now, self.stored[-IN_FLIGHT] + DONE_LATENCY, self.ends[-IN_FLIGHT] + 1)
+            self.done.append(self.clock.record(k - IN_FLIGHT).copy())
+        self.clock.run(k, started=self.now, **operation)
+        end = int(t[pipeline.CLOSED_LAST]) + CLOSE_LATENCY
+        end = max(end, self.recorded + RECORD_CYCLES) if k else end
+        self.clock.finish(k, end)
         self.started.append(self.now)
-        self.stored.append(int(self.clock.cluster[pipeline.STORED_LAST]))
+        self.stored.append(int(t[pipeline.STORED_LAST]))
+        self.ends.append(end)
 
     def wait(self, step: Step) -> None:
         """Executes a WAIT or a HALT."""
@@ -75,9 +79,9 @@ class _Sequencer:
     def records(self) -> np.ndarray:
         """int64 [operations + 1, cores, fields], after HALT in cycle `now`."""
         count = len(self.started)
-        records = np.zeros((count + 1, *self.clock.records.shape[1:]), np.int64)
-        records[:-1] = self.clock.records[:count]
-        ends = np.append(self.clock.ends[:count], self.now)
+        newest = [self.clock.record(k) for k in range(len(self.done), count)]
+        records = np.stack([*self.done, *newest, np.zeros_like(self.clock.record(0))])
+        ends = np.append(self.ends, self.now).astype(np.int64)
         begins = np.insert(ends[:-1] + 1, 0, 0)
         # Whatever ran before has its record by then, so nothing but its own start makes an operation's window idle.
         idle = np.maximum(0, np.append(self.started, self.now) + 1 - begins)
@@ -103,8 +107,7 @@ class SegmentTiming:
         self.arch = arch
         self._limit = segment.cycle_limit
         self._steps: Iterator[Step] = decode_segment(segment.imem, arch)
-        operations = int(np.isin(segment.imem >> 28, (Opcode.CONV.value, Opcode.VEC.value)).sum())
-        self._images = [_Sequencer(pipeline.new_clock(arch, operations)) for _ in range(batch)]
+        self._images = [_Sequencer(pipeline.Clock(arch)) for _ in range(batch)]
         self._nonzero = np.zeros((batch, arch.act_depth, arch.lanes // 8), np.uint8)
         self._masks: np.ndarray | None = None
 
@@ -131,23 +134,18 @@ class SegmentTiming:
         registers = np.array([step.regs[name] for name in REGISTERS], np.int64)
         kind = pipeline.EVENT if step.opcode is Opcode.CONV else _KINDS[step.mode]
         for b, s in enumerate(self._images):
-            operation = pipeline.Operation(
-                number=len(s.started),
+            s.run(
+                step,
+                registers=registers,
                 kind=kind,
                 dense=step.has(Flag.DENSE),
                 residual=step.has(Flag.RESIDUAL),
                 window=step.has(Flag.WINDOW),
                 stateful=step.has(Flag.SOURCE) or step.has(Flag.SINK),
-                started=s.start(step.pc),
-                before=s.recorded,
-                ports=self.arch.ports,
-                registers=registers,
                 nonzero=nonzero[b],
                 occupied=occupied[b],
                 masks=masks,
             )
-            pipeline.run_operation(s.clock, operation)
-            s.finish()
 
     def records(self) -> np.ndarray:
         """The records of the run, the tail's last. Raises `TrapError` if a machine would reach the cycle limit."""
