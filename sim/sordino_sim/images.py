@@ -3,14 +3,16 @@
 import numpy as np
 
 from sordino_hw.arch import ArchConfig
-from sordino_hw.isa import PERF_FIELDS, REGION_SHIFT, Region, region_bits, row_bytes, row_pieces
+from sordino_hw.isa import PER_CORE, REGION_SHIFT, Region, region_bits, region_stride, row_bytes, row_pieces
 from sordino_hw.program import Segment
 
 __all__ = ["addresses", "decode", "encode", "segment_images"]
 
 
-def addresses(arch: ArchConfig, region: Region, rows: np.ndarray) -> np.ndarray:
-    """Byte addresses of rows: uint32, of the shape of `rows`."""
+def addresses(arch: ArchConfig, region: Region, rows: np.ndarray, core: int = 0) -> np.ndarray:
+    """Byte addresses of rows, where every core has rows of its own those of `core`: uint32, of the shape of `rows`."""
+    if region in PER_CORE:
+        rows = np.asarray(rows, np.int64) + core * region_stride(arch, region)
     return (region.value << REGION_SHIFT) + (np.asarray(rows, np.int64) * row_bytes(region_bits(arch, region))).astype(np.uint32)
 
 
@@ -44,9 +46,9 @@ def encode(arch: ArchConfig, region: Region, rows: np.ndarray) -> np.ndarray:
 
 
 def decode(arch: ArchConfig, region: Region, pieces: np.ndarray) -> np.ndarray:
-    """Inverse of `encode` for the readable regions: ACT int16 [n, lanes], STATE int32 [n, ppu], PERF int64 [n, fields]."""
+    """Inverse of `encode` for the readable regions: ACT int16 [n, lanes], STATE int32 [n, ppu], PERF int64 [n]."""
     if region is Region.PERF:
-        return pieces.astype(np.int64).reshape(len(pieces), len(PERF_FIELDS))
+        return pieces.astype(np.int64).reshape(len(pieces))
     if region is Region.STATE:
         return pieces.view(np.int32).copy()
     if region is not Region.ACT:
@@ -57,12 +59,9 @@ def decode(arch: ArchConfig, region: Region, pieces: np.ndarray) -> np.ndarray:
     return (value - (value >> (arch.event_bits - 1) << arch.event_bits)).astype(np.int16)
 
 
-def segment_images(segment: Segment) -> dict[Region, np.ndarray]:
-    """The images of a segment by region, in their natural forms."""
-    return {
-        Region.IMEM: segment.imem,
-        Region.WEIGHT: segment.weight,
-        Region.MASK: segment.mask,
-        Region.PARAM: segment.param_words(),
-        Region.TABLE: segment.table,
-    }
+def segment_images(segment: Segment) -> dict[tuple[Region, int], np.ndarray]:
+    """The images of a segment by region and core (0 where the cores share a region), in their natural forms."""
+    images = {(Region.IMEM, 0): segment.imem, (Region.TABLE, 0): segment.table}
+    for region, cores in ((Region.WEIGHT, segment.weight), (Region.MASK, segment.mask), (Region.PARAM, segment.param_words())):
+        images.update({(region, c): image for c, image in enumerate(cores)})
+    return images

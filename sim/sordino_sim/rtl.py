@@ -12,7 +12,7 @@ import numpy as np
 
 from sordino_hw.arch import ArchConfig
 from sordino_hw.errors import ArchError, ToolError
-from sordino_hw.isa import CSR, ID_VALUE, Region, Trap, region_bits, region_depth, row_pieces
+from sordino_hw.isa import CSR, ID_VALUE, PERF_FIELDS, Region, Trap, region_bits, region_depth, row_pieces
 
 from .build import Waves, library
 from .images import addresses, decode, encode
@@ -74,17 +74,26 @@ class Rtl:
         """Value of a control register (`isa.CSR`)."""
         return int(self._read(np.array([CSR[name]], np.uint32), 1)[0, 0])
 
-    def write(self, region: Region, data: np.ndarray, rows: "int | np.ndarray" = 0) -> None:
-        """Writes rows in their natural form (`images.encode`), from row `rows` on, or to the rows that it lists."""
+    def write(self, region: Region, data: np.ndarray, rows: "int | np.ndarray" = 0, core: int = 0) -> None:
+        """Writes rows in their natural form (`images.encode`), from row `rows` on, or to the rows that it lists.
+
+        `core`: whose, where every core has rows of its own.
+        """
         data = np.asarray(data)
         if len(data):
-            self._write(self._addresses(region, rows, len(data)), encode(self.arch, region, data))
+            self._write(self._addresses(region, rows, len(data), core), encode(self.arch, region, data))
 
-    def read(self, region: Region, rows: "int | np.ndarray") -> np.ndarray:
+    def read(self, region: Region, rows: "int | np.ndarray", core: int = 0) -> np.ndarray:
         """Reads the listed rows, or the first `rows`, in their natural form (`images.decode`)."""
         index = np.arange(rows) if isinstance(rows, int) else np.asarray(rows)
-        pieces = self._read(self._addresses(region, index, len(index)), row_pieces(region_bits(self.arch, region)))
+        pieces = self._read(self._addresses(region, index, len(index), core), row_pieces(region_bits(self.arch, region)))
         return decode(self.arch, region, pieces)
+
+    def records(self, count: int) -> np.ndarray:
+        """The first performance records of the last run: int64 [count, cores, len(PERF_FIELDS)]."""
+        fields = len(PERF_FIELDS)
+        cores = [self.read(Region.PERF, count * fields, core).reshape(count, fields) for core in range(self.arch.cores)]
+        return np.stack(cores, 1)
 
     def run(self, limit: int, progress: Callable[[int], None] | None = None) -> Run:
         """Runs from instruction 0 to HALT or a trap, at most `limit` cycles (below 2**32). `progress` gets the cycles so far.
@@ -143,12 +152,14 @@ class Rtl:
             raise ToolError("This simulated machine was closed.")
         return self._handle
 
-    def _addresses(self, region: Region, rows: "int | np.ndarray", count: int) -> np.ndarray:
+    def _addresses(self, region: Region, rows: "int | np.ndarray", count: int, core: int) -> np.ndarray:
         index = rows + np.arange(count) if isinstance(rows, int) else np.asarray(rows)
         depth = region_depth(self.arch, region)
         if len(index) != count or (count and not 0 <= index.min() <= index.max() < depth):
             raise ArchError(f"{count} rows of {region.name} beyond its {depth}, or not as many as given")
-        return addresses(self.arch, region, index)
+        if not 0 <= core < self.arch.cores:
+            raise ArchError(f"core {core} is not one of the {self.arch.cores} of {self.arch.name}")
+        return addresses(self.arch, region, index, core)
 
     def _set_limit(self, limit: int) -> None:
         self._write(np.array([CSR["LIMIT"]], np.uint32), np.array([[limit]], np.uint32))

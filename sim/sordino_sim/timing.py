@@ -11,7 +11,7 @@ from sordino_hw.asm import Step, decode_segment
 from sordino_hw.core.latencies import CLOSE_LATENCY, DONE_LATENCY, PIPELINE_START, START_LATENCY
 from sordino_hw.core.layouts import IN_FLIGHT
 from sordino_hw.errors import TrapError
-from sordino_hw.isa import PERF_FIELDS, RECORD_CYCLES, REGISTERS, TRAP_DOC, Cause, Flag, Mode, Opcode, Trap
+from sordino_hw.isa import RECORD_CYCLES, REGISTERS, TRAP_DOC, Cause, Flag, Mode, Opcode, Trap
 from sordino_hw.program import Program, Segment
 
 from . import pipeline

@@ -16,7 +16,7 @@ from sordino_hw.isa import PERF_FIELDS, TRAP_DOC, Flag, Opcode, Region, Trap
 from sordino_hw.program import Program, Segment
 
 from .build import processors
-from .geometry import ADDR_MASK, geometry
+from .geometry import ADDR_MASK, geometry, output_addresses, residual_addresses
 from .golden import Golden
 from .images import segment_images
 from .results import Progress, Result, check_inputs, check_keep
@@ -72,7 +72,7 @@ class Verilator:
         last = stops.pop(len(program.ops), [])
         batch = len(next(iter(values.values())))
         tensors = {name: np.empty((batch, *program.tensors[name].shape), np.int16) for name in names}
-        records = np.empty((batch, len(program.ops) + len(program.segments), len(PERF_FIELDS)), np.int64)
+        records = np.empty((batch, len(program.ops) + len(program.segments), program.arch.cores, len(PERF_FIELDS)), np.int64)
 
         def image(b: int, machine: _Machine, check: Callable[[int], None]) -> None:
             packed = {name: program.pack(name, values[name][b]) for name in program.inputs}
@@ -155,9 +155,9 @@ class _StoppedError(Exception):
 class _Machine:
     """One simulated accelerator and what its memories hold of the program."""
 
-    def __init__(self, program: Program, stale: Mapping[Region, np.ndarray], rtl: Rtl):
+    def __init__(self, program: Program, stale: Mapping[tuple[Region, int], np.ndarray], rtl: Rtl):
         self.program, self.stale, self.rtl = program, stale, rtl
-        self.loaded: dict[Region, np.ndarray] = {}
+        self.loaded: dict[tuple[Region, int], np.ndarray] = {}
 
     def execute(
         self,
@@ -170,9 +170,9 @@ class _Machine:
         `check` is called now and then, and may raise.
         """
         rtl, arch = self.rtl, self.program.arch
-        for region, rows in self.stale.items():
+        for (region, core), rows in self.stale.items():
             width = arch.lanes if region is Region.ACT else arch.ppu
-            rtl.write(region, np.zeros((len(rows), width), np.int16), rows)
+            rtl.write(region, np.zeros((len(rows), width), np.int16), rows, core)
         for addresses, words in packed.values():
             rtl.write(Region.ACT, words, addresses)
         records = []
@@ -182,7 +182,7 @@ class _Machine:
             run = rtl.run(segment.cycle_limit, check)
             if run.trap is not Trap.NONE:
                 raise _trap(i, segment, run.trap, run.pc)
-            records.append(rtl.read(Region.PERF, count + 1))
+            records.append(rtl.records(count + 1))
             if operations is not None:
                 operations -= count
                 if operations == 0:
@@ -202,13 +202,14 @@ class _Machine:
         images = segment_images(segment)
         if operations < len(segment.ops):
             steps = [s for s in decode_segment(segment.imem, self.program.arch) if s.opcode in (Opcode.CONV, Opcode.VEC)]
-            images[Region.IMEM] = np.append(segment.imem[: steps[operations - 1].pc + 1], np.uint32(encode(Opcode.HALT)))
-        for region, image in images.items():
-            held = self.loaded.get(region)
+            images[Region.IMEM, 0] = np.append(segment.imem[: steps[operations - 1].pc + 1], np.uint32(encode(Opcode.HALT)))
+        for place, image in images.items():
+            held = self.loaded.get(place)
             if held is None or not np.array_equal(held[: len(image)], image):
-                self.loaded.pop(region, None)  # half-written if this is interrupted
-                self.rtl.write(region, image)
-                self.loaded[region] = image
+                self.loaded.pop(place, None)  # half-written if this is interrupted
+                region, core = place
+                self.rtl.write(region, image, core=core)
+                self.loaded[place] = image
 
 
 def _trap(index: int, segment: Segment, trap: Trap, pc: int) -> TrapError:
@@ -223,14 +224,14 @@ def _trap(index: int, segment: Segment, trap: Trap, pc: int) -> TrapError:
     )
 
 
-def stale_rows(program: Program) -> dict[Region, np.ndarray]:
-    """Rows of activation and state memory that a program reads before it writes them, by region.
+def stale_rows(program: Program) -> dict[tuple[Region, int], np.ndarray]:
+    """Rows of activation and state memory that a program reads before it writes them, by region and core.
 
     They are zero in a fresh machine and hold the last image's values in one that ran before.
     """
     arch = program.arch
     written = np.zeros(arch.act_depth, bool)
-    state_written = np.zeros(arch.state_depth, bool)
+    state_written = np.zeros((arch.cores, arch.state_depth), bool)
     stale, state_stale = np.zeros_like(written), np.zeros_like(state_written)
     for name in program.inputs:
         written[program.addresses(name)] = True
@@ -239,20 +240,22 @@ def stale_rows(program: Program) -> dict[Region, np.ndarray]:
             if step.opcode not in (Opcode.CONV, Opcode.VEC):
                 continue
             r, g = step.regs, geometry(step.regs)
-            oy, ox = np.divmod(np.arange(g.outputs), r["OW"])
             reads = [g.addresses[g.addresses >= 0]]
             if step.has(Flag.RESIDUAL):
-                reads.append(r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"] & ADDR_MASK)
-            state = r["S_BASE"] + np.arange(g.outputs * r["DRAIN"]) & ADDR_MASK
+                reads.append(residual_addresses(r).reshape(-1))
             _note(stale, written, np.concatenate(reads), reads=True)
-            if step.has(Flag.SOURCE):
-                _note(state_stale, state_written, state, reads=True)
-            if step.has(Flag.SINK):
-                _note(state_stale, state_written, state, reads=False)
-            else:
-                _note(stale, written, r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] & ADDR_MASK, reads=False)
-    rows = {Region.ACT: np.flatnonzero(stale), Region.STATE: np.flatnonzero(state_stale)}
-    return {region: index for region, index in rows.items() if len(index)}
+            for c in range(r["SPLIT"] * r["SLICES"]):
+                turns = len(range(c % r["SPLIT"], g.outputs, r["SPLIT"]))
+                state = r["S_BASE"] + np.arange(turns * r["DRAIN"]) & ADDR_MASK
+                if step.has(Flag.SOURCE):
+                    _note(state_stale[c], state_written[c], state, reads=True)
+                if step.has(Flag.SINK):
+                    _note(state_stale[c], state_written[c], state, reads=False)
+            if not step.has(Flag.SINK):
+                _note(stale, written, output_addresses(r).reshape(-1), reads=False)
+    rows = {(Region.ACT, 0): np.flatnonzero(stale)}
+    rows.update({(Region.STATE, c): np.flatnonzero(core) for c, core in enumerate(state_stale)})
+    return {place: index for place, index in rows.items() if len(index)}
 
 
 def _note(stale: np.ndarray, written: np.ndarray, rows: np.ndarray, *, reads: bool) -> None:
