@@ -1,5 +1,8 @@
 """The dealer: from an operation to its outputs, each dealt to a group of cores."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -116,15 +119,11 @@ class Dealer(wiring.Component):
             m.d.sync += [fresh.eq(1), position.eq(1), turn.eq(1), state.eq(o.S_BASE)]
             m.d.sync += waiting.eq((d.SPLIT != 0) & (d.SPLIT != o.SPLIT))
 
-        dealt_to = Signal(cores)
-        for g, group in enumerate(groups):
-            with m.If(self.deal[g]):
-                m.d.comb += dealt_to.eq(group)
         m.d.comb += [
-            self.jobs.to.eq(dealt_to),
+            self.output_valid.eq(reduce(or_, (Mux(deal, group, 0) for deal, group in zip(self.deal, groups, strict=True)))),
+            self.jobs.to.eq(self.output_valid),
             self.jobs.fresh.eq(fresh),
             self.jobs.tag.eq(d.tag),
-            self.output_valid.eq(dealt_to),
         ]
         for output, part in zip(self.outputs, slices, strict=True):
             m.d.comb += [output.address.eq(address + part), output.state.eq(state), output.tag.eq(d.tag)]
@@ -133,7 +132,8 @@ class Dealer(wiring.Component):
     def _step(self, m, d, dealing):
         """Steps input position, residual and output addresses with each deal.
 
-        Returns whether this is the last column and the last row, and the output's address. Counters start at one, so that what ends them is a comparison with a register.
+        Returns whether this is the last column and the last row, and the output's address. Counters start at one, so
+        that what ends them is a comparison with a register.
         """
         oy, ox, ry, rx = (Signal(n, name=name) for name, n in (("oy", 12), ("ox", 12), ("ry", 8), ("rx", 8)))
         iy0, ix0 = Signal(signed(INDEX)), Signal(signed(INDEX))
