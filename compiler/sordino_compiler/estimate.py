@@ -1,24 +1,31 @@
 """Predicted cycles at assumed activation densities, from the geometry of the operations: no data, no simulation.
 
-Activations are taken as independent, each not zero with the density d of its tensor. For one operation, with sums over
-all its outputs:
+Activations are taken as independent, each not zero with the density d of its tensor. For one operation of G groups, on
+C cores with P read ports, with sums over all its outputs, of which a group takes every G-th:
 
-- events: E = d x (mask bits that in-bounds words meet); for VEC the non-empty words, twice with two-cycle weights;
-- words: R = in-bounds words x (1 - (1-d)^k), with k channels in a word;
-- spans: S = outputs x KH x KX, one a cycle, empty or not;
-- drain: P = outputs x DRAIN, the requantisers' cycles.
+- events: E = d x (mask bits that in-bounds words meet) / G, of the slice that has most; for VEC the non-empty words, twice with
+  two-cycle weights;
+- words: R = in-bounds words x (1 - (1-d)^k), with k channels in a word; a group requests R / G, one a cycle (fewer where its cores
+  have no room for as many as are on their way), but waits for its turn at a port, one in G / P cycles, for each that is not
+  kept in a window, and passes an empty span in one cycle;
+- spans: S = outputs x KH x KX / G, one a cycle, empty or not;
+- drain: P = outputs x max(DRAIN, C) / G: the requantisers' cycles, or a core's turn to store.
 
-A residual adds one span and, unless its word is empty, two cycles to each output. The stages work side by side, so an
-operation takes max(E, R, S, P) cycles; a WAIT or the end of a segment adds the depth of the pipeline, `FILL`, and every
-instruction a cycle where it is not hidden (not counted). The timing model gives the exact figure for actual activations.
+A residual adds a span for each slice and, unless its word is empty, two cycles to each output. The stages work side by side, so
+an operation takes max(E, R, S, P) cycles; more where an output's events are now more, now fewer than its drain takes: the
+mean of the larger, the events taken as normally distributed. A WAIT or the end of a segment adds the depth of the
+pipeline, `FILL`, and every instruction a cycle where it is not hidden (not counted). The timing model gives the exact
+figure for actual activations.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import erf, exp, pi, sqrt
 
 import numpy as np
 
 from sordino_hw.asm import Step, decode_segment
+from sordino_hw.core.latencies import WORD_LATENCY
 from sordino_hw.isa import Flag, Mode, Opcode
 from sordino_hw.program import Program, Segment
 
@@ -27,13 +34,13 @@ from .graph import Graph
 
 __all__ = ["LayerEstimate", "estimate"]
 
-FILL = 40
+FILL = 60
 """Cycles from the start of the first operation after a WAIT to its first issue, and from the last issue to the store."""
 
 
 @dataclass
 class LayerEstimate:
-    """Prediction for one layer; `cycles` is the sum over its operations of the largest of the other four."""
+    """Prediction for one layer; `cycles` is at least the sum over its operations of the largest of the other four."""
 
     name: str
     kind: str
@@ -49,17 +56,17 @@ class LayerEstimate:
 
     @property
     def bound(self) -> str:
-        """The stage that limits the layer: `events`, `words`, `spans` or `drain`."""
-        return max(("events", "words", "spans", "drain"), key=lambda stage: getattr(self, stage))
+        """The stage that limits the layer: `events`, `spans`, `words` or `drain`, the first of those that are equal."""
+        return max(("events", "spans", "words", "drain"), key=lambda stage: round(getattr(self, stage), 3))
 
 
 def estimate(work: Graph | Program, densities: float | Mapping[str, float] = 0.5) -> list[LayerEstimate]:
     """Predicted cycles per layer, in order.
 
     `densities`: the fraction of non-zero activations, one for all tensors or by tensor name (others: 0.5). A graph is
-    compiled first, so that what does not fit raises `CompileError`.
+    compiled for them first, so that what does not fit raises `CompileError`.
     """
-    program = compile_graph(work) if isinstance(work, Graph) else work
+    program = compile_graph(work, density=densities) if isinstance(work, Graph) else work
 
     def density(tensor: str) -> float:
         return densities.get(tensor, 0.5) if isinstance(densities, Mapping) else densities
@@ -80,35 +87,57 @@ def estimate(work: Graph | Program, densities: float | Mapping[str, float] = 0.5
 
 
 def _add(entry: LayerEstimate, step: Step, segment: Segment, program: Program, tensor: str, residual: float) -> None:
-    r = step.regs
-    outputs = r["OH"] * r["OW"]
-    rows = _in_bounds(r["OH"], r["REPY"], r["IY0"], r["SY"], r["KH"], r["DY"], 1, r["H"])[:, 0]
+    r, arch = step.regs, program.arch
+    groups, slices, outputs = r["SPLIT"], r["SLICES"], r["OH"] * r["OW"]
+    rows = _in_bounds(r["OH"], r["REPY"], r["IY0"], r["SY"], r["KH"], r["DY"], 1, r["H"]).sum(0)[:, 0]
     cols = _in_bounds(r["OW"], r["REPX"], r["IX0"], r["SX"], r["KX"], r["DX"], r["SPAN"], r["W"])
-    reads = rows[:, None, None] * cols
+    reads = rows[:, None, None] * cols.sum(0)
     """How many outputs read each tap: [ky, kx, pixel]."""
     d = 1.0 if step.has(Flag.DENSE) else entry.density
     t = program.tensors[tensor]
-    channels = t.shape[0] / len({s // program.arch.lanes for s in t.slots})
-    words = float(reads.sum()) * r["WORDS"] * (1 - (1 - d) ** channels)
+    channels = t.shape[0] / len({s // arch.lanes for s in t.slots})
+    occupied = 1 - (1 - d) ** channels
+    words = float(reads.sum()) * r["WORDS"] * occupied
+    fetched = words
+    empty = float(rows.sum() * cols.any(2).sum()) * (1 - occupied) ** (r["SPAN"] * r["WORDS"])
+    if step.has(Flag.WINDOW):
+        kept = (np.arange(r["OW"]) % r["RUN"] > 0)[:, None] & (np.arange(r["KX"]) < r["KX"] - r["SX"])
+        fetched = float(rows.sum() * (cols & ~kept[:, :, None]).sum()) * occupied
     if step.opcode is Opcode.CONV:
-        mask = segment.mask[r["M_BASE"] : r["M_BASE"] + r["KH"] * r["KX"] * r["SPAN"] * r["WORDS"]]
-        bits = mask.sum(1).reshape(*reads.shape, r["WORDS"]).sum(-1)
-        events = d * float((reads * bits).sum())
+        taps = slice(r["M_BASE"], r["M_BASE"] + r["KH"] * r["KX"] * r["SPAN"] * r["WORDS"])
+        bits = segment.mask[: groups * slices : groups, taps].sum(2).reshape(slices, *reads.shape, r["WORDS"]).sum(-1)
+        events = d * float((reads * bits).sum((1, 2, 3)).max())
     else:
         events = words * (2 if step.mode is Mode.MAC2 else 1)
-    spans, drain = float(outputs * r["KH"] * r["KX"]), float(outputs * r["DRAIN"])
+    spans = float(outputs * r["KH"] * r["KX"])
     if step.has(Flag.RESIDUAL):
-        occupied = 1.0 if step.has(Flag.DENSE) else 1 - (1 - residual) ** channels
-        events, words, spans = events + 2 * outputs * occupied, words + outputs * occupied, spans + outputs
-    entry.cycles += max(events, words, spans, drain)
-    entry.events += events
-    entry.words += words
-    entry.spans += spans
-    entry.drain += drain
+        added = outputs * (1.0 if step.has(Flag.DENSE) else 1 - (1 - residual) ** channels)
+        events, spans = events + 2 * added, spans + outputs * slices
+        words, fetched = words + added * slices, fetched + added * slices
+    in_flight = words * (WORD_LATENCY + 1) / arch.word_fifo
+    stages = {
+        "events": events / groups,
+        "words": max(in_flight, empty + words + fetched * (max(1, groups // arch.ports) - 1)) / groups,
+        "spans": spans / groups,
+        "drain": outputs * max(r["DRAIN"], arch.cores) / groups,
+    }
+    deviation = (events * (1 - d) / outputs) ** 0.5 if step.opcode is Opcode.CONV else 0.0
+    either = outputs / groups * _mean_of_larger(events / outputs, deviation, max(r["DRAIN"], arch.cores))
+    entry.cycles += max(*stages.values(), either)
+    for stage, cycles in stages.items():
+        setattr(entry, stage, getattr(entry, stage) + cycles)
+
+
+def _mean_of_larger(mean: float, deviation: float, bound: float) -> float:
+    """Mean of max(x, bound) for a normally distributed x."""
+    if deviation == 0:
+        return max(mean, bound)
+    z = (mean - bound) / deviation
+    return bound + (mean - bound) * 0.5 * (1 + erf(z / sqrt(2))) + deviation * exp(-(z**2) / 2) / sqrt(2 * pi)
 
 
 def _in_bounds(outputs: int, repeat: int, first: int, stride: int, taps: int, dilation: int, span: int, size: int) -> np.ndarray:
-    """Along one axis: how many outputs have tap k, pixel p of its span, inside the image: int64 [taps, span]."""
+    """Along one axis: whether tap k, pixel p of its span, of an output lies inside the image: bool [outputs, taps, span]."""
     start = first + np.arange(outputs) // repeat * stride
     position = start[:, None, None] + np.arange(taps)[:, None] * dilation + np.arange(span)
-    return ((position >= 0) & (position < size)).sum(0)
+    return (position >= 0) & (position < size)

@@ -168,7 +168,8 @@ class _Maker:
 
     def channels(self) -> int:
         lanes, some = self.arch.lanes, self.rng.integers
-        return int(self.pick(1, 3, lanes, lanes + 1, 2 * lanes, some(1, lanes + 1), some(1, 3 * lanes), some(1, self.most + 1)))
+        few = (1, 3, lanes, lanes + 1, 2 * lanes, some(1, lanes + 1), some(1, 3 * lanes))
+        return int(self.pick(*few, *(some(lanes, self.most + 1) for _ in range(self.arch.cores))))
 
     @property
     def most(self) -> int:
@@ -246,7 +247,8 @@ class _Maker:
         return self.add(Input, shape, self.chance(0.5))
 
     def affordable(self, cycles: float) -> bool:
-        """Whether a layer may take so many more cycles; if so they are spent."""
+        """Whether a layer may take so many more cycles of one core; if so they are spent."""
+        cycles /= max(1, self.arch.cores / 2)
         fits = cycles <= min(LAYER_CYCLES, CASE_CYCLES - self.cycles) and self.words < self.arch.act_depth // 4
         self.cycles += int(cycles) if fits else 0
         return fits

@@ -6,6 +6,7 @@ from sordino_compiler.graph import Concat, Conv, Depthwise, Flatten, Graph, Inpu
 from sordino_hw.arch import ArchConfig, preset
 
 ULX3S = preset("ulx3s-85f")
+ROOMY = ArchConfig(name="roomy")
 SMALL = ArchConfig(name="small", lanes=8, ppu=2, act_depth=256, weight_depth=256, mask_depth=32, param_depth=32, state_depth=64)
 
 

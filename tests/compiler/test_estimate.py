@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
-from graphs import ULX3S, Net
+from graphs import ROOMY, Net
 
-from sordino_compiler.backend import compile_graph
+from sordino_compiler.backend import Mapping, compile_graph
 from sordino_compiler.estimate import estimate
 from sordino_hw.isa import Cause
 from sordino_sim.timing import Timing
 
 
-def network() -> Net:
-    net = Net(ULX3S)
+CLUSTER = ROOMY.replace(cores=4, ports=2)
+
+
+def network(arch=ROOMY) -> Net:
+    net = Net(arch)
     net.conv("y", net.input("x", 64, 14, 14), 64)
     net.conv("z", "x", 128, (1, 1))
     net.conv("s", "x", 32, stride=(2, 2), residual=net.input("r", 32, 7, 7))
@@ -20,27 +23,19 @@ def network() -> Net:
     return net
 
 
-def measured(program, inputs) -> np.ndarray:
-    """Cycles per layer, from the timing model."""
-    records = Timing(program).run(inputs).records[0]
-    cycles = np.zeros(len(program.layers), np.int64)
-    row = 0
-    for segment in program.segments:
-        for op in segment.ops:
-            cycles[op.layer] += records[row, : len(Cause)].sum()
-            row += 1
-        cycles[segment.ops[-1].layer] += records[row, : len(Cause)].sum()
-        row += 1
-    return cycles
-
-
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.2, 0.05, 0.0])
-def test_estimate_is_near_the_timing_model(density):
-    net = network()
-    program = compile_graph(net.graph("y", "z", "s", "w", "m"))
-    cycles = measured(program, net.inputs(density=density))
-    predicted = np.array([e.cycles for e in estimate(program, density)])
-    assert np.all(np.abs(predicted - cycles) < 0.08 * cycles + 60), (predicted, cycles)
+@pytest.mark.parametrize(
+    ("arch", "mapping"),
+    [(ROOMY, Mapping()), (CLUSTER, Mapping(1, 4)), (CLUSTER, Mapping(2, 2)), (CLUSTER, Mapping(4, 1)), (CLUSTER, None)],
+    ids=["one core", "4 slices", "2 x 2", "4 groups", "best"],
+)
+def test_estimate_is_near_the_timing_model(arch, mapping, density):
+    net = network(arch)
+    for layer in ("y", "z", "s", "w", "m"):
+        program = compile_graph(net.graph(layer), density=density, mapping=mapping)
+        cycles = Timing(program).run(net.inputs(density=density)).records[0, :, 0, : len(Cause)].sum()
+        (predicted,) = estimate(program, density)
+        assert abs(predicted.cycles - cycles) < 0.08 * cycles + 60, (layer, predicted, cycles)
 
 
 def test_dense_programs_cost_the_same_at_any_density():

@@ -5,13 +5,15 @@ are covered in turn. The candidates differ in the split; those of vector operati
 and the window.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
+from sordino_hw.arch import OCC_WIDTH, ArchConfig
 from sordino_hw.asm import decode_segment
 from sordino_hw.errors import CompileError
 from sordino_hw.isa import Cause, Flag, Opcode
@@ -99,7 +101,7 @@ class _Search:
             before = slices
 
 
-_KNOWN: dict[tuple, float] = {}
+_KNOWN: dict[bytes, int] = {}
 """Cycles of the samples timed so far, by all that they depend on."""
 
 
@@ -132,14 +134,22 @@ def _sampled(outputs: Outputs, rows: int, densities: list[float]) -> float:
         words += rows * residual.row_pitch
     sample = replace(layer, x=views[0][0], residual=residual, out=replace(layer.out, shape=(c, rows, width), base=0))
     ops = [_bare(op) for op in Outputs(sample, outputs.columns, outputs.mapping).operations()]
-    key = (
-        *(layer.arch.hash, words, *densities),
+    key = _digest(
+        (layer.arch.hash, words, densities),
         *((v.row_pitch, v.pixel_pitch, v.shape, v.slots.tobytes()) for v, _, _ in views),
-        *((op.opcode, op.mode, op.flags, *op.registers.items(), None if op.mask is None else op.mask.tobytes()) for op in ops),
+        *((op.opcode, op.mode, op.flags, op.registers) for op in ops),
+        *(op.mask.tobytes() for op in ops if op.mask is not None),
     )
     if key not in _KNOWN:
         _KNOWN[key] = _time(ops, _pattern(views, words, layer.arch.lanes), layer.arch)
     return _KNOWN[key]
+
+
+def _digest(*parts: Any) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(part if isinstance(part, bytes) else repr(part).encode())
+    return found.digest()
 
 
 def _bare(op: Operation) -> Operation:
@@ -160,7 +170,8 @@ def _pattern(views: list[tuple[View, int, float]], words: int, lanes: int) -> np
 
 def _time(ops: list[Operation], nonzero: np.ndarray, arch: ArchConfig) -> int:
     """Cycles from start to halt of a run of the operations."""
-    roomy = arch.replace(imem_depth=1 << 22, mask_depth=1 << 22, perf_depth=1 << 22)
+    words = ceil(len(nonzero) / OCC_WIDTH) * OCC_WIDTH
+    roomy = arch.replace(act_depth=words, imem_depth=1 << 22, mask_depth=1 << 22, perf_depth=1 << 22)
     (segment,) = pack(ops, roomy)
     timing = SegmentTiming(roomy, segment, 1)
     masks = np.packbits(segment.mask, axis=2, bitorder="little")
