@@ -7,7 +7,7 @@ from .arch import ArchConfig
 
 __all__ = ["ControlSignature", "WindowSignature"]
 
-WINDOW_LATENCY = 4
+WINDOW_LATENCY = 5
 """Cycles from `re` to the cycle in which `rdata` holds the row."""
 
 

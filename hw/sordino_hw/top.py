@@ -5,7 +5,7 @@ from amaranth.lib.wiring import Component, In, connect, flipped
 
 from .arch import ArchConfig
 from .axi import AXI4LiteSignature
-from .core.core import Core
+from .core.cluster import Cluster
 from .host import HostPort
 from .isa import HOST_ADDR_BITS
 
@@ -13,7 +13,7 @@ __all__ = ["Top"]
 
 
 class Top(Component):
-    """`HostPort` and `Core` in one clock domain (`sync`, with a synchronous reset).
+    """`HostPort` and `Cluster` in one clock domain (`sync`, with a synchronous reset).
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ class Top(Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.host = host = HostPort(self.arch)
-        m.submodules.core = core = Core(self.arch)
+        m.submodules.cluster = cluster = Cluster(self.arch)
         connect(m, flipped(self.s_axil), host.bus)
-        connect(m, host.window, core.window)
-        connect(m, host.control, core.control)
+        connect(m, host.window, cluster.window)
+        connect(m, host.control, cluster.control)
         return m

@@ -1,4 +1,4 @@
-"""The core in Amaranth's simulator: against the golden machine (values) and the timing model (cycles)."""
+"""The cluster in Amaranth's simulator: against the golden machine (values) and the timing model (cycles)."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from raw_ops import random_activations, random_images, random_op
 from sordino_hw import isa, numbers
 from sordino_hw.arch import ArchConfig
 from sordino_hw.asm import assemble
-from sordino_hw.core import Core
+from sordino_hw.core.cluster import Cluster
 from sordino_hw.core.ppu import REQUANT_LATENCY, Requantiser
 from sordino_hw.interfaces import WINDOW_LATENCY
-from sordino_hw.isa import Region, Trap
+from sordino_hw.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_depth, region_stride
 from sordino_hw.program import Segment
 from sordino_sim.machine import Machine
 from sordino_sim.timing import SegmentTiming
@@ -26,8 +26,10 @@ SMALL = {
     "imem_depth": 256,
 }
 ARCHS = [
-    ArchConfig(name="small", lanes=8, ppu=2, perf_depth=8, **SMALL),
-    ArchConfig(name="small fifos", lanes=16, ppu=16, event_bits=8, segment_fifo=2, word_fifo=2, row_fifo=2, perf_depth=2, **SMALL),
+    ArchConfig(name="one core", lanes=8, ppu=2, perf_depth=8, **SMALL),
+    ArchConfig(name="two cores", cores=2, lanes=16, ppu=16, event_bits=8, perf_depth=2, **SMALL),
+    ArchConfig(name="four", cores=4, ports=2, lanes=8, ppu=4, perf_depth=5, **SMALL),
+    ArchConfig(name="small fifos", cores=2, ports=2, lanes=8, segment_fifo=2, word_fifo=2, row_fifo=2, perf_depth=8, **SMALL),
 ]
 
 
@@ -41,7 +43,10 @@ def unpack(word: int, bits: int, count: int) -> list[int]:
 
 
 def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads: list[tuple[Region, int]]):
-    """Writes `rows` through the window, runs to the halt, reads rows back. Returns (trap, pc, cycles, ops, read rows)."""
+    """Writes `rows` through the window, runs to the halt, reads rows back. Returns (trap, pc, cycles, ops, read rows).
+
+    Images of regions in `PER_CORE` have a leading core axis.
+    """
     bits = {
         Region.IMEM: 32,
         Region.WEIGHT: 8,
@@ -51,7 +56,7 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
         Region.ACT: arch.event_bits,
         Region.STATE: 32,
     }
-    dut = Core(arch)
+    dut = Cluster(arch)
     results = []
 
     async def testbench(ctx):
@@ -59,16 +64,17 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
         ctx.set(window.we, 1)
         for region, image in rows.items():
             ctx.set(window.region, region)
-            for i, row in enumerate(image):
-                ctx.set(window.row, i)
-                ctx.set(window.wdata, pack(np.atleast_1d(row), bits[region]))
-                await ctx.tick()
+            for core, part in enumerate(image if region in PER_CORE else [image]):
+                for i, row in enumerate(part):
+                    ctx.set(window.row, core * region_stride(arch, region) + i)
+                    ctx.set(window.wdata, pack(np.atleast_1d(row), bits[region]))
+                    await ctx.tick()
         ctx.set(window.we, 0)
         ctx.set(control.limit, limit)
         ctx.set(control.start, 1)
         await ctx.tick()
         ctx.set(control.start, 0)
-        for _ in range(limit + 2):
+        for _ in range(limit + 20):
             if ctx.get(control.halted):
                 break
             assert ctx.get(control.running)
@@ -90,11 +96,8 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
     return results
 
 
-@pytest.mark.parametrize("case", range(8))
-def test_random_operations(case, seed):
-    rng = np.random.default_rng([*seed, case])
-    arch = ARCHS[case % len(ARCHS)]
-    ops = [random_op(rng, arch) for _ in range(rng.integers(1, 5))]
+def check(arch: ArchConfig, ops, rng: np.random.Generator):
+    """Runs `ops` on random images: memories and records must be those of the models."""
     segment = random_images(rng, arch, ops)
     machine = Machine(arch)
     machine.store(np.arange(arch.act_depth), random_activations(rng, arch, 1))
@@ -112,22 +115,31 @@ def test_random_operations(case, seed):
     machine.run(segment, timing.observe)
     expected = timing.records()[0]
     logged = min(len(expected), arch.perf_depth)
-    reads = [
-        (r, i) for r, n in ((Region.ACT, arch.act_depth), (Region.STATE, arch.state_depth), (Region.PERF, logged)) for i in range(n)
-    ]
+    reads = [(Region.ACT, i) for i in range(arch.act_depth)]
+    for region, depth in ((Region.STATE, arch.state_depth), (Region.PERF, logged * len(PERF_FIELDS))):
+        reads += [(region, c * region_stride(arch, region) + i) for c in range(arch.cores) for i in range(depth)]
 
     trap, pc, cycles, started, data = simulate(arch, rows, segment.cycle_limit, reads)
     assert trap == Trap.NONE and started == len(ops) and pc == len(segment.imem) - 1
     act = np.array([unpack(w, arch.event_bits, arch.lanes) for w in data[: arch.act_depth]])
-    state = np.array([unpack(w, 32, arch.ppu) for w in data[arch.act_depth :][: arch.state_depth]])
-    records = np.array([unpack(w, 32, len(isa.PERF_FIELDS)) for w in data[arch.act_depth + arch.state_depth :]])
+    state = np.array([unpack(w, 32, arch.ppu) for w in data[arch.act_depth :][: machine.state[0, ..., 0].size]])
+    records = np.array(data[arch.act_depth + len(state) :]).reshape(arch.cores, logged, len(PERF_FIELDS))
     np.testing.assert_array_equal(act, machine.act[0])
-    np.testing.assert_array_equal(state, machine.state[0])
-    np.testing.assert_array_equal(records, expected[:logged])
-    assert cycles == expected[:, : len(isa.Cause)].sum()
+    np.testing.assert_array_equal(state.reshape(machine.state[0].shape), machine.state[0])
+    np.testing.assert_array_equal(records.swapaxes(0, 1), expected[:logged])
+    assert cycles == expected[:, 0, : len(isa.Cause)].sum()
 
 
-OPERATION = "\n".join(f"SET {r}, 1" for r in ("OH", "OW", "KH", "KX", "SPAN", "WORDS", "H", "W", "REPY", "REPX", "DRAIN"))
+@pytest.mark.parametrize("case", range(12))
+def test_random_operations(case, seed):
+    rng = np.random.default_rng([*seed, case])
+    arch = ARCHS[case % len(ARCHS)]
+    check(arch, [random_op(rng, arch) for _ in range(rng.integers(1, 6))], rng)
+
+
+OPERATION = "\n".join(
+    f"SET {r}, 1" for r in ("OH", "OW", "KH", "KX", "SPAN", "WORDS", "H", "W", "REPY", "REPX", "DRAIN", "SPLIT", "SLICES", "RUN")
+)
 """A 1x1 operation on word 0, weight row 0, mask row 0, into word 0."""
 
 

@@ -1,31 +1,46 @@
-"""The core: memories and stages, put together."""
+"""A core of the cluster: its memories, and the stages from masks to stores."""
 
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, connect
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect
 
 from .. import isa
 from ..arch import OCC_WIDTH, ArchConfig
-from ..interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
-from .combinators import delay
-from .fetch import Clip, Splitter, Walker
+from ..primitives import BlockMemory, SinglePortMemory, SmallMemory
+from .flight import Outstanding
 from .fifo import Fifo
-from .issue import Issuer, Segmenter
+from .issue import Issuer, MaskReader, Segmenter
 from .lanes import Lanes
-from .layouts import DrainDescriptor
-from .memory import LATENCY, BlockMemory
-from .perf import PerformanceLog
+from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY
+from .layouts import ADDR, IN_FLIGHT, TAG_BITS, DrainDescriptor, Output, ReadWord
+from .perf import LogControl, PerformanceLog
 from .ppu import Ppu
-from .scan import Occupancy, Scanner, WordReader
-from .sequencer import IN_FLIGHT, Sequencer
 
-__all__ = ["Core"]
+__all__ = ["Core", "CoreTraps", "HostAccess"]
+
+CLOSED = 16
+"""Outputs between their close and their turn, at most; they are at least a cycle apart."""
+
+assert SHADOW_LATENCY + 2 <= CLOSED
+
+
+class HostAccess(data.StructLayout):
+    """The host's access to a core's memories: row `row`, and what `data` is written to. Only while the machine is stopped."""
+
+    def __init__(self, bits: int):
+        writes = ("weight", "mask", "param", "state", "table")
+        super().__init__({"row": ADDR, "data": bits, **dict.fromkeys(writes, 1)})
+
+
+class CoreTraps(data.StructLayout):
+    """What went wrong on a core, registered: `isa.Trap` by its names."""
+
+    def __init__(self):
+        super().__init__(dict.fromkeys(("act_write", "weight", "mask", "param", "state"), 1))
 
 
 class Core(wiring.Component):
-    """One event-driven core with on-chip memories.
-
-    The stages are held in reset while the machine does not run; then the memories belong to the host's window.
+    """One core. Its stages are held in reset while the machine does not run; then its memories belong to the host.
 
     Parameters
     ----------
@@ -33,195 +48,178 @@ class Core(wiring.Component):
 
     Members
     -------
-    window : In(WindowSignature(arch))
-    control : In(ControlSignature())
+    running : In(1)
+    outputs : In(stream of Output)
+        From the dealer.
+    mask_valid, m_addr, word, word_valid, credit, take
+        From the fetchers: see `MaskReader`.
+    drain_we, drain_tag, drain
+        The descriptor of an operation that starts.
+    slot : In(1)
+        The core may store in this cycle.
+    we, address, data : Out
+        The store, zero in other cycles.
+    closed, stored : Out(IN_FLIGHT)
+        No output dealt is to be closed, or stored: see `Outstanding`.
+    words, skipped, log
+        For the performance log.
+    host : In(HostAccess)
+    state_data, perf_data : Out
+        The row that `host` named `LATENCY` cycles before.
+    traps : Out(CoreTraps)
     """
 
-    def __init__(self, arch: ArchConfig):
+    def __init__(self, arch: ArchConfig, host_bits: int):
         self.arch = arch
-        super().__init__({"window": In(WindowSignature(arch)), "control": In(ControlSignature())})
+        super().__init__(
+            {
+                "running": In(1),
+                "outputs": In(stream.Signature(Output())),
+                "mask_valid": In(1),
+                "m_addr": In(ADDR),
+                "word": In(ReadWord(arch)),
+                "word_valid": In(1),
+                "credit": Out(1),
+                "take": In(1),
+                "drain_we": In(1),
+                "drain_tag": In(TAG_BITS),
+                "drain": In(DrainDescriptor()),
+                "slot": In(1),
+                "we": Out(1),
+                "address": Out(ADDR),
+                "data": Out(isa.region_bits(arch, isa.Region.ACT)),
+                "closed": Out(IN_FLIGHT),
+                "stored": Out(IN_FLIGHT),
+                "words": In(1),
+                "skipped": In(range(OCC_WIDTH + 1)),
+                "log": In(LogControl(arch)),
+                "host": In(HostAccess(host_bits)),
+                "state_data": Out(isa.region_bits(arch, isa.Region.STATE)),
+                "perf_data": Out(isa.region_bits(arch, isa.Region.PERF)),
+                "traps": Out(CoreTraps()),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         arch = self.arch
-        running = Signal()
-        memories = self._memories(m)
+        held = Signal(init=1)
+        m.d.sync += held.eq(~self.running)
         stages = Module()
-
-        stages.submodules.sequencer = sequencer = Sequencer(arch)
-        stages.submodules.walker = walker = Walker()
-        stages.submodules.clip = clip = Clip()
-        stages.submodules.splitter = splitter = Splitter(arch)
-        stages.submodules.occupancy = occupancy = Occupancy(arch)
-        stages.submodules.scanner = scanner = Scanner(arch)
-        stages.submodules.reader = reader = WordReader(arch)
+        stages.submodules.reader = reader = MaskReader(arch)
         stages.submodules.segmenter = segmenter = Segmenter(arch)
         stages.submodules.issuer = issuer = Issuer(arch)
         stages.submodules.lanes = lanes = Lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
-        stages.submodules.drains = drains = Fifo(DrainDescriptor(), IN_FLIGHT)
-        stages.submodules.drain_counts = counts = Fifo(isa.REGISTERS["DRAIN"].bits, IN_FLIGHT)
-        m.submodules.stages = ResetInserter(~running)(stages)
+        stages.submodules.dealt = dealt = Fifo(Output(), OUTPUTS)
+        stages.submodules.closed = closed = Fifo(Output(), CLOSED)
+        stages.submodules.unclosed = unclosed = Outstanding(OUTPUTS)
+        stages.submodules.unstored = unstored = Outstanding(OUTPUTS + SHADOW_LATENCY + STORE_LATENCY + arch.cores)
+        m.submodules.stages = ResetInserter(held)(stages)
         m.submodules.perf = perf = PerformanceLog(arch)
 
-        # Streams.
-        connect(m, sequencer.fetch, walker.op)
-        connect(m, walker.spans, clip.i)
-        connect(m, clip.o, splitter.i)
-        m.d.comb += [
-            occupancy.valid.eq(splitter.valid),
-            occupancy.tag.eq(splitter.tag),
-            occupancy.bits.eq(splitter.bits),
-            splitter.ready.eq(occupancy.ready),
-        ]
-        connect(m, occupancy.o, scanner.rows)
-        for name in ("valid", "address", "m_addr", "w", "kind", "dense", "null", "end", "fin", "zero"):
-            m.d.comb += getattr(reader, name).eq(getattr(scanner, name))
-        m.d.comb += scanner.grant.eq(reader.grant)
+        # Outputs: dealt, closed, stored. An output that was closed waits for its sums beside them.
+        connect(m, wiring.flipped(self.outputs), dealt.i)
+        connect(m, dealt.o, issuer.outputs)
+        closes = issuer.outputs.valid & issuer.outputs.ready
+        m.d.comb += [closed.i.valid.eq(closes), closed.i.payload.eq(dealt.o.payload)]
+        connect(m, closed.o, ppu.outputs)
+        for count, leave, tag, none in (
+            (unclosed, closes, dealt.o.payload.tag, self.closed),
+            (unstored, ppu.stored, ppu.stored_tag, self.stored),
+        ):
+            m.d.comb += [
+                count.enter.eq(self.outputs.valid),
+                count.enter_tag.eq(self.outputs.payload.tag),
+                count.leave.eq(leave),
+                count.leave_tag.eq(tag),
+                none.eq(count.none),
+            ]
+
+        # Words, segments, events, sums.
+        for name in ("mask_valid", "m_addr", "word", "word_valid", "take"):
+            m.d.comb += getattr(reader, name).eq(getattr(self, name))
+        m.d.comb += self.credit.eq(reader.credit)
         connect(m, reader.o, segmenter.words)
         connect(m, segmenter.segments, issuer.segments)
         connect(m, segmenter.vectors, issuer.vectors)
         m.d.comb += [
             lanes.event.eq(issuer.event),
             lanes.event_valid.eq(issuer.event_valid),
-            issuer.started.eq(sequencer.started),
             ppu.loaded.eq(lanes.loaded),
-            ppu.fin.eq(lanes.fin),
             ppu.shadow.eq(lanes.shadow),
             lanes.shift.eq(ppu.shift),
-            sequencer.done.eq(ppu.done),
+            ppu.slot.eq(self.slot),
+            self.we.eq(ppu.we),
+            self.address.eq(Mux(ppu.we, ppu.address, 0)),
+            self.data.eq(Mux(ppu.we, ppu.word, 0)),
+            perf.status.eq(issuer.status),
+            perf.words.eq(self.words),
+            perf.skipped.eq(self.skipped),
+            perf.log.eq(self.log),
+            self.traps.weight.eq(lanes.trap),
+            self.traps.mask.eq(reader.trap),
+            self.traps.param.eq(ppu.trap_param),
+            self.traps.state.eq(ppu.trap_state),
+            self.traps.act_write.eq(ppu.trap_act),
         ]
-        # The issuer's copy leaves before the PPU's, so the PPU's FIFO alone holds the sequencer back.
-        connect(m, sequencer.drain, drains.i)
-        connect(m, drains.o, ppu.op)
-        m.d.comb += [counts.i.valid.eq(sequencer.started), counts.i.payload.eq(sequencer.drain.payload.DRAIN)]
-        connect(m, counts.o, issuer.drain)
-        m.d.comb += [
-            perf.cause.eq(issuer.cause),
-            perf.finished.eq(issuer.finished),
-            perf.scanned.valid.eq(scanner.done),
-            perf.scanned.payload.words.eq(scanner.words),
-            perf.scanned.payload.skipped.eq(scanner.skipped),
-            perf.halt.eq(sequencer.halt),
-            perf.running.eq(running),
-        ]
-
-        self._control(m, running, sequencer, perf, splitter, reader, lanes, ppu)
-        self._connect_memories(m, running, memories, sequencer, occupancy, reader, lanes, ppu, perf)
+        self._descriptors(m, issuer, ppu, dealt.o.payload.tag)
+        self._memories(m, held, reader, lanes, ppu, perf)
         return m
 
-    def _memories(self, m):
-        arch = self.arch
-        memories = {}
-        for region in (isa.Region.IMEM, isa.Region.WEIGHT, isa.Region.MASK, isa.Region.PARAM, isa.Region.ACT, isa.Region.STATE):
-            memories[region] = BlockMemory(isa.region_depth(arch, region), isa.region_bits(arch, region))
-            m.submodules[region.name.lower()] = memories[region]
-        m.submodules.occupancy_bits = BlockMemory(arch.act_depth // OCC_WIDTH, OCC_WIDTH, granularity=1)
-        memories["occupancy"] = m.submodules.occupancy_bits
-        memories["tables"] = []
-        for i in range(arch.ppu):
-            m.submodules[f"table_{i}"] = table = BlockMemory(256 * arch.tables, arch.event_bits)
-            memories["tables"].append(table)
-        return memories
+    def _descriptors(self, m, issuer, ppu, closing):
+        """The operations' drain descriptors, once for the issuer and once for the PPU."""
+        width = DrainDescriptor().size
+        drains = SmallMemory(IN_FLIGHT, isa.REGISTERS["DRAIN"].bits)
+        ops = SmallMemory(IN_FLIGHT, width)
+        m.submodules.drains, m.submodules.ops = drains, ops
+        for file, value, tag in ((drains, self.drain.DRAIN, closing), (ops, self.drain, ppu.tag)):
+            m.d.comb += [
+                file.w_en.eq(self.drain_we),
+                file.w_addr.eq(self.drain_tag),
+                file.w_data.eq(value),
+                file.r_addr.eq(tag),
+            ]
+        m.d.comb += [issuer.drain.eq(drains.r_data), ppu.op.as_value().eq(ops.r_data)]
 
-    def _control(self, m, running, sequencer, perf, splitter, reader, lanes, ppu):
-        """Starts, counts cycles, and stops at HALT or the first trap."""
-        c = self.control
-        causes = {
-            isa.Trap.ACT_READ: splitter.trap,
-            isa.Trap.ACT_WRITE: ppu.trap_act,
-            isa.Trap.WEIGHT: lanes.trap,
-            isa.Trap.MASK: reader.trap,
-            isa.Trap.PARAM: ppu.trap_param,
-            isa.Trap.STATE: ppu.trap_state,
-        }
-        trap = Signal(isa.Trap)
-        with m.If(c.cycles >= c.limit):
-            m.d.comb += trap.eq(isa.Trap.CYCLES)
-        with m.Elif(sequencer.trap != isa.Trap.NONE):
-            m.d.comb += trap.eq(sequencer.trap)
-        for cause, signal in causes.items():
-            with m.Elif(signal):
-                m.d.comb += trap.eq(cause)
-        m.d.comb += c.running.eq(running)
-        with m.If(running):
-            m.d.sync += [c.cycles.eq(c.cycles + 1), c.ops.eq(c.ops + sequencer.started), c.pc.eq(sequencer.pc)]
-            with m.If(trap != isa.Trap.NONE):
-                m.d.sync += [running.eq(0), c.halted.eq(1), c.trap.eq(trap)]
-            with m.Elif(sequencer.halt):
-                m.d.sync += [running.eq(0), c.halted.eq(1)]
-        with m.Elif(c.start):
-            m.d.sync += [running.eq(1), c.halted.eq(0), c.trap.eq(isa.Trap.NONE), c.cycles.eq(0), c.ops.eq(0), c.pc.eq(0)]
-            m.d.comb += perf.clear.eq(1)
+    def _memories(self, m, held, reader, lanes, ppu, perf):
+        """While the machine runs, the stages own the ports; otherwise the host does."""
+        arch, host = self.arch, self.host
 
-    def _connect_memories(self, m, running, memories, sequencer, occupancy, reader, lanes, ppu, perf):
-        """While the machine runs, the stages own the ports; otherwise the window does."""
-        window = self.window
-        row, data = window.row, window.wdata
+        def sizes(region):
+            return isa.region_depth(arch, region), isa.region_bits(arch, region)
 
-        def writes(region):
-            return window.we & ~running & (window.region == region)
-
-        for region, address in (
-            (isa.Region.IMEM, sequencer.i_addr),
-            (isa.Region.WEIGHT, lanes.w_addr),
-            (isa.Region.MASK, reader.mask_addr),
-            (isa.Region.PARAM, ppu.p_addr),
-        ):
-            memory = memories[region]
+        m.submodules.weight = weight = SinglePortMemory(*sizes(isa.Region.WEIGHT))
+        m.submodules.mask = mask = BlockMemory(*sizes(isa.Region.MASK))
+        m.submodules.param = param = BlockMemory(*sizes(isa.Region.PARAM))
+        m.submodules.state = state = BlockMemory(*sizes(isa.Region.STATE))
+        tables = [BlockMemory(*sizes(isa.Region.TABLE)) for _ in range(arch.ppu)]
+        for i, table in enumerate(tables):
+            m.submodules[f"table_{i}"] = table
+        reads = [(mask, reader.mask_addr), (param, ppu.p_addr)]
+        reads += [(table, ppu.t_addr[i * ppu.table_bits :]) for i, table in enumerate(tables)]
+        for memory, address in reads:
+            write = host.mask if memory is mask else host.param if memory is param else host.table
             m.d.comb += [
                 memory.r_addr.eq(address),
-                memory.w_en.eq(writes(region)),
-                memory.w_addr.eq(row),
-                memory.w_data.eq(data),
+                memory.w_en.eq(write),
+                memory.w_addr.eq(host.row),
+                memory.w_data.eq(host.data),
             ]
         m.d.comb += [
-            sequencer.i_data.eq(memories[isa.Region.IMEM].r_data),
-            lanes.w_data.eq(memories[isa.Region.WEIGHT].r_data),
-            reader.mask_data.eq(memories[isa.Region.MASK].r_data),
-            ppu.p_data.eq(memories[isa.Region.PARAM].r_data),
-            ppu.t_data.eq(Cat(t.r_data for t in memories["tables"])),
-        ]
-        for i, table in enumerate(memories["tables"]):
-            m.d.comb += [
-                table.r_addr.eq(ppu.t_addr[i * ppu.table_bits :]),
-                table.w_en.eq(writes(isa.Region.TABLE)),
-                table.w_addr.eq(row),
-                table.w_data.eq(data),
-            ]
-
-        act, bits, state = memories[isa.Region.ACT], memories["occupancy"], memories[isa.Region.STATE]
-        act_word, act_row, act_we = Signal(act.width), Signal(isa.ADDR_BITS), Signal()
-        m.d.comb += [
-            act_word.eq(Mux(running, ppu.word, data)),
-            act_row.eq(Mux(running, ppu.address, row)),
-            act_we.eq(Mux(running, ppu.we, writes(isa.Region.ACT))),
-            act.w_en.eq(act_we),
-            act.w_addr.eq(act_row),
-            act.w_data.eq(act_word),
-            act.r_addr.eq(Mux(running, reader.act_addr, row)),
-            reader.act_data.eq(act.r_data),
-            bits.w_en.eq(Mux(act_we, 1 << act_row[: (OCC_WIDTH - 1).bit_length()], 0)),
-            bits.w_addr.eq(act_row[(OCC_WIDTH - 1).bit_length() :]),
-            bits.w_data.eq((act_word != 0).replicate(OCC_WIDTH)),
-            bits.r_addr.eq(occupancy.r_addr),
-            occupancy.r_data.eq(bits.r_data),
-            state.w_en.eq(Mux(running, ppu.s_we, writes(isa.Region.STATE))),
-            state.w_addr.eq(Mux(running, ppu.s_waddr, row)),
-            state.w_data.eq(Mux(running, ppu.s_wdata, data)),
-            state.r_addr.eq(Mux(running, ppu.s_addr, row)),
+            weight.addr.eq(Mux(held, host.row, lanes.w_addr)),
+            weight.w_en.eq(host.weight),
+            weight.w_data.eq(host.data),
+            lanes.w_data.eq(weight.r_data),
+            reader.mask_data.eq(mask.r_data),
+            ppu.p_data.eq(param.r_data),
+            ppu.t_data.eq(Cat(t.r_data for t in tables)),
+            state.w_en.eq(Mux(held, host.state, ppu.s_we)),
+            state.w_addr.eq(Mux(held, host.row, ppu.s_waddr)),
+            state.w_data.eq(Mux(held, host.data, ppu.s_wdata)),
+            state.r_addr.eq(Mux(held, host.row, ppu.s_addr)),
             ppu.s_data.eq(state.r_data),
-            perf.r_addr.eq(row),
+            self.state_data.eq(state.r_data),
+            perf.r_addr.eq(host.row),
+            self.perf_data.eq(perf.r_data),
         ]
-        assert LATENCY < WINDOW_LATENCY
-        held = Signal(window.rdata.shape())
-        with m.Switch(window.region):
-            with m.Case(isa.Region.ACT):
-                m.d.sync += held.eq(act.r_data)
-            with m.Case(isa.Region.STATE):
-                m.d.sync += held.eq(state.r_data)
-            with m.Case(isa.Region.PERF):
-                m.d.sync += held.eq(perf.r_data)
-            with m.Default():
-                m.d.sync += held.eq(0)
-        m.d.comb += window.rdata.eq(delay(m, held, WINDOW_LATENCY - LATENCY - 1, "window"))

@@ -1,16 +1,90 @@
 """Two-level issue: words are cut into segments, segments into events; empty segments and zeros cost nothing."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import isa
 from ..arch import ArchConfig
-from .combinators import lowest
-from .fifo import Fifo
-from .layouts import Event, Kind, SegmentEntry, Word
+from .combinators import delay, lowest
+from .fifo import Credit, Fifo
+from .layouts import ADDR, Event, Kind, Output, ReadWord, SegmentEntry, Word
 
-__all__ = ["Issuer", "Segmenter"]
+__all__ = ["ISSUE_LATENCY", "IssueStatus", "Issuer", "MaskReader", "MaskedWord", "Segmenter"]
+
+ISSUE_LATENCY = 2
+"""From the cycle in which an item is issued to the one in which its event is at the lanes."""
+
+
+class MaskedWord(data.StructLayout):
+    """A word and which of its segments have events (`some`), found out while it enters the FIFO."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"word": Word(arch), "some": arch.lanes // arch.segment})
+
+
+class MaskReader(wiring.Component):
+    """Joins each word that a fetcher sends with the core's own weight mask, and queues it.
+
+    Members
+    -------
+    mask_valid, m_addr
+        Mask row of a word that follows `LATENCY` cycles later, if it needs one.
+    word : In(ReadWord), word_valid : In(1)
+        A word, for which there is room.
+    credit : Out(1), take : In(1)
+        There is room for one more request; one was made in this cycle.
+    mask_addr, mask_data
+        Mask memory.
+    o : Out(stream of MaskedWord)
+    trap : Out(1)
+        A mask row beyond the memory, registered.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        self.arch = arch
+        super().__init__(
+            {
+                "mask_valid": In(1),
+                "m_addr": In(ADDR),
+                "word": In(ReadWord(arch)),
+                "word_valid": In(1),
+                "credit": Out(1),
+                "take": In(1),
+                "mask_addr": Out(max(1, (arch.mask_depth - 1).bit_length())),
+                "mask_data": In(arch.lanes),
+                "o": Out(stream.Signature(MaskedWord(arch))),
+                "trap": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        arch, word = self.arch, self.word
+        m.submodules.credit = credit = Credit(arch.word_fifo)
+        m.submodules.queue = queue = Fifo(MaskedWord(arch), arch.word_fifo)
+        m.d.comb += [
+            self.credit.eq(credit.grant),
+            credit.take.eq(self.take),
+            credit.give.eq(self.o.valid & self.o.ready),
+        ]
+        beyond = Signal()
+        m.d.comb += [self.mask_addr.eq(self.m_addr), beyond.eq(self.mask_valid & (self.m_addr >= arch.mask_depth))]
+        m.d.sync += self.trap.eq(beyond)
+        mask = Signal(arch.lanes)
+        out, size = queue.i.payload, arch.segment
+        m.d.comb += [
+            mask.eq(self.mask_data & word.live),
+            queue.i.valid.eq(self.word_valid),
+            out.word.mask.eq(mask),
+            out.some.eq(Cat(mask[k : k + size].any() for k in range(0, arch.lanes, size))),
+            *(out.word[name].eq(word[name]) for name in ("act", "w", "kind", "null", "end", "zero")),
+        ]
+        connect(m, queue.o, flipped(self.o))
+        return m
 
 
 class Segmenter(wiring.Component):
@@ -21,7 +95,7 @@ class Segmenter(wiring.Component):
 
     Members
     -------
-    words : In(stream of Word)
+    words : In(stream of MaskedWord)
     segments : Out(stream of SegmentEntry)
     vectors : Out(stream of Word.act)
         The words of vector items, in their order.
@@ -31,7 +105,7 @@ class Segmenter(wiring.Component):
         self.arch = arch
         super().__init__(
             {
-                "words": In(stream.Signature(Word(arch))),
+                "words": In(stream.Signature(MaskedWord(arch))),
                 "segments": Out(stream.Signature(SegmentEntry(arch))),
                 "vectors": Out(stream.Signature(Word(arch)["act"].shape)),
             }
@@ -39,14 +113,14 @@ class Segmenter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch, word = self.arch, self.words.payload
+        arch, word = self.arch, self.words.payload.word
         size, count = arch.segment, arch.lanes // arch.segment
         m.submodules.queue = queue = Fifo(SegmentEntry(arch), arch.segment_fifo)
         m.submodules.vectors = vectors = Fifo(Word(arch)["act"].shape, arch.segment_fifo)
 
         done, left = Signal(count), Signal(count)
         is_vector = word.kind != Kind.EVENT
-        m.d.comb += left.eq(Cat(word.mask[k * size : (k + 1) * size].any() for k in range(count)) & ~done)
+        m.d.comb += left.eq(self.words.payload.some & ~done)
         chosen, _ = lowest(left, count)
 
         held = Signal(SegmentEntry(arch))
@@ -66,7 +140,7 @@ class Segmenter(wiring.Component):
         with m.If(push):
             m.d.sync += full.eq(0)
         with m.If(self.words.valid & merge):
-            m.d.sync += [held.end.eq(1), held.fin.eq(word.fin), held.zero.eq(held.zero | word.zero)]
+            m.d.sync += [held.end.eq(1), held.zero.eq(held.zero | word.zero)]
         with m.If(advance):
             m.d.sync += [
                 full.eq(1),
@@ -74,7 +148,6 @@ class Segmenter(wiring.Component):
                 held.kind.eq(word.kind),
                 held.null.eq(~item),
                 held.end.eq(word.end & (final | ~item)),
-                held.fin.eq(word.fin & (final | ~item)),
                 held.zero.eq(word.zero & word.end),
                 held.w.eq(word.w),
                 held.mask.eq(0),
@@ -101,24 +174,32 @@ class Segmenter(wiring.Component):
         return m
 
 
+class IssueStatus(data.StructLayout):
+    """What the issuer did in the cycle before; none of them: no segment had arrived."""
+
+    def __init__(self):
+        super().__init__({"busy": 1, "ppu": 1, "marker": 1})
+
+
 class Issuer(wiring.Component):
     """Issues one event, or one vector cycle, per cycle.
 
-    The item that closes an output waits until the shadow accumulators are free of the output before: DRAIN cycles after
-    that one's close. Nothing downstream ever stalls, so this is the only place where the PPU holds the array back.
+    The item that closes an output waits until the shadow accumulators are free of the output before and the store
+    buffer will be: max(DRAIN, cores) cycles after that one's close, or DRAIN + cores after the close of an output of
+    another operation, whose drain may have been longer. Nothing downstream ever stalls, so this is the only place where
+    the PPU holds the array back.
 
     Members
     -------
     segments, vectors
         From the `Segmenter`.
-    drain : In(stream of DRAIN)
-        One entry per operation.
-    started : In(1)
-        An operation was started in this cycle.
+    outputs : In(stream of Output)
+        One leaves with each close.
+    drain : In(6)
+        DRAIN of the operation `outputs.payload.tag`.
     event : Out(Event), event_valid : Out(1)
-        To the lanes, registered.
-    cause : Out(isa.Cause), finished : Out(1)
-        What this cycle was spent on; the operation's last item leaves in this cycle.
+        To the lanes, `ISSUE_LATENCY` after its issue.
+    status : Out(IssueStatus)
     """
 
     def __init__(self, arch: ArchConfig):
@@ -127,12 +208,11 @@ class Issuer(wiring.Component):
             {
                 "segments": In(stream.Signature(SegmentEntry(arch))),
                 "vectors": In(stream.Signature(Word(arch)["act"].shape)),
-                "drain": In(stream.Signature(isa.REGISTERS["DRAIN"].bits)),
-                "started": In(1),
+                "outputs": In(stream.Signature(Output())),
+                "drain": In(isa.REGISTERS["DRAIN"].bits),
                 "event": Out(Event(arch)),
                 "event_valid": Out(1),
-                "cause": Out(isa.Cause),
-                "finished": Out(1),
+                "status": Out(IssueStatus()),
             }
         )
 
@@ -140,54 +220,70 @@ class Issuer(wiring.Component):
         m = Module()
         arch, seg = self.arch, self.segments.payload
         seen, left, high, first = Signal(arch.segment), Signal(arch.segment), Signal(), Signal(init=1)
-        busy_shadow = Signal(isa.REGISTERS["DRAIN"].bits)
-        active = Signal(4)
         bit, index = lowest(left, arch.segment)
         is_vector = seg.kind != Kind.EVENT
-        op, final, blocked, issue = Signal(), Signal(), Signal(), Signal()
+        final, blocked, issue, close = Signal(), Signal(), Signal(), Signal()
+        shadow_free = self._spacing(m, close)
         m.d.comb += [
             left.eq(seg.mask & ~seen),
             final.eq(seg.null | Mux(is_vector, (seg.kind != Kind.MAC2) | high, (left & ~bit) == 0)),
-            blocked.eq(final & seg.end & (busy_shadow != 0)),
+            blocked.eq(final & seg.end & ~shadow_free),
             issue.eq(self.segments.valid & ~blocked),
-            op.eq(~seg.null | (seg.kind == Kind.MAX)),
+            close.eq(self.segments.ready & seg.end),
             self.segments.ready.eq(issue & final),
             self.vectors.ready.eq(self.segments.ready & is_vector),
-            self.finished.eq(self.segments.ready & seg.fin),
-            self.drain.ready.eq(self.finished),
+            self.outputs.ready.eq(close),
         ]
         with m.If(issue):
             m.d.sync += [seen.eq(Mux(final, 0, seen | bit)), high.eq(~final & is_vector), first.eq(final & seg.end)]
-        with m.If(issue & final & seg.end):
-            m.d.sync += busy_shadow.eq(self.drain.payload - 1)
-        with m.Elif(busy_shadow != 0):
-            m.d.sync += busy_shadow.eq(busy_shadow - 1)
-        m.d.sync += active.eq(active + self.started - self.finished)
-
-        with m.If(~self.segments.valid):
-            m.d.comb += self.cause.eq(Mux(active != 0, isa.Cause.FETCH, isa.Cause.IDLE))
-        with m.Elif(blocked):
-            m.d.comb += self.cause.eq(isa.Cause.PPU)
-        with m.Elif(seg.null):
-            m.d.comb += self.cause.eq(isa.Cause.MARKER)
-        with m.Else():
-            m.d.comb += self.cause.eq(isa.Cause.BUSY)
-
-        event = self.event
+        valid = self.segments.valid
         m.d.sync += [
-            self.event_valid.eq(issue),
-            event.w.eq(Mux(is_vector, seg.w + high, seg.w + index)),
-            event.kind.eq(seg.kind),
-            event.op.eq(op),
-            event.high.eq(high),
-            event.zero.eq(seg.zero),
-            event.first.eq(first),
-            event.end.eq(seg.end & final),
-            event.fin.eq(seg.fin & final),
-            event.act.eq(self.vectors.payload),
+            self.status.busy.eq(issue & ~seg.null),
+            self.status.ppu.eq(valid & blocked),
+            self.status.marker.eq(issue & seg.null),
         ]
-        with m.If(~is_vector):
-            for j in range(arch.segment):
-                with m.If(bit[j]):
-                    m.d.sync += event.act[0].eq(seg.act[j])
+
+        # First cycle: the item as it is. Second: its weight row, and the event among its activations.
+        item, act = Signal(Event(arch)), Signal.like(seg.act)
+        chosen, offset = Signal.like(bit), Signal.like(index)
+        m.d.sync += [
+            item.act.eq(self.vectors.payload),
+            item.w.eq(seg.w),
+            item.kind.eq(seg.kind),
+            item.op.eq(~seg.null),
+            item.high.eq(high),
+            item.zero.eq(seg.zero),
+            item.first.eq(first),
+            item.end.eq(seg.end & final),
+            act.eq(seg.act),
+            chosen.eq(bit),
+            offset.eq(Mux(is_vector, high, index)),
+        ]
+        event = self.event
+        m.d.sync += [event.eq(item), event.w.eq(item.w + offset), self.event_valid.eq(delay(m, issue, ISSUE_LATENCY - 1, "issued"))]
+        with m.If(item.kind == Kind.EVENT):
+            picked = Signal(arch.event_bits)
+            m.d.comb += picked.eq(_one_of(chosen, act))
+            m.d.sync += event.act[0].eq(picked)
         return m
+
+    def _spacing(self, m, close):
+        """Whether the output at hand may close; counts from each close on."""
+        bits = isa.REGISTERS["DRAIN"].bits + 1
+        cores, drain = self.arch.cores, self.drain
+        same, other = Signal(bits), Signal(bits)
+        tag, free = Signal.like(self.outputs.payload.tag), Signal()
+        m.d.comb += free.eq(Mux(self.outputs.payload.tag == tag, same == 0, other == 0))
+        for counter, start in ((same, Mux(drain > cores, drain, cores) - 1), (other, drain + (cores - 1))):
+            with m.If(close):
+                m.d.sync += counter.eq(start)
+            with m.Elif(counter != 0):
+                m.d.sync += counter.eq(counter - 1)
+        with m.If(close):
+            m.d.sync += tag.eq(self.outputs.payload.tag)
+        return free
+
+
+def _one_of(one_hot, values):
+    """The value that a one-hot selects among an array's; zero where it selects none."""
+    return reduce(or_, (values[i].as_unsigned() & one_hot[i].replicate(len(values[i])) for i in range(len(one_hot))))

@@ -7,21 +7,39 @@ from amaranth.lib.wiring import In, Out
 from .. import isa
 from ..arch import ArchConfig
 from ..numbers import HI_SHIFT
+from ..primitives import LATENCY, MULTIPLIER_LATENCY, MultiplierArray, copies
 from .combinators import delay
+from .issue import ISSUE_LATENCY
+from .latencies import SHADOW_LATENCY
 from .layouts import Event, Kind
-from .memory import LATENCY
 
-__all__ = ["SHADOW_LATENCY", "Lanes"]
+__all__ = ["Lanes"]
 
-SHADOW_LATENCY = LATENCY + 3
-"""Cycles from the issue of an output's last item to the first cycle in which the shadow accumulators show it."""
+assert SHADOW_LATENCY == ISSUE_LATENCY + LATENCY + MULTIPLIER_LATENCY + 2
+
+SHARE = 4
+"""Lanes that one copy of the control signals drives."""
+
+
+class Control(data.StructLayout):
+    """What a lane must know of an event. `floor`: an output that skipped an empty word must not fall below zero."""
+
+    def __init__(self):
+        super().__init__({"event": 1, "max": 1, "op": 1, "floor": 1})
+
+
+class Step(data.StructLayout):
+    """What a lane must know of a product."""
+
+    def __init__(self):
+        super().__init__({"valid": 1, "max": 1, "high": 1, "first": 1})
 
 
 class Lanes(wiring.Component):
     """Multiplies and accumulates; at an output's end moves the sums to the shadow accumulators.
 
-    Rigid: one event per cycle, nothing stalls. Weight read, product and accumulation take a cycle each after the
-    memory's latency.
+    Rigid: one event per cycle, nothing stalls. Weight read, product and accumulation follow each other, so that the sums
+    move `SHADOW_LATENCY` cycles after the issue.
 
     Members
     -------
@@ -31,11 +49,11 @@ class Lanes(wiring.Component):
         Weight memory.
     shadow : Out(array of lanes x signed 32)
         Holds until `shift`, which moves it down by `ppu` lanes.
-    loaded, fin : Out(1)
-        `shadow` is new in this cycle; and is the operation's last output.
+    loaded : Out(1)
+        `shadow` is new in this cycle.
     shift : In(1)
     trap : Out(1)
-        A weight row beyond the memory.
+        A weight row beyond the memory, registered.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -48,7 +66,6 @@ class Lanes(wiring.Component):
                 "w_data": In(isa.region_bits(arch, isa.Region.WEIGHT)),
                 "shadow": Out(data.ArrayLayout(signed(32), arch.lanes)),
                 "loaded": Out(1),
-                "fin": Out(1),
                 "shift": In(1),
                 "trap": Out(1),
             }
@@ -56,50 +73,61 @@ class Lanes(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch, lanes = self.arch, self.arch.lanes
-        reads = self.event_valid & self.event.op & (self.event.kind != Kind.MAX)
+        arch, lanes, event = self.arch, self.arch.lanes, self.event
+        is_max, reads = event.kind == Kind.MAX, Signal()
+        m.d.comb += [self.w_addr.eq(event.w), reads.eq(self.event_valid & event.op & ~is_max)]
+        m.d.sync += self.trap.eq(reads & (event.w >= arch.weight_depth))
+
+        # While the weights are read: each lane's operand.
+        control, step = Signal(Control()), Signal(Step())
         m.d.comb += [
-            self.w_addr.eq(self.event.w),
-            self.trap.eq(reads & (self.event.w >= arch.weight_depth)),
+            control.event.eq(event.kind == Kind.EVENT),
+            control.max.eq(is_max),
+            control.op.eq(event.op),
+            control.floor.eq(is_max & event.zero),
+            step.valid.eq(self.event_valid),
+            step.max.eq(is_max),
+            step.high.eq(event.high),
+            step.first.eq(event.first),
         ]
-        event = delay(m, self.event, LATENCY, "event")
-        valid = delay(m, self.event_valid, LATENCY, "valid")
+        shares = -(-lanes // SHARE)
+        controls = copies(m, control, shares, "control", init=None)
+        broadcast = copies(m, event.act[0], shares, "broadcast")
+        act = delay(m, event.act, 1, "act")
+        is_max_late = [delay(m, c.max, LATENCY - 1, f"max_{k}") for k, c in enumerate(controls)]
+        m.submodules.multipliers = multipliers = MultiplierArray(lanes, arch.event_bits, 8)
         weights = data.View(data.ArrayLayout(signed(8), lanes), self.w_data)
 
-        tags = Signal(data.StructLayout({"kind": Kind, "valid": 1, "op": 1, "high": 1, "first": 1, "end": 1, "fin": 1}))
-        m.d.sync += [tags[name].eq(event[name]) for name in ("kind", "op", "high", "first", "fin")]
-        m.d.sync += [tags.valid.eq(valid), tags.end.eq(valid & event.end)]
-        is_event = Signal()
-        m.d.comb += is_event.eq(event.kind == Kind.EVENT)
+        depth = LATENCY + MULTIPLIER_LATENCY
+        steps = copies(m, delay(m, step, depth - 1, "step"), shares, "step", init=None)
+        end = delay(m, self.event_valid & event.end, depth, "end")
+        ends = copies(m, end, shares, "ended")
+        m.d.sync += self.loaded.eq(ends[0])
 
         accumulators = Signal(data.ArrayLayout(signed(32), lanes))
         for i in range(lanes):
-            operand, product, base, total = (
-                Signal(signed(n), name=f"{name}_{i}")
-                for name, n in (("operand", arch.event_bits), ("product", arch.event_bits + 8), ("base", 32), ("total", 32))
-            )
-            m.d.comb += operand.eq(Mux(is_event, event.act[0], event.act[i]))
-            with m.If(event.kind == Kind.MAX):
-                # An output that skipped an empty word must not fall below zero.
-                m.d.sync += product.eq(Mux(event.zero & (operand < 0), 0, operand))
-            with m.Else():
-                m.d.sync += product.eq(operand * weights[i])
-            with m.If(tags.first):
-                m.d.comb += base.eq(Mux(tags.kind == Kind.MAX, -(1 << 31), 0))
+            operand = Signal(signed(arch.event_bits), name=f"operand_{i}")
+            base, total = (Signal(signed(32), name=f"{name}_{i}") for name in ("base", "total"))
+            c, s, value, product = controls[i // SHARE], steps[i // SHARE], act[i], multipliers.p[i]
+            m.d.sync += operand.eq(Mux(c.event, broadcast[i // SHARE], value))
+            with m.If(~c.op | (c.floor & (value < 0))):
+                m.d.sync += operand.eq(0)
+            m.d.comb += [
+                multipliers.a[i].eq(delay(m, operand, LATENCY - 2, f"operand_{i}")),
+                multipliers.b[i].eq(Mux(is_max_late[i // SHARE], 1, weights[i])),
+            ]
+            with m.If(s.first):
+                m.d.comb += base.eq(Mux(s.max, -(1 << 31), 0))
             with m.Else():
                 m.d.comb += base.eq(accumulators[i])
-            with m.If(~tags.op):
-                m.d.comb += total.eq(base)
-            with m.Elif(tags.kind == Kind.MAX):
+            with m.If(s.max):
                 m.d.comb += total.eq(Mux(base < product, product, base))
             with m.Else():
-                m.d.comb += total.eq(base + Mux(tags.high, product << HI_SHIFT, product))
-            with m.If(tags.valid):
+                m.d.comb += total.eq(base + Mux(s.high, product << HI_SHIFT, product))
+            with m.If(s.valid):
                 m.d.sync += accumulators[i].eq(total)
-            moved = self.shadow[i + arch.ppu] if i + arch.ppu < lanes else 0
-            with m.If(tags.end):
-                m.d.sync += self.shadow[i].eq(total)
+            with m.If(ends[i // SHARE]):
+                m.d.sync += self.shadow[i].eq(accumulators[i])
             with m.Elif(self.shift):
-                m.d.sync += self.shadow[i].eq(moved)
-        m.d.sync += [self.loaded.eq(tags.end), self.fin.eq(tags.fin)]
+                m.d.sync += self.shadow[i].eq(self.shadow[i + arch.ppu] if i + arch.ppu < lanes else 0)
         return m

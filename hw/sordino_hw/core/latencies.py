@@ -23,7 +23,7 @@ __all__ = [
 
 PIPELINE_START = 4
 """Cycle in which the first instruction of a run can execute."""
-START_LATENCY = 1
+START_LATENCY = 2
 """From the cycle in which CONV or VEC is next to the first in which it can start: its registers are checked meanwhile."""
 FIFO_LATENCY = 2
 """From an item's push to the first cycle in which it can leave."""
@@ -43,11 +43,11 @@ WORD_LATENCY = READ_LATENCY + 1 + FIFO_LATENCY
 """From a word's request to the first cycle in which the segmenter can take it: a core registers its fetcher's word."""
 DRAINED = 3
 """From the last request of an operation to the first deal of one with another SPLIT."""
-SHADOW_LATENCY = 6
+SHADOW_LATENCY = 8
 """From the issue of an output's last item to the first cycle in which the shadow accumulators show it."""
-STORE_LATENCY = 18
+STORE_LATENCY = 17
 """From a chunk's turn to the first cycle in which its word can be stored."""
-DONE_LATENCY = 1
+DONE_LATENCY = 4
 """From a store to the first cycle in which WAIT or HALT can know it."""
-CLOSE_LATENCY = 1
+CLOSE_LATENCY = 4
 """From an operation's last issue to the first cycle in which its performance record can end."""

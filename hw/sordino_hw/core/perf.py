@@ -1,76 +1,132 @@
-"""The performance log: what every cycle was spent on, one record per operation."""
+"""The performance logs: what every cycle was spent on, one record per operation and core."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
-from ..arch import ArchConfig
-from .fifo import Fifo
-from .memory import BlockMemory
-from .sequencer import IN_FLIGHT
+from ..arch import OCC_WIDTH, ArchConfig
+from ..primitives import BlockMemory
+from .combinators import delay
+from .issue import IssueStatus
 
-__all__ = ["PerformanceLog"]
+__all__ = ["LogControl", "PerformanceLog", "RecordControl"]
 
 
-class PerformanceLog(wiring.Component):
-    """Counts causes per cycle, and writes a record (`isa.PERF_FIELDS`) with an operation's last issue and at HALT.
+class LogControl(data.StructLayout):
+    """What all logs are told, and when they write.
+
+    `counting`, `active`: whether the machine ran and an operation was under way in the cycle before; `first`: that cycle
+    was the first of a record; `clear`: a run begins; `write`: a field of the record before goes to row `row`.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        rows = isa.region_depth(arch, isa.Region.PERF)
+        super().__init__({"counting": 1, "active": 1, "first": 1, "clear": 1, "write": 1, "row": range(rows)})
+
+
+class RecordControl(wiring.Component):
+    """Numbers the records of a run and times the writing of their fields, one a cycle.
 
     Members
     -------
-    cause : In(isa.Cause), finished : In(1)
-        From the `Issuer`.
-    scanned : In(stream of words read and skipped)
-        One entry per operation, from the `Scanner`.
-    halt : In(1)
+    running, active : In(1)
+    start : In(1)
+        A run begins with the next cycle.
+    record : In(1)
+        A record ends with this cycle; at least `isa.RECORD_CYCLES` after the one before.
+    log : Out(LogControl)
+        The last field is written `FLUSH_CYCLES` after `record`.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        self.arch = arch
+        super().__init__({"running": In(1), "active": In(1), "start": In(1), "record": In(1), "log": Out(LogControl(arch))})
+
+    def elaborate(self, platform):
+        m = Module()
+        fields, depth = len(isa.PERF_FIELDS), self.arch.perf_depth
+        writing, field, index = Signal(), Signal(range(fields)), Signal(range(depth + 1))
+        log = self.log
+        m.d.sync += [
+            log.counting.eq(self.running),
+            log.active.eq(self.active),
+            log.clear.eq(self.start),
+            log.first.eq(delay(m, self.record, 1, "recorded")),
+        ]
+        m.d.comb += [log.write.eq(writing & (index != depth)), log.row.eq(index * fields + field)]
+        with m.If(log.first):
+            m.d.sync += [writing.eq(1), field.eq(0)]
+        with m.Elif(writing):
+            m.d.sync += [field.eq(field + 1), writing.eq(field != fields - 1)]
+        with m.If(self.start):
+            m.d.sync += index.eq(0)
+        with m.Elif(log.write & (field == fields - 1)):
+            m.d.sync += index.eq(index + 1)
+        return m
+
+
+FLUSH_CYCLES = isa.RECORD_CYCLES + 2
+"""From the cycle in which a record ends to the one in which its last field is written."""
+
+
+class PerformanceLog(wiring.Component):
+    """A core's counters and the memory of its records (`isa.PERF_FIELDS`), a row a field.
+
+    Members
+    -------
+    status : In(IssueStatus)
+    words, skipped
+        Words that the fetcher of the core's number asks for, and empty ones that it passes, in this cycle.
+    log : In(LogControl)
     r_addr, r_data
         The host's reads.
     """
 
     def __init__(self, arch: ArchConfig):
         self.arch = arch
+        self.depth = isa.region_depth(arch, isa.Region.PERF)
         super().__init__(
             {
-                "cause": In(isa.Cause),
-                "finished": In(1),
-                "scanned": In(stream.Signature(data.StructLayout({"words": 32, "skipped": 32}))),
-                "halt": In(1),
-                "running": In(1),
-                "clear": In(1),
-                "r_addr": In(max(1, (arch.perf_depth - 1).bit_length())),
-                "r_data": Out(isa.region_bits(arch, isa.Region.PERF)),
+                "status": In(IssueStatus()),
+                "words": In(1),
+                "skipped": In(range(OCC_WIDTH + 1)),
+                "log": In(LogControl(arch)),
+                "r_addr": In((self.depth - 1).bit_length()),
+                "r_data": Out(32),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.log = log = BlockMemory(self.arch.perf_depth, isa.region_bits(self.arch, isa.Region.PERF))
-        # A run that trapped leaves entries of operations that never finished.
-        m.submodules.queue = queue = ResetInserter(self.clear)(Fifo(self.scanned.p.shape(), IN_FLIGHT))
+        m.submodules.memory = memory = BlockMemory(self.depth, 32)
+        log, status, waiting = self.log, self.status, Signal()
+        m.d.comb += waiting.eq(log.counting & (status.as_value() == 0))
+        steps = {
+            "busy": status.busy,
+            "fetch": waiting & log.active,
+            "ppu": status.ppu,
+            "marker": status.marker,
+            "idle": waiting & ~log.active,
+            "words": delay(m, self.words, 1, "words"),
+            "skipped": delay(m, self.skipped, 1, "skipped"),
+        }
+        # The counts of a finished record move out of a shift register while the next one's grow.
+        finished = Signal(32 * len(isa.PERF_FIELDS))
+        counts = []
+        for name in isa.PERF_FIELDS:
+            count = Signal(32, name=f"{name}_count")
+            if name in steps:
+                m.d.sync += count.eq(Mux(log.first, 0, count) + steps[name])
+                with m.If(log.clear):
+                    m.d.sync += count.eq(0)
+            counts.append(count)
+        m.d.sync += finished.eq(Mux(log.first, Cat(counts), finished[32:]))
         m.d.comb += [
-            queue.i.payload.eq(self.scanned.payload),
-            queue.i.valid.eq(self.scanned.valid),
-            queue.o.ready.eq(self.finished),
+            memory.w_en.eq(log.write),
+            memory.w_addr.eq(log.row),
+            memory.w_data.eq(finished),
+            memory.r_addr.eq(self.r_addr),
+            self.r_data.eq(memory.r_data),
         ]
-        index = Signal(range(self.arch.perf_depth + 1))
-        record = self.running & (self.finished | self.halt)
-        fields = []
-        for cause in isa.Cause:
-            count, now = Signal(32, name=f"{cause.name.lower()}"), Signal(32, name=f"{cause.name.lower()}_now")
-            m.d.comb += now.eq(count + (self.running & (self.cause == cause)))
-            m.d.sync += count.eq(Mux(record | self.clear, 0, now))
-            fields.append(now)
-        for name in ("words", "skipped"):
-            fields.append(Mux(self.finished, queue.o.payload[name], 0))
-        m.d.comb += [
-            log.w_en.eq(record & (index != self.arch.perf_depth)),
-            log.w_addr.eq(index),
-            log.w_data.eq(Cat(fields)),
-            log.r_addr.eq(self.r_addr),
-            self.r_data.eq(log.r_data),
-        ]
-        with m.If(self.clear):
-            m.d.sync += index.eq(0)
-        with m.Elif(log.w_en):
-            m.d.sync += index.eq(index + 1)
         return m

@@ -6,17 +6,17 @@ from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import REQUANT_FRACTION, ArchConfig
+from ..primitives import LATENCY
 from .combinators import delay
-from .layouts import ADDR, DrainDescriptor
-from .memory import LATENCY
+from .latencies import STORE_LATENCY
+from .layouts import ADDR, TAG_BITS, DrainDescriptor, Output
 
-__all__ = ["STORE_LATENCY", "Ppu", "Requantiser", "param_layout"]
+__all__ = ["Ppu", "Requantiser", "param_layout"]
 
 REQUANT_LATENCY = 8
 """Cycles of the requantiser, from accumulator + bias to the clamped value."""
 
-STORE_LATENCY = LATENCY + 1 + REQUANT_LATENCY + LATENCY + 1
-"""Cycles from a chunk's turn to the cycle in which it is written."""
+assert STORE_LATENCY == 1 + LATENCY + 1 + REQUANT_LATENCY + LATENCY + 2 + 1
 
 
 def param_layout():
@@ -108,8 +108,8 @@ class ChunkTag(data.StructLayout):
                 "valid": 1,
                 "index": range(max(2, arch.chunks)),
                 "last": 1,
-                "fin": 1,
-                "out": ADDR,
+                "tag": TAG_BITS,
+                "address": ADDR,
                 "state": ADDR,
                 "source": 1,
                 "sink": 1,
@@ -122,22 +122,29 @@ class ChunkTag(data.StructLayout):
 
 
 class Ppu(wiring.Component):
-    """Drains `ppu` channels per cycle; an output word is written with its occupancy when its last chunk arrives.
+    """Drains `ppu` channels per cycle; an output word is stored, with its last chunk in, in the core's next slot.
 
-    Never stalls. The write of a chunk follows its turn by `STORE_LATENCY` cycles.
+    Never stalls. The word of an output can be stored `STORE_LATENCY` cycles after the turn of its last chunk; the issuer
+    keeps outputs far enough apart for one buffered word to be enough.
 
     Members
     -------
-    op : In(stream of DrainDescriptor)
-    loaded, fin, shadow, shift
+    outputs : In(stream of Output)
+        In the order of their closes, each here before its `loaded`.
+    tag : Out(TAG_BITS), op : In(DrainDescriptor)
+        The operation of the output at hand.
+    loaded, shadow, shift
         The `Lanes`' shadow accumulators.
+    slot : In(1)
+        A finished word is stored in this cycle.
     p_addr, p_data; s_addr, s_data; s_we, s_waddr, s_wdata; t_addr, t_data
         Parameter memory, state memory, and one table memory per requantiser (concatenated).
+    stored : Out(1), stored_tag : Out(TAG_BITS)
+        An output is stored in this cycle, one with the SINK flag too.
     we, address, word
-        Activation memory, and with it the occupancy bit `word != 0`.
-    done : Out(1)
-        The operation's last output is stored in this cycle.
+        Activation memory, in the same cycle.
     trap_param, trap_state, trap_act : Out(1)
+        Registered; `trap_act` with the store.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -145,11 +152,13 @@ class Ppu(wiring.Component):
         self.table_bits = max(1, (256 * arch.tables - 1).bit_length())
         super().__init__(
             {
-                "op": In(stream.Signature(DrainDescriptor())),
+                "outputs": In(stream.Signature(Output())),
+                "tag": Out(TAG_BITS),
+                "op": In(DrainDescriptor()),
                 "loaded": In(1),
-                "fin": In(1),
                 "shadow": In(data.ArrayLayout(signed(32), arch.lanes)),
                 "shift": Out(1),
+                "slot": In(1),
                 "p_addr": Out(max(1, (arch.param_depth - 1).bit_length())),
                 "p_data": In(isa.region_bits(arch, isa.Region.PARAM)),
                 "s_addr": Out(max(1, (arch.state_depth - 1).bit_length())),
@@ -159,10 +168,11 @@ class Ppu(wiring.Component):
                 "s_wdata": Out(isa.region_bits(arch, isa.Region.STATE)),
                 "t_addr": Out(self.table_bits * arch.ppu),
                 "t_data": In(arch.event_bits * arch.ppu),
+                "stored": Out(1),
+                "stored_tag": Out(TAG_BITS),
                 "we": Out(1),
-                "address": Out(max(1, (arch.act_depth - 1).bit_length())),
+                "address": Out(ADDR),
                 "word": Out(isa.region_bits(arch, isa.Region.ACT)),
-                "done": Out(1),
                 "trap_param": Out(1),
                 "trap_state": Out(1),
                 "trap_act": Out(1),
@@ -171,57 +181,30 @@ class Ppu(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch, d = self.arch, self.op.payload
+        arch, d, output = self.arch, self.op, self.outputs.payload
 
         # Turn: which chunk of which output drains in this cycle.
-        draining, index, is_fin = Signal(), Signal(range(max(2, arch.chunks))), Signal()
-        started, ox = Signal(), Signal(12)
-        row, out, state = Signal(ADDR), Signal(ADDR), Signal(ADDR)
-        turn, chunk, last, fin = Signal(), Signal.like(index), Signal(), Signal()
-        row_now, out_now, state_now = Signal(ADDR), Signal(ADDR), Signal(ADDR)
-        p_row = Signal(ADDR)
+        draining, index = Signal(), Signal(range(max(2, arch.chunks)))
+        turn, chunk, last = Signal(), Signal.like(index), Signal()
+        tag, p_row = Signal(ChunkTag(arch)), Signal(ADDR)
         m.d.comb += [
             turn.eq(self.loaded | draining),
-            chunk.eq(Mux(self.loaded, 0, index)),
-            fin.eq(Mux(self.loaded, self.fin, is_fin)),
+            chunk.eq(Mux(draining, index, 0)),
             last.eq(chunk == d.DRAIN - 1),
-            row_now.eq(Mux(started, row, d.O_BASE)),
-            out_now.eq(Mux(started, out, d.O_BASE)),
-            state_now.eq(Mux(started, state, d.S_BASE)),
-            p_row.eq(d.P_BASE + chunk),
             self.shift.eq(turn),
-            self.p_addr.eq(p_row),
-            self.s_addr.eq(state_now),
-            self.op.ready.eq(turn & last & fin),
-            self.trap_param.eq(turn & ~d.sink & (p_row >= arch.param_depth)),
-            self.trap_state.eq(turn & (d.source | d.sink) & (state_now >= arch.state_depth)),
+            self.tag.eq(output.tag),
+            self.outputs.ready.eq(turn & last),
         ]
         with m.If(turn):
-            m.d.sync += [
-                draining.eq(~last),
-                index.eq(chunk + 1),
-                is_fin.eq(fin),
-                started.eq(~(last & fin)),
-                state.eq(state_now + 1),
-                row.eq(row_now),
-                out.eq(out_now),
-            ]
-            with m.If(~started):
-                m.d.sync += ox.eq(0)
-            with m.If(last):
-                with m.If(Mux(started, ox, 0) == d.OW - 1):
-                    m.d.sync += [ox.eq(0), row.eq(row_now + d.O_OY), out.eq(row_now + d.O_OY)]
-                with m.Else():
-                    m.d.sync += [ox.eq(Mux(started, ox, 0) + 1), out.eq(out_now + d.O_OX)]
-
-        tag = Signal(ChunkTag(arch))
-        m.d.comb += [
+            m.d.sync += [draining.eq(~last), index.eq(chunk + 1)]
+        m.d.sync += [
+            p_row.eq(d.P_BASE + chunk),
             tag.valid.eq(turn),
             tag.index.eq(chunk),
             tag.last.eq(last),
-            tag.fin.eq(fin),
-            tag.out.eq(out_now),
-            tag.state.eq(state_now),
+            tag.tag.eq(output.tag),
+            tag.address.eq(output.address),
+            tag.state.eq(output.state + chunk),
             tag.source.eq(d.source),
             tag.sink.eq(d.sink),
             tag.table.eq(d.table),
@@ -229,24 +212,29 @@ class Ppu(wiring.Component):
             tag.lo.eq(d.LO),
             tag.hi.eq(d.HI),
         ]
+        m.d.comb += [self.p_addr.eq(p_row), self.s_addr.eq(tag.state)]
+        m.d.sync += [
+            self.trap_param.eq(tag.valid & ~tag.sink & (p_row >= arch.param_depth)),
+            self.trap_state.eq(tag.valid & (tag.source | tag.sink) & (tag.state >= arch.state_depth)),
+        ]
+
         read = delay(m, tag, LATENCY, "tag_read")
         summed = delay(m, read, 1, "tag_summed")
         clamping = delay(m, summed, REQUANT_LATENCY - 1, "tag_clamping")
         clamped = delay(m, clamping, 1, "tag_clamped")
         looked = delay(m, clamped, LATENCY, "tag_looked")
-        stored = delay(m, looked, 1, "tag_stored")
-
+        kept = delay(m, looked, 2, "tag_kept")
         states = data.View(data.ArrayLayout(signed(32), arch.ppu), self.s_data)
         params = data.View(data.ArrayLayout(param_layout(), arch.ppu), self.p_data)
         sums = Signal(data.ArrayLayout(signed(32), arch.ppu))
         m.d.comb += [
-            self.s_we.eq(summed.valid & summed.sink),
+            self.s_we.eq(summed.valid & summed.sink & (summed.state < arch.state_depth)),
             self.s_waddr.eq(summed.state),
             self.s_wdata.eq(sums),
         ]
-        outputs = []
+        channels = []
         for i in range(arch.ppu):
-            shadow = delay(m, self.shadow[i], LATENCY, f"shadow_{i}")
+            shadow = delay(m, self.shadow[i], LATENCY + 1, f"shadow_{i}")
             m.d.sync += sums[i].eq(shadow + Mux(read.source, states[i], 0))
             param = delay(m, params[i], 1, f"param_{i}")
             m.submodules[f"requantiser_{i}"] = unit = Requantiser(arch)
@@ -259,32 +247,41 @@ class Ppu(wiring.Component):
                 unit.hi.eq(clamping.hi),
             ]
             bits = self.table_bits
-            m.d.comb += self.t_addr[i * bits : (i + 1) * bits].eq(Cat((unit.y + 128)[:8], clamped.table_index))
+            m.d.comb += self.t_addr[i * bits : (i + 1) * bits].eq(Cat(unit.y[:8] ^ 0x80, clamped.table_index))
             direct = delay(m, unit.y, LATENCY, f"direct_{i}")
-            threshold = delay(m, param.threshold, REQUANT_LATENCY + LATENCY, f"threshold_{i}")
+            threshold = delay(m, param.threshold, REQUANT_LATENCY + LATENCY + 1, f"threshold_{i}")
             from_table = self.t_data[i * arch.event_bits : (i + 1) * arch.event_bits].as_signed()
-            value, magnitude, kept = Signal(signed(10)), Signal(10), Signal(signed(arch.event_bits), name=f"kept_{i}")
-            m.d.comb += [
-                value.eq(Mux(looked.table, from_table, direct)),
-                magnitude.eq(Mux(value < 0, -value, value)),
-            ]
-            m.d.sync += kept.eq(Mux(magnitude < threshold, 0, value))
-            outputs.append(kept)
-
-        # Collect the chunks of a word; write it with the last one.
-        width = arch.ppu * arch.event_bits
-        collected = Signal(arch.chunks * width)
-        m.d.comb += self.word.eq(Mux(stored.index == 0, 0, collected))
-        for c in range(arch.chunks):
-            with m.If(stored.index == c):
-                m.d.comb += self.word[c * width : (c + 1) * width].eq(Cat(outputs))
-        with m.If(stored.valid):
-            m.d.sync += collected.eq(self.word)
-        complete = stored.valid & stored.last
-        m.d.comb += [
-            self.we.eq(complete & ~stored.sink & ~self.trap_act),
-            self.address.eq(stored.out),
-            self.trap_act.eq(complete & ~stored.sink & (stored.out >= arch.act_depth)),
-            self.done.eq(complete & stored.fin),
-        ]
+            value, chosen, magnitude = Signal(signed(10)), Signal(signed(10), name=f"chosen_{i}"), Signal(10, name=f"size_{i}")
+            channel = Signal(signed(arch.event_bits), name=f"channel_{i}")
+            m.d.comb += value.eq(Mux(looked.table, from_table, direct))
+            m.d.sync += [chosen.eq(value), magnitude.eq(Mux(value < 0, -value, value))]
+            m.d.sync += channel.eq(Mux(magnitude < threshold, 0, chosen))
+            channels.append(channel)
+        self._store(m, kept, Cat(channels))
         return m
+
+    def _store(self, m, tag, channels):
+        """Collects the chunks of a word, and keeps the finished word until the slot."""
+        arch = self.arch
+        collected, word = Signal(len(self.word)), Signal(len(self.word))
+        with m.If(tag.index != 0):
+            m.d.comb += word.eq(collected)
+        with m.Switch(tag.index):
+            for c in range(arch.chunks):
+                with m.Case(c):
+                    m.d.comb += word.word_select(c, len(channels)).eq(channels)
+        finished, buffer, full, beyond = Signal(), Signal(ChunkTag(arch)), Signal(), Signal()
+        m.d.comb += [
+            finished.eq(tag.valid & tag.last),
+            self.stored.eq(full & self.slot),
+            self.stored_tag.eq(buffer.tag),
+            self.we.eq(self.stored & ~buffer.sink & ~beyond),
+            self.address.eq(buffer.address),
+        ]
+        with m.If(tag.valid):
+            m.d.sync += collected.eq(word)
+        with m.If(self.stored):
+            m.d.sync += full.eq(0)
+        with m.If(finished):
+            m.d.sync += [full.eq(1), self.word.eq(word), buffer.eq(tag), beyond.eq(tag.address >= arch.act_depth)]
+        m.d.sync += self.trap_act.eq(self.stored & ~buffer.sink & beyond)

@@ -1,27 +1,27 @@
 """The sequencer: runs the instruction stream, snapshots operations, traps."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import ArchConfig
+from ..primitives import LATENCY
 from .combinators import delay
 from .fifo import Credit, Fifo
-from .layouts import DRAIN_REGISTERS, FETCH_REGISTERS, DrainDescriptor, FetchDescriptor, Kind
-from .memory import LATENCY
+from .latencies import FIFO_LATENCY, PIPELINE_START, START_LATENCY
+from .layouts import DEAL_REGISTERS, DRAIN_REGISTERS, TAG_BITS, TAP_REGISTERS, DealDescriptor, DrainDescriptor, Kind, TapDescriptor
 
-__all__ = ["IN_FLIGHT", "Sequencer"]
-
-IN_FLIGHT = 4
-"""Operations that may be between the sequencer and the PPU."""
+__all__ = ["Sequencer"]
 
 PREFETCH = 8
-"""Instructions prefetched; more than the memory's latency, so that one leaves per cycle."""
+"""Instructions prefetched; more than the way through memory and queue, so that one leaves per cycle."""
+
+assert PIPELINE_START == LATENCY + FIFO_LATENCY and START_LATENCY == 2
 
 
 class Sequencer(wiring.Component):
-    """One instruction per cycle; `CONV` and `VEC` wait for the walker, `WAIT` and `HALT` for the last store.
+    """One instruction per cycle; `CONV` and `VEC` wait for the dealer, `WAIT` and `HALT` for the last store.
 
     Held in reset while the machine does not run; every run starts at instruction 0 with all registers zero.
 
@@ -29,10 +29,11 @@ class Sequencer(wiring.Component):
     -------
     i_addr, i_data
         Instruction memory.
-    fetch : Out(stream of FetchDescriptor), drain : Out(stream of DrainDescriptor)
-        Both are given in the same cycle, `started`.
-    done : In(1)
-        An operation has stored its last output.
+    started : Out(1)
+        An operation starts in this cycle: `deal` takes its descriptor, and `tap` and `drain` show theirs.
+    deal : Out(stream of DealDescriptor), tap : Out(TapDescriptor), drain : Out(DrainDescriptor)
+    tag : In(TAG_BITS), free : In(1), idle : In(1), recorded : In(1)
+        Of `Flight`.
     halt : Out(1)
         HALT completes in this cycle.
     trap : Out(isa.Trap)
@@ -46,10 +47,14 @@ class Sequencer(wiring.Component):
             {
                 "i_addr": Out(max(1, (arch.imem_depth - 1).bit_length())),
                 "i_data": In(32),
-                "fetch": Out(stream.Signature(FetchDescriptor())),
-                "drain": Out(stream.Signature(DrainDescriptor())),
                 "started": Out(1),
-                "done": In(1),
+                "deal": Out(stream.Signature(DealDescriptor())),
+                "tap": Out(TapDescriptor()),
+                "drain": Out(DrainDescriptor()),
+                "tag": In(TAG_BITS),
+                "free": In(1),
+                "idle": In(1),
+                "recorded": In(1),
                 "halt": Out(1),
                 "trap": Out(isa.Trap),
                 "pc": Out(32),
@@ -58,16 +63,83 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch = self.arch
+        queue = self._prefetch(m)
+        regs = {name: Signal(r.bits, name=f"r_{name.lower()}") for name, r in isa.REGISTERS.items()}
+        word = queue.payload.word
+        flags = {f: word.imm[f.value.bit_length() - 1] for f in isa.Flag}
+        mode = word.imm[isa.MODE_SHIFT : isa.MODE_SHIFT + 2]
+        is_vec = word.opcode == isa.Opcode.VEC
 
-        # Prefetch. Past the memory's end an entry says so, and traps when its turn comes.
-        entry = data.StructLayout({"word": isa.Instruction(), "end": 1})
+        kind = Mux(is_vec, Mux(mode == isa.Mode.MAX, Kind.MAX, Mux(mode == isa.Mode.MAC2, Kind.MAC2, Kind.MAC)), Kind.EVENT)
+        deal, tap, drain = self.deal.payload, self.tap, self.drain
+        m.d.comb += [
+            *(deal[name].eq(regs[name]) for name in DEAL_REGISTERS),
+            deal.stateful.eq(flags[isa.Flag.SOURCE] | flags[isa.Flag.SINK]),
+            deal.tag.eq(self.tag),
+            *(tap[name].eq(regs[name]) for name in TAP_REGISTERS),
+            tap.kind.eq(kind),
+            tap.dense.eq(flags[isa.Flag.DENSE]),
+            tap.residual.eq(flags[isa.Flag.RESIDUAL]),
+            tap.window.eq(flags[isa.Flag.WINDOW]),
+            *(drain[name].eq(regs[name]) for name in DRAIN_REGISTERS),
+            drain.source.eq(flags[isa.Flag.SOURCE]),
+            drain.sink.eq(flags[isa.Flag.SINK]),
+            drain.table.eq(flags[isa.Flag.TABLE]),
+        ]
+
+        # An operation is checked in two cycles, while it waits at the head of the queue.
+        is_op, checking = Signal(), Signal(START_LATENCY)
+        undefined, config = self._check(m, word, is_vec, flags, mode, regs)
+        m.d.comb += is_op.eq(queue.valid & ~queue.payload.end & (is_vec | (word.opcode == isa.Opcode.CONV)))
+        m.d.sync += checking.eq(Mux(is_op & ~self.started, Cat(is_op, checking), 0))
+
+        pending, take = Signal(), queue.ready
+        with m.If(queue.valid):
+            with m.If(queue.payload.end):
+                m.d.comb += self.trap.eq(isa.Trap.END)
+            with m.Else(), m.Switch(word.opcode):
+                with m.Case(isa.Opcode.SET):
+                    m.d.comb += take.eq(1)
+                    with m.Switch(word.reg):
+                        for name, r in isa.REGISTERS.items():
+                            with m.Case(r.index):
+                                m.d.sync += regs[name].eq(word.imm)
+                        with m.Default():
+                            m.d.comb += self.trap.eq(isa.Trap.REGISTER)
+                with m.Case(isa.Opcode.CONV, isa.Opcode.VEC):
+                    with m.If(checking[-1]):
+                        with m.If(undefined):
+                            m.d.comb += self.trap.eq(isa.Trap.OPCODE)
+                        with m.Elif(config):
+                            m.d.comb += self.trap.eq(isa.Trap.CONFIG)
+                        with m.Else():
+                            m.d.comb += [self.deal.valid.eq(self.free), self.started.eq(self.free & self.deal.ready)]
+                            m.d.comb += take.eq(self.started)
+                with m.Case(isa.Opcode.WAIT):
+                    with m.If(~pending):
+                        m.d.comb += self.trap.eq(isa.Trap.WAIT)
+                    with m.Elif(self.idle):
+                        m.d.comb += take.eq(1)
+                        m.d.sync += pending.eq(0)
+                with m.Case(isa.Opcode.HALT):
+                    m.d.comb += self.halt.eq(self.idle & self.recorded)
+                with m.Default():
+                    m.d.comb += self.trap.eq(isa.Trap.OPCODE)
+        with m.If(self.started):
+            m.d.sync += pending.eq(1)
+        with m.If(take & (self.trap == isa.Trap.NONE)):
+            m.d.sync += self.pc.eq(self.pc + 1)
+        return m
+
+    def _prefetch(self, m):
+        """The stream of instructions. Past the memory's end an entry says so, and traps when its turn comes."""
+        depth = self.arch.imem_depth
         m.submodules.credit = credit = Credit(PREFETCH)
-        m.submodules.queue = queue = Fifo(entry, PREFETCH)
-        address = Signal(range(arch.imem_depth + 1))
+        m.submodules.queue = queue = Fifo(data.StructLayout({"word": isa.Instruction(), "end": 1}), PREFETCH)
+        address = Signal(range(depth + 1))
         at_end, asked = Signal(), Signal()
         m.d.comb += [
-            at_end.eq(address == arch.imem_depth),
+            at_end.eq(address == depth),
             asked.eq(credit.grant),
             credit.take.eq(asked),
             self.i_addr.eq(address),
@@ -80,78 +152,35 @@ class Sequencer(wiring.Component):
             queue.i.payload.end.eq(delay(m, at_end, LATENCY, "end")),
             credit.give.eq(queue.o.valid & queue.o.ready),
         ]
+        return queue.o
 
-        # Registers.
-        regs = {name: Signal(r.bits, name=f"r_{name.lower()}") for name, r in isa.REGISTERS.items()}
-        word = queue.o.payload.word
-        flags = {f.name: word.imm[f.value.bit_length() - 1] for f in isa.Flag}
-        mode = word.imm[isa.MODE_SHIFT : isa.MODE_SHIFT + 2]
-        flag_mask = sum(f.value for f in isa.Flag)
-        is_vec = word.opcode == isa.Opcode.VEC
+    def _check(self, m, word, is_vec, flags, mode, regs):
+        """Whether the operation at hand traps, as (OPCODE, CONFIG); two cycles after its registers were set.
 
-        pending, in_flight, idle = Signal(), Signal(range(IN_FLIGHT + 2)), Signal()
+        The rules are those of `asm.config_fault`.
+        """
+        arch, high = self.arch, word.imm[isa.MODE_SHIFT :]
+        known = sum(f.value for f in isa.Flag)
+        odd_vec = (high > isa.Mode.MAX.value) | ((mode == isa.Mode.MAX) & flags[isa.Flag.RESIDUAL])
+        splits = [(regs["SPLIT"] == s) & (regs["SLICES"] <= arch.cores // s) for s in (1, 2, 4, 8) if s <= arch.cores]
+        stateful = flags[isa.Flag.SOURCE] | flags[isa.Flag.SINK]
+        small = [regs[name] <= isa.WINDOW_MAX for name in ("KH", "KX")]
+        single = [regs[name] == 1 for name in ("SPAN", "WORDS", "DX", "REPX")]
+        window = Signal(2)
+        m.d.sync += window.eq(Cat(flags[isa.Flag.WINDOW], is_vec & Cat(*small, *single).all()))
+        faults = Cat(
+            *(regs[name] == 0 for name in isa.NONZERO),
+            regs["DRAIN"] > arch.chunks,
+            flags[isa.Flag.TABLE] & (regs["TABLE"] >= arch.tables),
+            ~Cat(splits).any(),
+            (regs["RUN"] > isa.RUN_MAX) | ((regs["RUN"] > 1) & stateful),
+        )
+        found, odd = Signal(len(faults)), Signal(2)
         undefined, config = Signal(), Signal()
-        high = word.imm[isa.MODE_SHIFT :]
-        m.d.comb += [
-            idle.eq(in_flight == 0),
-            undefined.eq(
-                ((word.imm[: isa.MODE_SHIFT] & ~flag_mask) != 0)
-                | Mux(is_vec, (high > isa.Mode.MAX.value) | ((mode == isa.Mode.MAX) & flags["RESIDUAL"]), high != 0)
-            ),
-            config.eq(
-                sum((regs[name] == 0 for name in isa.NONZERO), start=0).bool()
-                | (regs["DRAIN"] > arch.chunks)
-                | (flags["TABLE"] & (regs["TABLE"] >= arch.tables))
-            ),
+        m.d.sync += [
+            found.eq(faults),
+            odd.eq(Cat((word.imm[: isa.MODE_SHIFT] & ~known) != 0, Mux(is_vec, odd_vec, high != 0))),
+            undefined.eq(odd.any()),
+            config.eq(found.any() | (window == 1)),
         ]
-
-        kind = Mux(is_vec, Mux(mode == isa.Mode.MAX, Kind.MAX, Mux(mode == isa.Mode.MAC2, Kind.MAC2, Kind.MAC)), Kind.EVENT)
-        m.d.comb += [
-            *(self.fetch.payload[name].eq(regs[name]) for name in FETCH_REGISTERS),
-            self.fetch.payload.kind.eq(kind),
-            self.fetch.payload.dense.eq(flags["DENSE"]),
-            self.fetch.payload.residual.eq(flags["RESIDUAL"]),
-            *(self.drain.payload[name].eq(regs[name]) for name in DRAIN_REGISTERS),
-            self.drain.payload.source.eq(flags["SOURCE"]),
-            self.drain.payload.sink.eq(flags["SINK"]),
-            self.drain.payload.table.eq(flags["TABLE"]),
-        ]
-
-        take = queue.o.ready
-        with m.If(queue.o.valid):
-            with m.If(queue.o.payload.end):
-                m.d.comb += self.trap.eq(isa.Trap.END)
-            with m.Else(), m.Switch(word.opcode):
-                with m.Case(isa.Opcode.SET):
-                    m.d.comb += take.eq(1)
-                    with m.Switch(word.reg):
-                        for name, r in isa.REGISTERS.items():
-                            with m.Case(r.index):
-                                m.d.sync += regs[name].eq(word.imm)
-                        with m.Default():
-                            m.d.comb += self.trap.eq(isa.Trap.REGISTER)
-                with m.Case(isa.Opcode.CONV, isa.Opcode.VEC):
-                    with m.If(undefined):
-                        m.d.comb += self.trap.eq(isa.Trap.OPCODE)
-                    with m.Elif(config):
-                        m.d.comb += self.trap.eq(isa.Trap.CONFIG)
-                    with m.Else():
-                        m.d.comb += take.eq(self.started)
-                        m.d.comb += self.started.eq(self.fetch.ready & self.drain.ready)
-                with m.Case(isa.Opcode.WAIT):
-                    with m.If(~pending):
-                        m.d.comb += self.trap.eq(isa.Trap.WAIT)
-                    with m.Elif(idle):
-                        m.d.comb += take.eq(1)
-                        m.d.sync += pending.eq(0)
-                with m.Case(isa.Opcode.HALT):
-                    m.d.comb += self.halt.eq(idle)
-                with m.Default():
-                    m.d.comb += self.trap.eq(isa.Trap.OPCODE)
-        m.d.comb += [self.fetch.valid.eq(self.started), self.drain.valid.eq(self.started)]
-        with m.If(self.started):
-            m.d.sync += pending.eq(1)
-        with m.If(take):
-            m.d.sync += self.pc.eq(self.pc + 1)
-        m.d.sync += in_flight.eq(in_flight + self.started - self.done)
-        return m
+        return undefined, config

@@ -1,0 +1,286 @@
+"""The cluster: dealer, fetchers, cores and the memories between them, run control and the host's window."""
+
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, connect
+
+from .. import isa
+from ..arch import OCC_WIDTH, ArchConfig
+from ..interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
+from ..primitives import LATENCY, BlockMemory
+from .combinators import delay
+from .core import Core, HostAccess
+from .dealer import Dealer
+from .fetcher import Fetcher
+from .flight import Flight
+from .latencies import DONE_LATENCY
+from .layouts import ADDR, DrainDescriptor, ReadWord, TapDescriptor
+from .perf import FLUSH_CYCLES, RecordControl
+from .sequencer import Sequencer
+
+__all__ = ["Cluster"]
+
+TRAP_LATENCY = 2
+"""From a store to the cycle in which the machine stops because of it."""
+
+assert TRAP_LATENCY < DONE_LATENCY, "HALT must not overtake a trap"
+
+OCC_BITS = (OCC_WIDTH - 1).bit_length()
+
+
+class Cluster(wiring.Component):
+    """`cores` event-driven cores with on-chip memories, fed by as many fetchers.
+
+    The stages are held in reset while the machine does not run; then the memories belong to the host's window.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+
+    Members
+    -------
+    window : In(WindowSignature(arch))
+    control : In(ControlSignature())
+    """
+
+    def __init__(self, arch: ArchConfig):
+        self.arch = arch
+        super().__init__({"window": In(WindowSignature(arch)), "control": In(ControlSignature())})
+
+    def elaborate(self, platform):
+        m = Module()
+        arch = self.arch
+        running = Signal()
+        stages = Module()
+        m.submodules.stages = ResetInserter(~running)(stages)
+        stages.submodules.sequencer = sequencer = Sequencer(arch)
+        stages.submodules.flight = flight = Flight()
+        stages.submodules.dealer = dealer = Dealer(arch)
+        fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
+        cores = [Core(arch, len(self.window.wdata)) for _ in range(arch.cores)]
+        for i in range(arch.cores):
+            stages.submodules[f"fetcher_{i}"], m.submodules[f"core_{i}"] = fetchers[i], cores[i]
+        m.submodules.records = records = RecordControl(arch)
+
+        self._operations(m, stages, sequencer, flight, dealer, fetchers, cores)
+        self._deal(m, dealer, fetchers, cores)
+        self._serve(m, stages, fetchers, cores)
+        start = self._control(m, running, sequencer, fetchers, cores)
+        m.d.comb += [
+            records.running.eq(running),
+            records.active.eq(flight.active),
+            records.start.eq(start),
+            records.record.eq(running & (flight.record | sequencer.halt)),
+            *(core.log.eq(records.log) for core in cores),
+            *(core.running.eq(running) for core in cores),
+            *(core.words.eq(fetcher.words) for core, fetcher in zip(cores, fetchers, strict=True)),
+            *(core.skipped.eq(fetcher.skipped) for core, fetcher in zip(cores, fetchers, strict=True)),
+        ]
+        self._memories(m, running, sequencer, fetchers, cores)
+        return m
+
+    def _operations(self, m, stages, sequencer, flight, dealer, fetchers, cores):
+        """What starts an operation and follows it; its descriptors reach fetchers and cores through a register."""
+        connect(m, sequencer.deal, dealer.op)
+        m.d.comb += [
+            sequencer.tag.eq(flight.tag),
+            sequencer.free.eq(flight.free),
+            sequencer.idle.eq(flight.idle),
+            sequencer.recorded.eq(flight.recorded),
+            flight.started.eq(sequencer.started),
+            flight.dealt.eq(dealer.dealt),
+            flight.dealt_tag.eq(dealer.dealt_tag),
+        ]
+        stages.d.sync += [
+            flight.closed.eq(reduce(lambda a, b: a & b, (core.closed for core in cores))),
+            flight.stored.eq(reduce(lambda a, b: a & b, (core.stored for core in cores))),
+        ]
+        tap, drain = Signal(TapDescriptor()), Signal(DrainDescriptor())
+        started, tag = Signal(), Signal.like(flight.tag)
+        stages.d.sync += [tap.eq(sequencer.tap), drain.eq(sequencer.drain), started.eq(sequencer.started), tag.eq(flight.tag)]
+        for fetcher in fetchers:
+            m.d.comb += [fetcher.d_we.eq(started), fetcher.d_tag.eq(tag), fetcher.d.eq(tap)]
+        for core in cores:
+            m.d.comb += [core.drain_we.eq(started), core.drain_tag.eq(tag), core.drain.eq(drain)]
+
+    def _deal(self, m, dealer, fetchers, cores):
+        """Outputs to fetchers and cores."""
+        for i, (fetcher, core) in enumerate(zip(fetchers, cores, strict=True)):
+            m.d.comb += [
+                fetcher.job.eq(dealer.jobs),
+                fetcher.job_valid.eq(dealer.deal[i]),
+                dealer.job_levels[i].eq(fetcher.job_level),
+                dealer.drained[i].eq(fetcher.drained),
+                core.outputs.payload.eq(dealer.outputs[i]),
+                core.outputs.valid.eq(dealer.output_valid[i]),
+                dealer.output_room[i].eq(core.outputs.ready),
+            ]
+
+    def _serve(self, m, stages, fetchers, cores):
+        """Words and mask rows from fetchers to cores. A core has at most one fetcher at a time, and the others are silent."""
+        splits = [s for s in (1, 2, 4, 8) if s <= len(cores)]
+        for c, core in enumerate(cores):
+            sources = [fetchers[g] for g in sorted({c % s for s in splits})]
+            word, m_addr = Signal(ReadWord(self.arch), name=f"word_{c}"), Signal(ADDR, name=f"m_addr_{c}")
+            word_valid, mask_valid = Signal(name=f"word_valid_{c}"), Signal(name=f"mask_valid_{c}")
+            stages.d.sync += [
+                word.as_value().eq(_either((f.word_valid[c], f.word) for f in sources)),
+                m_addr.eq(_either((f.mask_valid[c], f.m_addr) for f in sources)),
+                word_valid.eq(Cat(f.word_valid[c] for f in sources).any()),
+                mask_valid.eq(Cat(f.mask_valid[c] for f in sources).any()),
+            ]
+            m.d.comb += [
+                core.word.eq(word),
+                core.word_valid.eq(word_valid),
+                core.m_addr.eq(m_addr),
+                core.mask_valid.eq(mask_valid),
+                core.take.eq(Cat(f.take[c] for f in sources).any()),
+                *(f.credit[c].eq(core.credit) for f in fetchers),
+            ]
+
+    def _control(self, m, running, sequencer, fetchers, cores):
+        """Starts, counts cycles, and stops at HALT or the first trap. Returns the start.
+
+        The host sees the machine run until the last record is written.
+        """
+        c = self.control
+        slots = c.cycles[:3]
+        for fetcher in fetchers:
+            m.d.comb += fetcher.cycle.eq(slots)
+        for i, core in enumerate(cores):
+            m.d.comb += core.slot.eq(slots % len(cores) == i)
+
+        memory_trap, trap, over = Signal(isa.Trap), Signal(isa.Trap), Signal()
+        causes = {isa.Trap.ACT_READ: Cat(f.trap_act for f in fetchers).any()}
+        for cause in (isa.Trap.ACT_WRITE, isa.Trap.WEIGHT, isa.Trap.MASK, isa.Trap.PARAM, isa.Trap.STATE):
+            causes[cause] = Cat(core.traps[cause.name.lower()] for core in cores).any()
+        m.d.sync += memory_trap.eq(isa.Trap.NONE)
+        for cause, seen in reversed(causes.items()):
+            with m.If(seen):
+                m.d.sync += memory_trap.eq(cause)
+        with m.If(over):
+            m.d.comb += trap.eq(isa.Trap.CYCLES)
+        with m.Elif(sequencer.trap != isa.Trap.NONE):
+            m.d.comb += trap.eq(sequencer.trap)
+        with m.Else():
+            m.d.comb += trap.eq(memory_trap)
+
+        flushing, flush, start = Signal(), Signal(range(FLUSH_CYCLES + 1)), Signal()
+        m.d.comb += [c.running.eq(running | flushing), start.eq(c.start & ~c.running)]
+        following = Signal(32)
+        m.d.comb += following.eq(Mux(running, c.cycles + 1, 0))
+        m.d.sync += over.eq(following >= c.limit)
+        with m.If(running):
+            m.d.sync += [c.cycles.eq(following), c.ops.eq(c.ops + sequencer.started), c.pc.eq(sequencer.pc)]
+            with m.If((trap != isa.Trap.NONE) | sequencer.halt):
+                m.d.sync += [running.eq(0), flushing.eq(1), flush.eq(FLUSH_CYCLES), c.trap.eq(trap)]
+        with m.Elif(flushing):
+            m.d.sync += flush.eq(flush - 1)
+            with m.If(flush == 0):
+                m.d.sync += [flushing.eq(0), c.halted.eq(1)]
+        with m.Elif(c.start):
+            m.d.sync += [running.eq(1), c.halted.eq(0), c.trap.eq(isa.Trap.NONE), c.cycles.eq(0), c.ops.eq(0), c.pc.eq(0)]
+        return start
+
+    def _memories(self, m, running, sequencer, fetchers, cores):
+        """Instruction, activation and occupancy memories, and the host's window to them and to the cores."""
+        arch, window = self.arch, self.window
+        row, value, region, we = (delay(m, s, 1, f"window_{n}") for n, s in (
+            ("row", window.row), ("wdata", window.wdata), ("region", window.region.as_value()), ("we", window.we)))  # fmt: skip
+
+        def writes(which):
+            return we & (region == which.value)
+
+        m.submodules.imem = imem = BlockMemory(arch.imem_depth, 32)
+        m.d.comb += [
+            imem.r_addr.eq(sequencer.i_addr),
+            imem.w_en.eq(writes(isa.Region.IMEM)),
+            imem.w_addr.eq(row),
+            imem.w_data.eq(value),
+            sequencer.i_data.eq(imem.r_data),
+        ]
+        for i, core in enumerate(cores):
+            m.d.comb += [
+                core.host.row.eq(row),
+                core.host.data.eq(value),
+                core.host.table.eq(writes(isa.Region.TABLE)),
+                *(
+                    core.host[r.name.lower()].eq(writes(r) & (self._core_of(r, row) == i))
+                    for r in isa.PER_CORE
+                    if r in _HOST_WRITES
+                ),
+            ]
+        act = self._activations(m, running, fetchers, cores, row, value, writes(isa.Region.ACT))
+
+        # The host holds region and row until it has its row.
+        assert LATENCY + 3 == WINDOW_LATENCY
+        states, logs = Signal(len(cores[0].state_data)), Signal(len(cores[0].perf_data))
+        m.d.sync += [
+            states.eq(Array(core.state_data for core in cores)[self._core_of(isa.Region.STATE, row)]),
+            logs.eq(Array(core.perf_data for core in cores)[self._core_of(isa.Region.PERF, row)]),
+        ]
+        words = delay(m, act, 1, "window_act")
+        with m.Switch(region):
+            with m.Case(isa.Region.ACT.value):
+                m.d.sync += window.rdata.eq(words)
+            with m.Case(isa.Region.STATE.value):
+                m.d.sync += window.rdata.eq(states)
+            with m.Case(isa.Region.PERF.value):
+                m.d.sync += window.rdata.eq(logs)
+            with m.Default():
+                m.d.sync += window.rdata.eq(0)
+
+    def _core_of(self, region, row):
+        """The core that a row of a region of `PER_CORE` belongs to."""
+        low = (isa.region_stride(self.arch, region) - 1).bit_length()
+        return row[low : low + max(1, (self.arch.cores - 1).bit_length())]
+
+    def _activations(self, m, running, fetchers, cores, row, value, host_we):
+        """Copies of the activation memory, one a port, and of the occupancy memory, one a fetcher. Returns the host's data."""
+        arch = self.arch
+        word, place, we = Signal(isa.region_bits(arch, isa.Region.ACT)), Signal(ADDR), Signal()
+        m.d.sync += [
+            we.eq(Cat(core.we for core in cores).any() | host_we),
+            place.eq(reduce(or_, (core.address for core in cores)) | Mux(host_we, row, 0)),
+            word.eq(reduce(or_, (core.data for core in cores)) | Mux(host_we, value[: len(word)], 0)),
+        ]
+        acts = []
+        for p in range(arch.ports):
+            m.submodules[f"act_{p}"] = act = BlockMemory(arch.act_depth, len(word))
+            acts.append(act)
+            served = [f for g, f in enumerate(fetchers) if g % arch.ports == p]
+            reads = [(f.act_en, f.act_addr) for f in served]
+            if p == 0:
+                reads.append((~running, row))
+            m.d.comb += [
+                act.w_en.eq(we),
+                act.w_addr.eq(place),
+                act.w_data.eq(word),
+                act.r_addr.eq(_either(reads)),
+                *(f.act_data.eq(act.r_data) for f in served),
+            ]
+
+        # The occupancy bit follows a cycle behind its word.
+        place_late, we_late, occupied = delay(m, place, 1, "place"), delay(m, we, 1, "we"), Signal()
+        m.d.sync += occupied.eq(word != 0)
+        for g, fetcher in enumerate(fetchers):
+            m.submodules[f"occupancy_{g}"] = bits = BlockMemory(arch.act_depth // OCC_WIDTH, OCC_WIDTH, granularity=1)
+            m.d.comb += [
+                bits.w_en.eq(Mux(we_late, 1 << place_late[:OCC_BITS], 0)),
+                bits.w_addr.eq(place_late[OCC_BITS:]),
+                bits.w_data.eq(occupied.replicate(OCC_WIDTH)),
+                bits.r_addr.eq(fetcher.occ_addr),
+                fetcher.occ_data.eq(bits.r_data),
+            ]
+        return acts[0].r_data
+
+
+_HOST_WRITES = (isa.Region.WEIGHT, isa.Region.MASK, isa.Region.PARAM, isa.Region.STATE)
+
+
+def _either(gated):
+    """The values of (enable, value) pairs, ORed where enabled."""
+    return reduce(or_, (Value.cast(value).as_unsigned() & enable.replicate(len(Value.cast(value))) for enable, value in gated))
