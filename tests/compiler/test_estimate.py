@@ -1,6 +1,5 @@
 """Predicted cycles against the timing model."""
 
-import numpy as np
 import pytest
 from graphs import ROOMY, Net
 
@@ -8,7 +7,6 @@ from sordino_compiler.backend import Mapping, compile_graph
 from sordino_compiler.estimate import estimate
 from sordino_hw.isa import Cause
 from sordino_sim.timing import Timing
-
 
 CLUSTER = ROOMY.replace(cores=4, ports=2)
 

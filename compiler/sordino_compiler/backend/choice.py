@@ -175,8 +175,8 @@ def _time(ops: list[Operation], nonzero: np.ndarray, arch: ArchConfig) -> int:
     (segment,) = pack(ops, roomy)
     timing = SegmentTiming(roomy, segment, 1)
     masks = np.packbits(segment.mask, axis=2, bitorder="little")
-    bits = np.packbits(nonzero, axis=1, bitorder="little")
+    bits, occupied = np.packbits(nonzero, axis=1, bitorder="little"), np.logical_or.reduce(nonzero, 1)[None]
     for step in decode_segment(segment.imem, roomy):
         if step.opcode in (Opcode.CONV, Opcode.VEC):
-            timing.advance(step, [bits], nonzero.any(1)[None], masks)
+            timing.advance(step, [bits], occupied, masks)
     return int(timing.records()[0, :, 0, : len(Cause)].sum())

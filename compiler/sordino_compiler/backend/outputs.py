@@ -12,7 +12,7 @@ from sordino_hw.errors import CompileError
 from sordino_hw.isa import WINDOW_MAX, Flag, Mode, Opcode
 from sordino_hw.numbers import split_wide
 
-from ..graph import Conv, Depthwise, MaxPool, Requant, Window
+from ..graph import Conv, Depthwise, MaxPool, Requant
 from .events import event_images, reaching
 from .layout import Relayout
 from .mapping import Mapping
