@@ -7,54 +7,57 @@ pass over the outputs in the order of their deals, each followed from its deal t
 one of `sordino_hw.core.latencies`, or an `ArchConfig`'s.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numba import njit
 
 from sordino_hw import isa
 from sordino_hw.arch import OCC_WIDTH, ArchConfig
-from sordino_hw.core.latencies import (
-    CLIP_LATENCY,
-    DRAINED,
-    FIFO_LATENCY,
-    OUTPUTS,
-    ROW_LATENCY,
-    SHADOW_LATENCY,
-    SPLIT_LATENCY,
-    STORE_LATENCY,
-    WORD_LATENCY,
-)
-from sordino_hw.core.layouts import IN_FLIGHT
+from sordino_hw.core import latencies, layouts
 
 __all__ = ["CLOSED_LAST", "DEALT", "EVENT", "MAC", "MAC2", "MAX", "STORED_LAST", "Clock"]
 
-OCC_BITS = OCC_WIDTH.bit_length() - 1
-ADDR_MASK = (1 << isa.ADDR_BITS) - 1
+# Numba keeps compiled functions until this file changes, so what other files say comes as data, or is checked at import.
+OCC_BITS = 5
+ADDR_MASK = (1 << 22) - 1
+IN_FLIGHT = 4
+EVENT, MAC, MAC2, MAX = range(4)
+"""As `layouts.Kind`."""
+BUSY, FETCH, PPU, MARKER, MEMORY, IDLE, WORDS, SKIPPED = range(8)
+"""As `isa.PERF_FIELDS`."""
+FIELDS = 8
 POPCOUNT = np.array([bin(i).count("1") for i in range(256)], np.int64)
 NEVER = -(1 << 40)
 """A time before every run."""
 MAX_FIFO = 64
-"""Deepest FIFO of an `ArchConfig`."""
+"""Deepest FIFO."""
 
-EVENT, MAC, MAC2, MAX = range(4)
-"""As `sordino_hw.core.layouts.Kind`."""
-
-FIELDS = len(isa.PERF_FIELDS)
-BUSY, PPU, MARKER = (isa.Cause[name].value for name in ("BUSY", "PPU", "MARKER"))
-WORDS, SKIPPED = (isa.PERF_FIELDS.index(name) for name in ("words", "skipped"))
+assert OCC_WIDTH == 1 << OCC_BITS and ADDR_MASK.bit_length() == isa.ADDR_BITS and layouts.IN_FLIGHT == IN_FLIGHT
+assert [kind.value for kind in layouts.Kind] == [EVENT, MAC, MAC2, MAX] and latencies.OUTPUTS <= MAX_FIFO
+assert isa.PERF_FIELDS == ("busy", "fetch", "ppu", "marker", "memory", "idle", "words", "skipped")
 
 # The state is one vector: numba passes it from function to function at no cost, as it does not a structure of arrays.
 # First the cluster; then a block for every core, which holds the core's and the fetcher's of the same number.
 CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO = range(5)
 """The architecture."""
-OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(5, 12)
+OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DRAINED = range(5, 14)
+"""A depth and the latencies of `sordino_hw.core.latencies`."""
+OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(14, 21)
 """The operation: its number, what it does, when it was started."""
-DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(12, 17)
+DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(21, 26)
 """The last deal, the groups that it was for (0: none yet), the last request that ended a job; the operation's last close and
 last store."""
-ENDS = 17
+ENDS = 26
 """The last cycles of the newest records, by operation modulo `IN_FLIGHT`; far in the past before the first."""
-REGISTERS = ENDS + IN_FLIGHT
-BLOCKS = REGISTERS + len(isa.REGISTERS)
+_R = ENDS + IN_FLIGHT
+R_OH, R_OW, R_KH, R_KX, R_SPAN, R_WORDS, R_H, R_W = range(_R, _R + 8)
+R_IY0, R_IX0, R_SY, R_SX, R_DY, R_DX, R_REPY, R_REPX = range(_R + 8, _R + 16)
+R_A_BASE, R_A_OY, R_A_OX, R_A_KY, R_A_KX, R_M_BASE, R_M_SPAN = range(_R + 16, _R + 23)
+R_R_BASE, R_R_OY, R_R_OX, R_DRAIN, R_SPLIT, R_SLICES, R_RUN = range(_R + 23, _R + 30)
+_REGISTERS = {name.removeprefix("R_"): index for name, index in globals().items() if name.startswith("R_")}
+"""Registers that a dealer and a walker need, and their places."""
+BLOCKS = R_RUN + 1
 
 NUMBER = 0
 TAKEN_JOB, WALKED, CLIPPED, TAKEN, SPLIT, SCANNED, ROWS = range(1, 8)
@@ -66,21 +69,11 @@ WORDS_SENT, SEGMENTS, OUTPUTS_SENT = range(14, 17)
 """The places of the next word, segment and output in the core's FIFOs."""
 CLOSED, CLOSED_DRAIN, CLOSED_OP = range(17, 20)
 """Time, DRAIN and operation of the last output that the core closed."""
-ROW_POPS = 20
-WORD_POPS, SEGMENT_POPS, OUTPUT_POPS = (ROW_POPS + i * MAX_FIFO for i in (1, 2, 3))
+ROW_POPS, WORD_POPS, SEGMENT_POPS, OUTPUT_POPS = (20 + i * MAX_FIFO for i in range(4))
 """When the item in each place of a FIFO left it."""
-RECORDS = OUTPUT_POPS + OUTPUTS
+RECORDS = OUTPUT_POPS + MAX_FIFO
 """The newest records, by operation modulo `IN_FLIGHT`."""
 BLOCK = RECORDS + IN_FLIGHT * FIELDS
-
-_INDEX = {name: REGISTERS + register.index for name, register in isa.REGISTERS.items()}
-R_OH, R_OW, R_KH, R_KX = (_INDEX[name] for name in ("OH", "OW", "KH", "KX"))
-R_SPAN, R_WORDS, R_H, R_W = (_INDEX[name] for name in ("SPAN", "WORDS", "H", "W"))
-R_IY0, R_IX0, R_SY, R_SX = (_INDEX[name] for name in ("IY0", "IX0", "SY", "SX"))
-R_DY, R_DX, R_REPY, R_REPX = (_INDEX[name] for name in ("DY", "DX", "REPY", "REPX"))
-R_A_BASE, R_A_OY, R_A_OX, R_A_KY, R_A_KX = (_INDEX[name] for name in ("A_BASE", "A_OY", "A_OX", "A_KY", "A_KX"))
-R_M_BASE, R_M_SPAN, R_R_BASE, R_R_OY, R_R_OX = (_INDEX[name] for name in ("M_BASE", "M_SPAN", "R_BASE", "R_OY", "R_OX"))
-R_DRAIN, R_SPLIT, R_SLICES, R_RUN = (_INDEX[name] for name in ("DRAIN", "SPLIT", "SLICES", "RUN"))
 
 
 class Clock:
@@ -88,7 +81,10 @@ class Clock:
 
     def __init__(self, arch: ArchConfig):
         self.t = np.full(BLOCKS + arch.cores * BLOCK, NEVER, np.int64)
-        self.t[:5] = arch.cores, arch.ports, arch.row_fifo, arch.word_fifo, arch.segment_fifo
+        self.t[: OUTPUTS + 1] = arch.cores, arch.ports, arch.row_fifo, arch.word_fifo, arch.segment_fifo, latencies.OUTPUTS
+        names = ("CLIP", "SPLIT", "FIFO", "ROW", "WORD", "SHADOW", "STORE")
+        self.t[CLIP:DRAINED] = [getattr(latencies, f"{name}_LATENCY") for name in names]
+        self.t[DRAINED] = latencies.DRAINED
         self.t[GROUPS] = 0
         self.blocks = self.t[BLOCKS:].reshape(arch.cores, BLOCK)
         """A view of the cores' blocks: int64 [cores, BLOCK]."""
@@ -107,7 +103,7 @@ class Clock:
     def run(
         self,
         operation: int,
-        registers: np.ndarray,
+        registers: Mapping[str, int],
         kind: int,
         dense: bool,
         residual: bool,
@@ -122,7 +118,8 @@ class Clock:
 
         Parameters
         ----------
-        registers : int64 [registers]
+        registers
+            By name (`isa.REGISTERS`).
         stateful : bool
             SOURCE or SINK: the outputs are dealt to the groups in turn.
         nonzero : uint8 [words, lanes / 8]
@@ -132,7 +129,7 @@ class Clock:
             A bit per weight word that is not zero.
         """
         self.t[OPERATION : STARTED + 1] = operation, kind, dense, residual, window, stateful, started
-        self.t[REGISTERS:BLOCKS] = registers
+        self.t[_R:BLOCKS] = [registers[name] for name in _REGISTERS]
         self.record(operation)[:] = 0
         _run(self.t, nonzero, occupied, masks)
 
@@ -168,7 +165,7 @@ def _count(t, b, field, first, last):
 def _push(t, b, end, time):
     """The held item enters the segment FIFO in cycle `time`; `end`: it closes an output. The issuer's times follow."""
     place = t[b + SEGMENTS]
-    start = max(time + FIFO_LATENCY, t[b + ISSUED] + 1)
+    start = max(time + t[FIFO], t[b + ISSUED] + 1)
     finish = start + t[b + HELD_CYCLES] - 1
     field = MARKER if t[b + HELD_NULL] else BUSY
     if end:
@@ -181,12 +178,12 @@ def _push(t, b, end, time):
             start = finish = closed
         t[b + CLOSED], t[b + CLOSED_DRAIN], t[b + CLOSED_OP] = closed, t[R_DRAIN], t[OPERATION]
         t[CLOSED_LAST] = max(t[CLOSED_LAST], closed)
-        stored = closed + SHADOW_LATENCY + t[R_DRAIN] - 1 + STORE_LATENCY
+        stored = closed + t[SHADOW] + t[R_DRAIN] - 1 + t[STORE]
         stored += (t[b + NUMBER] - stored) & (t[CORES] - 1)  # the core's turn to write activation memory
         t[STORED_LAST] = max(t[STORED_LAST], stored)
         output = t[b + OUTPUTS_SENT]
         t[b + OUTPUT_POPS + output] = closed
-        t[b + OUTPUTS_SENT] = output + 1 if output + 1 < OUTPUTS else 0
+        t[b + OUTPUTS_SENT] = output + 1 if output + 1 < t[OUTPUTS] else 0
     _count(t, b, field, start, finish)
     t[b + ISSUED] = finish
     t[b + SEGMENT_POPS + place] = finish
@@ -259,7 +256,7 @@ def _send(t, b, low, high, time, kind, null, end, a, m, nonzero, masks):
     step = t[R_SPLIT] * BLOCK
     for core in range(b + low * step, b + high * step, step):
         place = t[core + WORDS_SENT]
-        t[core + WORD_POPS + place] = _word(t, core, time + WORD_LATENCY, kind, null, end, a, m, nonzero, masks)
+        t[core + WORD_POPS + place] = _word(t, core, time + t[WORD], kind, null, end, a, m, nonzero, masks)
         t[core + WORDS_SENT] = place + 1 if place + 1 < t[WORD_FIFO] else 0
 
 
@@ -270,8 +267,8 @@ def _span(t, b, low, high, start, stop, m, kind, end, reuse, nonzero, occupied, 
     It is for slices `low` to `high` of the group of fetcher `b`. `reuse`: its word is in the window.
     """
     walked = max(t[b + WALKED] + 1, t[b + CLIPPED])
-    clipped = max(walked + CLIP_LATENCY, t[b + TAKEN])
-    taken = max(clipped + SPLIT_LATENCY, t[b + SPLIT])
+    clipped = max(walked + t[CLIP], t[b + TAKEN])
+    taken = max(clipped + t[SPLITTING], t[b + SPLIT])
     t[b + WALKED], t[b + CLIPPED], t[b + TAKEN], t[b + SPLIT] = walked, clipped, taken, taken + 1
     if start == stop and not end:
         return
@@ -291,7 +288,7 @@ def _span(t, b, low, high, start, stop, m, kind, end, reuse, nonzero, occupied, 
             for a in range(first, beyond):
                 left += occupied[a]
         skipped = beyond - first - left
-        time = max(t[b + SCANNED] + 1, request + ROW_LATENCY)
+        time = max(t[b + SCANNED] + 1, request + t[ROW])
         if left:
             time -= 1
             for a in range(first, beyond):
@@ -320,7 +317,7 @@ def _span(t, b, low, high, start, stop, m, kind, end, reuse, nonzero, occupied, 
 @njit(cache=True)
 def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
     """The output at (oy, ox), from its deal to fetcher `b` in cycle `deal` to its close. `fresh`: first of its run."""
-    taken = max(deal + FIFO_LATENCY, t[b + WALKED])
+    taken = max(deal + t[FIFO], t[b + WALKED])
     t[b + TAKEN_JOB] = t[b + WALKED] = taken
     slices = t[R_SLICES]
     qy, qx = oy // t[R_REPY], ox // t[R_REPX]
@@ -369,7 +366,7 @@ def _run(t, nonzero, occupied, masks):
     t[CLOSED_LAST] = t[STORED_LAST] = NEVER
     deal = t[STARTED]
     if t[GROUPS] and t[GROUPS] != groups:
-        deal = max(deal, t[ENDED] + DRAINED - 1)
+        deal = max(deal, t[ENDED] + t[DRAINED] - 1)
     t[GROUPS] = groups
     b, n = BLOCKS, 0
     for oy in range(t[R_OH]):

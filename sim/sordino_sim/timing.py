@@ -11,7 +11,7 @@ from sordino_hw.asm import Step, decode_segment
 from sordino_hw.core.latencies import CLOSE_LATENCY, DONE_LATENCY, PIPELINE_START, START_LATENCY
 from sordino_hw.core.layouts import IN_FLIGHT
 from sordino_hw.errors import TrapError
-from sordino_hw.isa import RECORD_CYCLES, REGISTERS, TRAP_DOC, Cause, Flag, Mode, Opcode, Trap
+from sordino_hw.isa import RECORD_CYCLES, TRAP_DOC, Cause, Flag, Mode, Opcode, Trap
 from sordino_hw.program import Program, Segment
 
 from . import pipeline
@@ -131,12 +131,11 @@ class SegmentTiming:
         words]; both as far as the operation reads them. `masks`: uint8 [cores, rows, lanes / 8].
         """
         self._wait_until(step)
-        registers = np.array([step.regs[name] for name in REGISTERS], np.int64)
         kind = pipeline.EVENT if step.opcode is Opcode.CONV else _KINDS[step.mode]
         for b, s in enumerate(self._images):
             s.run(
                 step,
-                registers=registers,
+                registers=step.regs,
                 kind=kind,
                 dense=step.has(Flag.DENSE),
                 residual=step.has(Flag.RESIDUAL),

@@ -40,8 +40,8 @@ def segment(a: Assembler, ops: list[Op], group: int, **images) -> Segment:
         values = np.zeros(8, np.int32)
         part = getattr(REQUANT, name)[8 * group : 8 * group + 8]
         values[: len(part)] = part
-        params[name] = values.reshape(2, 4)
-    empty = dict(weight=np.zeros((0, 8), np.int8), mask=np.zeros((0, 8), bool), table=np.zeros(0, np.int16))
+        params[name] = values.reshape(1, 2, 4)
+    empty = dict(weight=np.zeros((1, 0, 8), np.int8), mask=np.zeros((1, 0, 8), bool), table=np.zeros(0, np.int16))
     return Segment(imem=a.imem, ops=ops, cycle_limit=10_000, **params, **{**empty, **images})
 
 
@@ -59,23 +59,23 @@ def program() -> Program:
         a.conv(
             **dict(OH=6, OW=6, KH=3, KX=1, SPAN=3, WORDS=1, H=6, W=6, IY0=-1, IX0=-1, SY=1, SX=1, DY=1, DX=1),
             **dict(REPY=1, REPX=1, A_BASE=-7, A_OY=6, A_OX=1, A_KY=6, W_SPAN=24, W_WORD=8, M_SPAN=3),
-            **dict(O_BASE=y.base + group, O_OY=12, O_OX=2, DRAIN=channels // 4, LO=0, HI=255),
+            **dict(O_BASE=y.base + group, O_OY=12, O_OX=2, DRAIN=channels // 4, LO=0, HI=255, SPLIT=1, SLICES=1, RUN=1),
         )
         if group == 0:
             a.wait()
         a.halt()
-        mask = np.tile(np.arange(8) < 2, (9, 1))
-        segments.append(segment(a, [Op(0, channels)], group, weight=weight.reshape(-1, 8), mask=mask))
+        mask = np.tile(np.arange(8) < 2, (1, 9, 1))
+        segments.append(segment(a, [Op(0, (channels,))], group, weight=weight.reshape(1, -1, 8), mask=mask))
     a = Assembler()
     for group in range(2):
         a.vec(
             Mode.MAX,
             **dict(OH=3, OW=3, KH=2, KX=2, SPAN=1, WORDS=1, H=6, W=6, SY=2, SX=2, DY=1, DX=1, REPY=1, REPX=1),
             **dict(A_BASE=y.base + group, A_OY=24, A_OX=4, A_KY=12, A_KX=2),
-            **dict(O_BASE=z.base + group, O_OY=6, O_OX=2, DRAIN=2 - group, LO=0, HI=255),
+            **dict(O_BASE=z.base + group, O_OY=6, O_OX=2, DRAIN=2 - group, LO=0, HI=255, SPLIT=1, SLICES=1, RUN=1),
         )
     a.halt()
-    pool = segment(a, [Op(1, 0), Op(1, 0)], 0)
+    pool = segment(a, [Op(1, (0,)), Op(1, (0,))], 0)
     pool.bias[:], pool.mantissa[:], pool.shift[:], pool.threshold[:] = 0, 8, 3, 0
     layers = [Layer("conv", "conv", "", ("x",), "y", 12 * 2 * 9 * 36), Layer("pool", "maxpool", "", ("y",), "z", 0)]
     p = Program(ARCH, [*segments, pool], {t.name: t for t in (x, y, z)}, layers, ["x"], ["z"])

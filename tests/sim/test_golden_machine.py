@@ -73,7 +73,7 @@ def test_sums_beyond_the_mantissa_of_a_float():
     a.conv(Flag.SINK, OH=1, OW=1, KH=3, KX=1, SPAN=3, WORDS=1, H=3, W=3, REPY=1, REPX=1, A_KY=3, DY=1, DX=1,
            W_SPAN=192, W_WORD=64, M_SPAN=3, DRAIN=1, SPLIT=1, SLICES=1, RUN=1)  # fmt: skip
     a.halt()
-    segment.imem, segment.ops = a.imem, [Op(0, 1)]
+    segment.imem, segment.ops = a.imem, [Op(0, (1,))]
     machine = Machine(arch)
     values = rng.integers(-256, -253, (9, 64))
     machine.store(np.arange(9), values[None].astype(np.int16))
@@ -109,7 +109,7 @@ def trap_of(arch, opcode, mode=Mode.MAC, flags=None, mask=True, limit=100, **reg
         shift=none,
         threshold=none,
         table=np.zeros(0, np.int16),
-        ops=[Op(0, 1)],
+        ops=[Op(0, (1,))],
         cycle_limit=limit,
     )
     try:

@@ -23,7 +23,7 @@ from sordino_sim.golden import Golden
 from sordino_sim.rtl import Rtl, Run
 from sordino_sim.verilator import Verilator, stale_rows
 
-ARCH = next(a for a in ARCHS if a.lanes == 8)
+ARCH = next(a for a in ARCHS if a.cores == 4 and a.lanes == 8)
 READABLE = {Region.ACT: "lanes", Region.STATE: "ppu"}
 
 
@@ -45,12 +45,12 @@ def find_case(accept):
 
 def copy_program(stream: np.ndarray, limit: int = 10_000) -> Program:
     """A program on `ARCH` that runs `stream` and copies nothing by itself: input x at word 0, output y at word 8."""
-    empty = {name: np.zeros((0, ARCH.ppu), np.int32) for name in ("bias", "mantissa", "shift", "threshold")}
-    ops = [Op(0, 1)] * sum(int(word) >> 28 in (2, 3) for word in stream)
+    empty = {name: np.zeros((ARCH.cores, 0, ARCH.ppu), np.int32) for name in ("bias", "mantissa", "shift", "threshold")}
+    ops = [Op(0, (1,))] * sum(int(word) >> 28 in (2, 3) for word in stream)
     segment = Segment(
         imem=stream,
-        weight=np.zeros((0, ARCH.lanes), np.int8),
-        mask=np.zeros((0, ARCH.lanes), bool),
+        weight=np.zeros((ARCH.cores, 0, ARCH.lanes), np.int8),
+        mask=np.zeros((ARCH.cores, 0, ARCH.lanes), bool),
         table=np.zeros(0, np.int16),
         ops=ops,
         cycle_limit=limit,
@@ -135,7 +135,8 @@ def test_ends_of_a_run(rtl):
 def test_interrupted_run(rtl):
     """An exception during a run stops the machine; it is good for the next run."""
     a = Assembler()
-    a.conv(OH=4095, OW=4095, KH=1, KX=1, SPAN=1, WORDS=1, H=1, W=1, REPY=1, REPX=1, DRAIN=1, SY=1, SX=1, O_OX=0)
+    a.conv(OH=4095, OW=4095, KH=1, KX=1, SPAN=1, WORDS=1, H=1, W=1, REPY=1, REPX=1, DRAIN=1, SY=1, SX=1, O_OX=0,
+           SPLIT=1, SLICES=1, RUN=1)  # fmt: skip
     a.halt()
     rtl.write(Region.IMEM, a.imem)
 
@@ -180,7 +181,7 @@ def test_segments_reused_memory_and_any_tensor():
     batch = len(next(iter(inputs.values())))
     assert done == [(i + 1, batch) for i in range(batch)] * 2
     assert got.records is not None
-    assert got.records.shape == (batch, len(program.ops) + len(program.segments), len(PERF_FIELDS))
+    assert got.records.shape == (batch, len(program.ops) + len(program.segments), ARCH.cores, len(PERF_FIELDS))
 
 
 def test_words_never_written_read_as_zero():
@@ -190,15 +191,15 @@ def test_words_never_written_read_as_zero():
         Mode.MAX,
         Flag.SINK,
         **dict(OH=1, OW=4, KH=1, KX=1, SPAN=1, WORDS=1, H=1, W=4, SX=1, SY=1, REPY=1, REPX=1, A_OX=1),
-        **dict(A_BASE=4, DRAIN=ARCH.chunks, S_BASE=0),
+        **dict(A_BASE=4, DRAIN=ARCH.chunks, S_BASE=0, SPLIT=1, SLICES=1, RUN=1),
     )
     a.vec(Mode.MAX, Flag.SOURCE, A_BASE=0, O_BASE=4, O_OX=1, LO=-128, HI=127)
     a.halt()
     program = copy_program(a.imem)
-    assert {r: rows.tolist() for r, rows in stale_rows(program).items()} == {Region.ACT: [4, 5, 6, 7]}
+    assert {place: rows.tolist() for place, rows in stale_rows(program).items()} == {(Region.ACT, 0): [4, 5, 6, 7]}
     program.tensors["y"] = dataclasses.replace(program.tensors["y"], base=4)
     segment = program.segments[0]
-    segment.bias = segment.threshold = np.zeros((ARCH.chunks, ARCH.ppu), np.int32)
+    segment.bias = segment.threshold = np.zeros((ARCH.cores, ARCH.chunks, ARCH.ppu), np.int32)
     m = ARCH.mantissa_bits - 1
     segment.mantissa, segment.shift = (np.full_like(segment.bias, v) for v in (1 << m, m))
     x = np.arange(-48, 48).reshape(3, ARCH.lanes, 1, 4).astype(np.int16)

@@ -1,0 +1,279 @@
+"""The timing model by itself: conservation of cycles, words and events, and cases computed by hand.
+
+That its cycles are the gateware's is in test_equivalence.py.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from raw_ops import ARCHS, RawOp, random_activations, random_images, random_op
+from sordino_hw.arch import ArchConfig
+from sordino_hw.asm import NO_FLAGS, Assembler
+from sordino_hw.core import latencies as c
+from sordino_hw.errors import BinaryError, TrapError
+from sordino_hw.isa import PERF_FIELDS, RECORD_CYCLES, REGISTERS, RUN_MAX, Cause, Flag, Mode, Opcode, Trap
+from sordino_hw.program import Op, Segment
+from sordino_sim import pipeline
+from sordino_sim.geometry import geometry, residual_addresses
+from sordino_sim.machine import Machine
+from sordino_sim.timing import SegmentTiming
+
+CLUSTER = ARCHS[1].replace(cores=8, ports=2, ppu=4)
+FIELD = {name: i for i, name in enumerate(PERF_FIELDS)}
+ONE = dict(OH=1, OW=1, KH=1, KX=1, SPAN=1, WORDS=1, H=1, W=1, REPY=1, REPX=1, SY=1, SX=1, DY=1, DX=1, W_WORD=8, M_SPAN=1,
+           DRAIN=1, HI=255, SPLIT=1, SLICES=1, RUN=1)  # fmt: skip
+
+
+def segment_of(arch: ArchConfig, ops: list[RawOp], wait: bool = False, **images) -> Segment:
+    """Runs `ops`; all weights are 1 unless `images` says otherwise."""
+    a = Assembler()
+    for op in ops:
+        if op.opcode is Opcode.CONV:
+            a.conv(op.flags, **op.regs)
+        else:
+            a.vec(op.mode, op.flags, **op.regs)
+        if wait:
+            a.wait()
+    a.halt()
+    params = {name: np.zeros((arch.cores, arch.param_depth, arch.ppu), np.int32) for name in ("bias", "shift", "threshold")}
+    default = dict(
+        weight=np.ones((arch.cores, arch.weight_depth, arch.lanes), np.int8),
+        mask=np.ones((arch.cores, arch.mask_depth, arch.lanes), bool),
+        mantissa=np.ones((arch.cores, arch.param_depth, arch.ppu), np.int32),
+        table=np.zeros(0, np.int16),
+        **params,
+    )
+    return Segment(imem=a.imem, ops=[Op(0, (1,))] * len(ops), cycle_limit=1 << 20, **{**default, **images})
+
+
+def run(arch: ArchConfig, segment: Segment, act: np.ndarray) -> tuple[np.ndarray, Machine]:
+    """Records int64 [batch, records, cores, fields], and the machine afterwards."""
+    machine = Machine(arch, len(act))
+    machine.store(np.arange(act.shape[1]), act)
+    timing = SegmentTiming(arch, segment, len(act))
+    machine.run(segment, timing.observe)
+    return timing.records(), machine
+
+
+def cycles(records: np.ndarray) -> np.ndarray:
+    return records[..., : len(Cause)].sum(-1)
+
+
+# -- conservation --------------------------------------------------------------------------------------------------
+
+
+def words_of(op: RawOp, occupied: np.ndarray) -> tuple[int, int, int]:
+    """(words read, of them residual, empty words skipped) of an operation, by the definition."""
+    addresses = geometry(op.regs).addresses
+    addresses = addresses[addresses >= 0]
+    residual = residual_addresses(op.regs).reshape(-1) if Flag.RESIDUAL in op.flags else np.zeros(0, int)
+    if Flag.DENSE in op.flags:
+        return len(addresses) + len(residual), len(residual), 0
+    read, rest = int(occupied[addresses].sum()), int(occupied[residual].sum())
+    return read + rest, rest, len(addresses) + len(residual) - read - rest
+
+
+@pytest.mark.parametrize("arch", [*ARCHS, CLUSTER], ids=lambda a: f"{a.cores}-cores")
+def test_every_cycle_word_and_event_is_counted_once(arch, seed):
+    """Whatever the order in which operations overlap, and whichever record's cycles an item falls into."""
+    for case in range(25):
+        rng = np.random.default_rng([*seed, case])
+        ops = [random_op(rng, arch) for _ in range(rng.integers(1, 9))]
+        segment = random_images(rng, arch, ops)
+        machine = Machine(arch)
+        machine.store(np.arange(arch.act_depth), random_activations(rng, arch, 1))
+        timing = SegmentTiming(arch, segment, 1)
+        want = dict.fromkeys(("words", "skipped", "busy"), 0)
+
+        def observe(number, step, machine, ops=ops, timing=timing, want=want):
+            op, slices = ops[number], step.regs["SLICES"]
+            words, residual, skipped = words_of(op, machine.occupancy[0])
+            want["words"] += words
+            want["skipped"] += skipped
+            want["busy"] += 2 * residual
+            if op.opcode is Opcode.VEC:
+                want["busy"] += (words - residual) * slices * (2 if op.mode is Mode.MAC2 else 1)
+            timing.observe(number, step, machine)
+
+        counts = machine.run(segment, observe)
+        want["busy"] += sum(int(counts.events[0, i].sum()) for i, op in enumerate(ops) if op.opcode is Opcode.CONV)
+        records = timing.records()[0]
+        assert records.shape == (len(ops) + 1, arch.cores, len(PERF_FIELDS)) and (records >= 0).all()
+        assert (cycles(records) == cycles(records)[:, :1]).all(), "a record has the same cycles on every core"
+        assert (cycles(records)[1:-1] >= RECORD_CYCLES).all()
+        assert not records[..., FIELD["memory"]].any()
+        for name, count in want.items():
+            assert records[..., FIELD[name]].sum() == count, (name, seed, case)
+
+
+def test_cores_that_an_operation_lacks_idle_with_it():
+    act = np.ones((1, 64, 8), np.int16)
+    op = RawOp(
+        Opcode.CONV, NO_FLAGS, Mode.MAC, {**ONE, "OW": 6, "W": 6, "A_OX": 1, "O_BASE": 100, "O_OX": 2, "SPLIT": 2, "SLICES": 2}
+    )
+    records, _ = run(CLUSTER, segment_of(CLUSTER, [op]), act)
+    work = records[0, :, :, [FIELD[name] for name in ("busy", "ppu", "marker")]].sum((0, 1))
+    assert (work[:4] > 0).all() and not work[4:].any()
+    assert (records[0, :, 2:, FIELD["words"]] == 0).all() and records[0, :, :2, FIELD["words"]].sum() == 6
+    assert (records[0, :, :, FIELD["idle"]] == records[0, :, :1, FIELD["idle"]]).all()
+
+
+# -- values do not depend on how the cores are used --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opcode", [Opcode.CONV, Opcode.VEC])
+def test_groups_runs_and_the_window_change_no_value(opcode, rng):
+    regs = {**ONE, "OH": 5, "OW": 7, "KH": 3, "KX": 3, "H": 5, "W": 7, "IY0": -1, "IX0": -1, "A_BASE": -8, "A_OY": 7, "A_OX": 1,
+            "A_KY": 7, "A_KX": 1, "W_SPAN": 8, "O_BASE": 200, "O_OY": 7, "O_OX": 1, "DRAIN": 2}  # fmt: skip
+    weight = rng.integers(-9, 10, (CLUSTER.weight_depth, 8)).astype(np.int8)
+    shift = np.full((8, CLUSTER.param_depth, 4), 2, np.int32)
+    act = rng.integers(0, 9, (1, 64, 8)) * (rng.random((1, 64, 1)) < 0.6)
+    outputs, lengths = [], []
+    for split in (1, 2, 4, 8):
+        for runs in (1, 3, 8):
+            for flag in (NO_FLAGS, Flag.WINDOW) if opcode is Opcode.VEC else (NO_FLAGS,):
+                op = RawOp(opcode, flag, Mode.MAC, {**regs, "SPLIT": split, "RUN": runs})
+                segment = segment_of(CLUSTER, [op], weight=np.stack([weight] * 8), shift=shift)
+                records, machine = run(CLUSTER, segment, act.astype(np.int16))
+                outputs.append(machine.act[0, 200:235])
+                lengths.append(int(cycles(records)[0, :, 0].sum()))
+                assert records[..., FIELD["words"]].sum() == words_of(op, act.any(-1)[0])[0], "a word from the window counts too"
+    assert outputs[0].any() and all(np.array_equal(out, outputs[0]) for out in outputs)
+    assert len(set(lengths)) > 4, "time does depend on it"
+
+
+def test_the_window_saves_slots():
+    """8 groups on 2 ports read every fourth cycle; words from the window need no read."""
+    regs = {**ONE, "OH": 8, "OW": 24, "KX": 4, "H": 8, "W": 27, "A_OY": 27, "A_OX": 1, "A_KX": 1, "O_BASE": 250, "O_OY": 24, "O_OX": 1,
+            "SPLIT": 8, "RUN": 8}  # fmt: skip
+    act = np.ones((1, 216, 8), np.int16)
+    taken = [
+        int(cycles(run(CLUSTER, segment_of(CLUSTER, [RawOp(Opcode.VEC, flag, Mode.MAC, regs)]), act)[0])[0, 0, 0])
+        for flag in (NO_FLAGS, Flag.WINDOW)
+    ]
+    assert taken[1] < taken[0] * 0.7
+
+
+# -- by hand -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("events", [0, 1, 5, 8])
+def test_one_output(events):
+    """The way of a single output through every stage of one core."""
+    arch = CLUSTER.replace(cores=1, ports=1)
+    act = np.zeros((1, 64, 8), np.int16)
+    act[0, 3, :events] = 7
+    op = RawOp(Opcode.CONV, NO_FLAGS, Mode.MAC, {**ONE, "A_BASE": 3, "O_BASE": 40, "DRAIN": 2})
+    segment = segment_of(arch, [op])
+    started = c.PIPELINE_START + len(segment.imem) - 2 + c.START_LATENCY
+    deal = started + 1
+    job = deal + c.FIFO_LATENCY
+    walked = job + 1
+    clipped = walked + c.CLIP_LATENCY
+    split = clipped + c.SPLIT_LATENCY
+    request = split + 1
+    scanned = request + c.ROW_LATENCY
+    word = scanned + c.WORD_LATENCY
+    segmented = word + 1
+    issue = segmented + c.FIFO_LATENCY
+    closed = issue + max(events, 1) - 1
+    recorded = closed + c.CLOSE_LATENCY
+    stored = closed + c.SHADOW_LATENCY + 1 + c.STORE_LATENCY
+    halted = max(stored + c.DONE_LATENCY, recorded + RECORD_CYCLES)
+    (records,), _ = run(arch, segment, act)
+    busy, marker = (events, 0) if events else (0, 1)
+    fetch = recorded - started - busy - marker
+    assert records[0, 0].tolist() == [busy, fetch, 0, marker, 0, started + 1, int(events > 0), int(events == 0)]
+    assert records[1, 0].tolist() == [0, 0, 0, 0, 0, halted - recorded, 0, 0]
+
+
+def deals(spans: int, split: int, runs: int, outputs: int, stateful: bool) -> tuple[int, list[int]]:
+    """Of an operation started in cycle 0, each output of which walks `spans` spans and reads a word: the last deal, and the
+    words that each fetcher read."""
+    arch, clock = CLUSTER, pipeline.Clock(CLUSTER)
+    regs = {**dict.fromkeys(REGISTERS, 0), **ONE, "OW": outputs, "KH": spans, "W": outputs, "A_OX": 1, "SPLIT": split, "RUN": runs}
+    clock.run(
+        0,
+        registers=regs,
+        kind=pipeline.EVENT,
+        dense=False,
+        residual=False,
+        window=False,
+        stateful=stateful,
+        started=0,
+        nonzero=np.full((64, 1), 1, np.uint8),
+        occupied=np.ones(64, bool),
+        masks=np.full((arch.cores, 64, 1), 255, np.uint8),
+    )
+    return int(clock.t[pipeline.DEALT]), clock.record(0)[:, FIELD["words"]].tolist()
+
+
+def test_dealing():
+    """Deals of single outputs to two groups. The job dealt in t leaves its FIFO in t + 2, so the group can have the next in t + 3:
+    group 0 in cycles 1, 4, 7, group 1 in 2, 5, 8."""
+    assert c.FIFO_LATENCY == 2
+    assert deals(1, 2, 1, 6, False) == (8, [3, 3, 0, 0, 0, 0, 0, 0])
+    # Three groups' worth of time for two: of four groups the lowest that is free gets the next output, and group 3 none.
+    assert deals(1, 4, 1, 6, False) == (6, [2, 2, 2, 0, 0, 0, 0, 0])
+    # In turn instead, group 3 has its share.
+    assert deals(1, 4, 1, 6, True) == (6, [2, 2, 1, 1, 0, 0, 0, 0])
+
+
+def test_runs_are_dealt_together():
+    """Runs of two: outputs 0, 1 to group 0 in cycles 1, 2, and 2, 3 to group 1. Walking one takes a cycle, so the second job of
+    group 0 leaves in 4 and the third run goes there in 5."""
+    assert deals(1, 2, 2, 6, False) == (6, [4, 2, 0, 0, 0, 0, 0, 0])
+    # The last run of a row is what is left of it.
+    assert deals(1, 2, 4, 5, False) == (5, [4, 1, 0, 0, 0, 0, 0, 0])
+
+
+def test_slow_walks_hold_the_dealer_back():
+    """Walking an output takes 10 cycles: group 0 takes the job of cycle 1 in 3, and the next, of cycle 4, with the last span of
+    the first, in 13; only then the third can be dealt."""
+    spans = 10
+    last, _ = deals(spans, 1, 1, 3, False)
+    assert last == 1 + c.FIFO_LATENCY + spans + 1
+
+
+def test_a_run_fits_the_job_fifo():
+    """The pipeline model relies on it: a run is dealt to an empty FIFO."""
+    assert c.JOBS >= RUN_MAX
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_groups_must_hold_the_same_rows():
+    op = RawOp(Opcode.CONV, NO_FLAGS, Mode.MAC, {**ONE, "SPLIT": 2, "SLICES": 2, "W_BASE": 16, "P_BASE": 3, "O_BASE": 40})
+    act = np.ones((1, 64, 8), np.int16)
+    for name, row in (("weight", 16), ("mask", 0), ("bias", 3), ("threshold", 3)):
+        for core in range(4):
+            segment = segment_of(CLUSTER, [op, dataclasses.replace(op)])
+            image = getattr(segment, name)
+            image[core, 5 if row != 5 else 6] ^= image.dtype.type(1)  # a row that the operation does not use
+            run(CLUSTER, segment, act)
+            image[core, row] ^= image.dtype.type(1)
+            with pytest.raises(BinaryError) as caught:
+                run(CLUSTER, segment, act)
+            assert str(caught.value) == (
+                f"operation 0, instruction {len(segment.imem) - 3}: its 2 groups of cores would compute different values, because "
+                f"their {name} memories differ in rows that it uses. Give core c of a segment's images the rows of core c - c % 2, "
+                "or compile the model again."
+            )
+    segment = segment_of(CLUSTER, [op])
+    segment.weight[:] = np.arange(8)[:, None, None] // 2  # slices differ, groups do not
+    run(CLUSTER, segment, act)
+
+
+def test_cycle_limit():
+    op = RawOp(Opcode.CONV, NO_FLAGS, Mode.MAC, {**ONE, "O_BASE": 40})
+    segment, act = segment_of(CLUSTER, [op]), np.ones((1, 64, 8), np.int16)
+    total = int(cycles(run(CLUSTER, segment, act)[0])[0, :, 0].sum())
+    segment.cycle_limit = total
+    run(CLUSTER, segment, act)
+    segment.cycle_limit = total - 1
+    with pytest.raises(TrapError, match=rf"^trap CYCLES: .*: the run takes {total} cycles, its limit is {total - 1}$") as caught:
+        run(CLUSTER, segment, act)
+    assert caught.value.cause is Trap.CYCLES
