@@ -8,7 +8,20 @@ from .arch import ArchConfig
 from .axi import AXI4LiteSignature, Resp, Subordinate
 from .errors import ArchError
 from .interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
-from .isa import CSR, HOST_ADDR_BITS, ID_VALUE, REGION_SHIFT, Region, region_bits, region_depth, row_bytes, row_pieces
+from .isa import (
+    CSR,
+    HOST_ADDR_BITS,
+    ID_VALUE,
+    PER_CORE,
+    PERF_FIELDS,
+    REGION_SHIFT,
+    Region,
+    region_bits,
+    region_depth,
+    region_stride,
+    row_bytes,
+    row_pieces,
+)
 
 __all__ = ["READABLE", "WRITABLE", "HostPort", "check_address_space"]
 
@@ -17,14 +30,18 @@ READABLE = (Region.ACT, Region.STATE, Region.PERF)
 
 
 def check_address_space(arch: ArchConfig) -> None:
-    """Raises `ArchError` if a memory is larger than its region of the host's address space."""
+    """Raises `ArchError` if a memory, or those of all cores together, is larger than its region of the host's address space."""
+    limit = 1 << REGION_SHIFT
     for region in (*WRITABLE, Region.PERF):
-        depth = region_depth(arch, region)
-        size, limit = depth * row_bytes(region_bits(arch, region)), 1 << REGION_SHIFT
+        cores = arch.cores if region in PER_CORE else 1
+        rows = region_stride(arch, region) if region in PER_CORE else region_depth(arch, region)
+        size = cores * rows * row_bytes(region_bits(arch, region))
         if size > limit:
+            most = rows * limit // size // (len(PERF_FIELDS) if region is Region.PERF else 1)
+            who = f"{region.name} memories of {cores} cores take" if cores > 1 else f"{region.name} memory takes"
             raise ArchError(
-                f"architecture {arch.name!r}: the {region.name} memory takes {size} bytes of the host's address space, "
-                f"and a region has {limit}: make it at most {depth * limit // size} rows deep"
+                f"architecture {arch.name!r}: the {who} {size} bytes of the host's address space, "
+                f"and a region has {limit}: make {region.name.lower()}_depth at most {most}"
             )
 
 
@@ -41,7 +58,7 @@ class HostPort(Component):
 
     `SLVERR` answers, and nothing is written by: an address that is no multiple of 4; any byte strobe clear; a piece
     beyond its row or out of order; a write to PERF or to a read-only register; a read of IMEM, WEIGHT, MASK, PARAM
-    or TABLE. `DECERR` answers: a region, row or register that does not exist. Errors read as zero.
+    or TABLE. `DECERR` answers: a region, core, row or register that does not exist. Errors read as zero.
 
     Parameters
     ----------
@@ -112,7 +129,7 @@ class HostPort(Component):
                 low = ceil_log2(row_bytes(bits))
                 with m.Case(r.value):
                     m.d.comb += index.eq(address[low:REGION_SHIFT])
-                    with m.If(address[low:REGION_SHIFT] < region_depth(self.arch, r)):
+                    with m.If(self._exists(r, address[low:REGION_SHIFT])):
                         m.d.comb += resp.eq(Resp.SLVERR)
                         if r in regions:
                             here = address[2:low] if low > 2 else Const(0, 1)
@@ -120,6 +137,13 @@ class HostPort(Component):
                             with m.If((address[:2] == 0) & (here < row_pieces(bits))):
                                 m.d.comb += resp.eq(Resp.OKAY)
         return region, index, piece, last, resp
+
+    def _exists(self, region, row):
+        """Whether a region has a row of this number."""
+        if region not in PER_CORE:
+            return row < region_depth(self.arch, region)
+        stride = ceil_log2(region_stride(self.arch, region))
+        return (row[:stride] < region_depth(self.arch, region)) & (row[stride:] < self.arch.cores)
 
     def _read(self, m, port, busy, cached, row):
         """Serves reads. Returns whether a read takes the window or the register file in this cycle."""

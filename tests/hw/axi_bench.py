@@ -14,8 +14,13 @@ from sordino_hw.isa import Region
 
 
 def address(region: Region, arch, row: int, piece: int = 0) -> int:
-    """Byte address of one piece of a row."""
+    """Byte address of one piece of a row; `row` includes the core (`row_of`)."""
     return region.value << isa.REGION_SHIFT | row * isa.row_bytes(isa.region_bits(arch, region)) | piece * 4
+
+
+def row_of(region: Region, arch, core: int, row: int) -> int:
+    """Number of a core's row in a region that every core has."""
+    return core * isa.region_stride(arch, region) + row
 
 
 NOISE = 0x5A5A_5A5A_5A5A
@@ -125,7 +130,8 @@ class Machine:
             assert not (we and re) and not ((we or re) and running), "the window was used while the machine runs"
             if we or re:
                 assert not answer, "the window was used during a read"
-                assert row < isa.region_depth(arch, region), "a row beyond the memory"
+                core, place = divmod(row, isa.region_stride(arch, region)) if Region(region) in isa.PER_CORE else (0, row)
+                assert core < arch.cores and place < isa.region_depth(arch, region), "a row beyond the memory"
             if we:
                 self.memory[region, row] = wdata & ((1 << isa.region_bits(arch, region)) - 1)
             if re:

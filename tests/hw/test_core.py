@@ -1,5 +1,7 @@
 """The cluster in Amaranth's simulator: against the golden machine (values) and the timing model (cycles)."""
 
+from itertools import groupby
+
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
@@ -11,7 +13,7 @@ from sordino_hw.asm import assemble
 from sordino_hw.core.cluster import Cluster
 from sordino_hw.core.ppu import REQUANT_LATENCY, Requantiser
 from sordino_hw.interfaces import WINDOW_LATENCY
-from sordino_hw.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_depth, region_stride
+from sordino_hw.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_stride
 from sordino_hw.program import Segment
 from sordino_sim.machine import Machine
 from sordino_sim.timing import SegmentTiming
@@ -82,11 +84,15 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
         results.extend(ctx.get(s) for s in (control.trap, control.pc, control.cycles, control.ops))
         assert not ctx.get(control.running)
         data = []
-        for region, row in reads:
+        for (region, _), group in groupby(reads, lambda read: (read[0], read[1] // region_stride(arch, read[0]))):
+            # Within a memory, reads may follow each other at once.
             ctx.set(window.region, region)
-            ctx.set(window.row, row)
-            await ctx.tick().repeat(WINDOW_LATENCY)
-            data.append(ctx.get(window.rdata))
+            for i, row in enumerate([*(row for _, row in group), *[None] * WINDOW_LATENCY]):
+                if i >= WINDOW_LATENCY:
+                    data.append(ctx.get(window.rdata))
+                if row is not None:
+                    ctx.set(window.row, row)
+                await ctx.tick()
         results.append(data)
 
     sim = Simulator(dut)
@@ -148,16 +154,24 @@ OPERATION = "\n".join(
     [
         (".word 0x00000000", Trap.OPCODE, 0),
         (".word 0xffffffff", Trap.OPCODE, 0),
-        (OPERATION + "\n.word 0x30000300", Trap.OPCODE, 11),  # VEC with mode 3
-        (OPERATION + "\n.word 0x30000208", Trap.OPCODE, 11),  # VEC MAX, RESIDUAL
-        (OPERATION + "\n.word 0x20000100", Trap.OPCODE, 11),  # CONV with a mode
-        (OPERATION + "\n.word 0x20000020", Trap.OPCODE, 11),  # CONV with a flag that is not there
+        (OPERATION + "\n.word 0x30000300", Trap.OPCODE, 14),  # VEC with mode 3
+        (OPERATION + "\n.word 0x30000208", Trap.OPCODE, 14),  # VEC MAX, RESIDUAL
+        (OPERATION + "\n.word 0x20000100", Trap.OPCODE, 14),  # CONV with a mode
+        (OPERATION + "\n.word 0x20000040", Trap.OPCODE, 14),  # CONV with a flag that is not there
         (".word 0x1fc00000", Trap.REGISTER, 0),
         ("CONV", Trap.CONFIG, 0),
-        (OPERATION + "\nSET DRAIN, 5\nCONV", Trap.CONFIG, 12),
-        (OPERATION + "\nSET TABLE, 2\nCONV TABLE", Trap.CONFIG, 12),
+        (OPERATION + "\nSET DRAIN, 5\nCONV", Trap.CONFIG, 15),
+        (OPERATION + "\nSET TABLE, 2\nCONV TABLE", Trap.CONFIG, 15),
+        (OPERATION + "\nSET SPLIT, 3\nCONV", Trap.CONFIG, 15),
+        (OPERATION + "\nSET SPLIT, 2\nCONV", Trap.CONFIG, 15),
+        (OPERATION + "\nSET SLICES, 2\nCONV", Trap.CONFIG, 15),
+        (OPERATION + "\nSET RUN, 9\nCONV", Trap.CONFIG, 15),
+        (OPERATION + "\nSET RUN, 2\nCONV SINK", Trap.CONFIG, 15),
+        (OPERATION + "\nCONV WINDOW", Trap.CONFIG, 14),
+        (OPERATION + "\nSET WORDS, 2\nVEC MAC, WINDOW", Trap.CONFIG, 15),
+        (OPERATION + "\nSET KX, 5\nVEC MAC, WINDOW", Trap.CONFIG, 15),
         ("WAIT", Trap.WAIT, 0),
-        (OPERATION + "\nCONV\nWAIT\nWAIT", Trap.WAIT, 13),
+        (OPERATION + "\nCONV\nWAIT\nWAIT", Trap.WAIT, 16),
         (OPERATION + "\nSET A_BASE, 512\nCONV\nHALT", Trap.ACT_READ, None),
         (OPERATION + "\nSET O_BASE, 512\nCONV\nHALT", Trap.ACT_WRITE, None),
         (OPERATION + "\nSET W_BASE, 512\nCONV\nHALT", Trap.WEIGHT, None),
@@ -174,15 +188,15 @@ def test_traps(text, cause, pc):
     arch = ARCHS[0]
     imem = assemble(text)
     ones = np.ones((2, arch.lanes), np.int16)
-    rows = {Region.IMEM: imem, Region.ACT: ones, Region.MASK: ones, Region.WEIGHT: ones}
+    rows = {Region.IMEM: imem, Region.ACT: ones, Region.MASK: ones[None], Region.WEIGHT: ones[None]}
     trap, at, cycles, _, _ = simulate(arch, rows, 2000, [])
     assert trap == cause and cycles <= 2001
     assert pc is None or at == pc
 
     machine = Machine(arch)
     machine.store(np.arange(2), ones[None])
-    machine.mask[:2] = True
-    empty = np.zeros((0, arch.ppu), np.int32)
+    machine.mask[:, :2] = True
+    empty = np.zeros((arch.cores, 0, arch.ppu), np.int32)
     segment = Segment(imem, machine.weight, machine.mask, empty, empty, empty, empty, machine.table, [], 2000)
     with pytest.raises(Exception) as caught:
         machine.run(segment)

@@ -3,23 +3,24 @@
 import random
 
 import pytest
-from axi_bench import address, simulate
+from axi_bench import address, row_of, simulate
 
 from sordino_hw import isa
 from sordino_hw.arch import ArchConfig
 from sordino_hw.axi import Resp
 from sordino_hw.errors import ArchError
 from sordino_hw.host import READABLE, WRITABLE, check_address_space
-from sordino_hw.isa import CSR, Region, region_bits, region_depth, row_pieces
+from sordino_hw.isa import CSR, PER_CORE, Region, region_bits, region_depth, region_stride, row_pieces
 
 ARCH = ArchConfig(
+    cores=2,
     lanes=16,
     ppu=4,
     act_depth=64,
     weight_depth=48,
     mask_depth=16,
     param_depth=8,
-    state_depth=8,
+    state_depth=6,
     tables=1,
     imem_depth=32,
     perf_depth=8,
@@ -46,13 +47,20 @@ async def read_row(ctx, manager, region, row):
 def test_rows(pause):
     """Rows of every writable memory arrive whole; rows of every readable one come back."""
     rng = random.Random(1)
-    rows = {(r, row): rng.getrandbits(region_bits(ARCH, r)) for r in WRITABLE for row in (0, 3, region_depth(ARCH, r) - 1)}
+    cores = {r: range(ARCH.cores) if r in PER_CORE else range(1) for r in WRITABLE}
+    rows = {
+        (r, row_of(r, ARCH, core, row)): rng.getrandbits(region_bits(ARCH, r))
+        for r in WRITABLE
+        for core in cores[r]
+        for row in (0, 3, region_depth(ARCH, r) - 1)
+    }
+    perf = row_of(Region.PERF, ARCH, 1, 2)
 
     async def bench(ctx, manager, machine):
-        machine.memory[Region.PERF, 2] = rng.getrandbits(region_bits(ARCH, Region.PERF))
+        machine.memory[Region.PERF, perf] = rng.getrandbits(region_bits(ARCH, Region.PERF))
         for (region, row), value in rows.items():
             await write_row(ctx, manager, region, row, value)
-        assert {**rows, (Region.PERF, 2): machine.memory[Region.PERF, 2]} == machine.memory
+        assert {**rows, (Region.PERF, perf): machine.memory[Region.PERF, perf]} == machine.memory
         for (region, row), value in machine.memory.items():
             if region in READABLE:
                 assert await read_row(ctx, manager, region, row) == value
@@ -230,6 +238,9 @@ BAD_WRITES = [
     (address(Region.ACT, ARCH, 0, row_pieces(region_bits(ARCH, Region.ACT))), 15, SLVERR),
     (address(Region.PERF, ARCH, 0), 15, SLVERR),
     (address(Region.TABLE, ARCH, 256 * ARCH.tables), 15, DECERR),
+    (address(Region.STATE, ARCH, ARCH.state_depth), 15, DECERR),  # between two cores
+    (address(Region.STATE, ARCH, row_of(Region.STATE, ARCH, 1, ARCH.state_depth)), 15, DECERR),
+    *((address(r, ARCH, ARCH.cores * region_stride(ARCH, r)), 15, DECERR) for r in PER_CORE),
     (9 << isa.REGION_SHIFT, 15, DECERR),
     (15 << isa.REGION_SHIFT, 15, DECERR),
     (CSR["ID"], 15, SLVERR),
@@ -244,7 +255,8 @@ BAD_READS = [
     (address(Region.ACT, ARCH, 0) + 3, SLVERR),
     (address(Region.ACT, ARCH, 0, row_pieces(region_bits(ARCH, Region.ACT))), SLVERR),
     (address(Region.ACT, ARCH, ARCH.act_depth), DECERR),
-    (address(Region.PERF, ARCH, ARCH.perf_depth), DECERR),
+    (address(Region.STATE, ARCH, ARCH.state_depth + 1), DECERR),
+    (address(Region.PERF, ARCH, ARCH.cores * ARCH.perf_depth * len(isa.PERF_FIELDS)), DECERR),
     *((address(r, ARCH, 0), SLVERR) for r in MEMORIES if r not in READABLE),
     (CSR["PC"] + 2, SLVERR),
     (0x20, DECERR),
@@ -301,8 +313,21 @@ def test_random_writes(seed):
     simulate(ARCH, bench, pause=rng.choice([0, 0.3, 0.7]), seed=seed)
 
 
-def test_too_large():
-    with pytest.raises(
-        ArchError, match=r"^architecture 'custom': the PARAM memory takes 33554432 bytes .* at most 262144 rows deep$"
-    ):
-        check_address_space(ArchConfig(param_depth=1 << 19))
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        (
+            ArchConfig(param_depth=1 << 19),
+            "^architecture 'custom': the PARAM memory takes 33554432 bytes .* and a region has 16777216: "
+            "make param_depth at most 262144$",
+        ),
+        (
+            ArchConfig(cores=4, param_depth=(1 << 16) + 1),
+            "^architecture 'custom': the PARAM memories of 4 cores take 33554432 bytes .* make param_depth at most 65536$",
+        ),
+        (ArchConfig(cores=8, perf_depth=1 << 17), "^.* PERF memories of 8 cores take .* make perf_depth at most 65536$"),
+    ],
+)
+def test_too_large(arch, message):
+    with pytest.raises(ArchError, match=message):
+        check_address_space(arch)

@@ -12,7 +12,7 @@ from ..arch import OCC_WIDTH, ArchConfig
 from ..interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
 from ..primitives import LATENCY, BlockMemory
 from .combinators import delay
-from .core import Core, HostAccess
+from .core import Core
 from .dealer import Dealer
 from .fetcher import Fetcher
 from .flight import Flight

@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out, connect
 from .. import isa
 from ..arch import OCC_WIDTH, ArchConfig
 from ..primitives import BlockMemory, SinglePortMemory, SmallMemory
-from .flight import Outstanding
 from .fifo import Fifo
+from .flight import Outstanding
 from .issue import Issuer, MaskReader, Segmenter
 from .lanes import Lanes
 from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY

@@ -106,15 +106,14 @@ class Sequencer(wiring.Component):
                                 m.d.sync += regs[name].eq(word.imm)
                         with m.Default():
                             m.d.comb += self.trap.eq(isa.Trap.REGISTER)
-                with m.Case(isa.Opcode.CONV, isa.Opcode.VEC):
-                    with m.If(checking[-1]):
-                        with m.If(undefined):
-                            m.d.comb += self.trap.eq(isa.Trap.OPCODE)
-                        with m.Elif(config):
-                            m.d.comb += self.trap.eq(isa.Trap.CONFIG)
-                        with m.Else():
-                            m.d.comb += [self.deal.valid.eq(self.free), self.started.eq(self.free & self.deal.ready)]
-                            m.d.comb += take.eq(self.started)
+                with m.Case(isa.Opcode.CONV, isa.Opcode.VEC), m.If(checking[-1]):
+                    with m.If(undefined):
+                        m.d.comb += self.trap.eq(isa.Trap.OPCODE)
+                    with m.Elif(config):
+                        m.d.comb += self.trap.eq(isa.Trap.CONFIG)
+                    with m.Else():
+                        m.d.comb += [self.deal.valid.eq(self.free), self.started.eq(self.free & self.deal.ready)]
+                        m.d.comb += take.eq(self.started)
                 with m.Case(isa.Opcode.WAIT):
                     with m.If(~pending):
                         m.d.comb += self.trap.eq(isa.Trap.WAIT)
