@@ -25,7 +25,7 @@ def check(seed: int) -> None:
     case = random_case(seed)
     case.graph.check()
     for dense in (False, True):
-        program = compile_graph(case.graph, dense=dense, reuse=False)
+        program = compile_graph(case.graph, dense=dense, reuse=False, mapping=case.mapping)
         program.check()
         assert all(t.kept for t in program.tensors.values())
         names = [n.out.name for n in case.graph.nodes if n.out.name in program.tensors]
@@ -51,11 +51,11 @@ def test_program_equals_graph_on_2000(chunk):
 
 
 def test_cases_cover_what_they_claim():
-    """Every operator, flag and architecture, tiles, bands and segments appear among the cases."""
-    kinds, archs, flags, features = set(), set(), Flag(0), set()
-    for i in range(150):
+    """Every operator, flag and architecture, tiles, bands, segments and ways to use the cores appear among the cases."""
+    kinds, archs, flags, features, uses = set(), set(), Flag(0), set(), set()
+    for i in range(200):
         case = random_case(i)
-        program = compile_graph(case.graph)
+        program = compile_graph(case.graph, mapping=case.mapping)
         archs.add(case.arch.name)
         kinds |= {layer.kind for layer in program.layers} | {n.kind for n in case.graph.nodes}
         features |= {"segments"} if len(program.segments) > 1 else set()
@@ -64,6 +64,9 @@ def test_cases_cover_what_they_claim():
             for step in decode_segment(segment.imem, program.arch):
                 flags |= step.flags
                 if step.opcode in (Opcode.CONV, Opcode.VEC):
+                    uses.add((step.regs["SPLIT"], step.regs["SLICES"]))
+                    features |= {"runs"} if step.regs["RUN"] > 1 else set()
+                    features |= {"idle cores"} if step.regs["SPLIT"] * step.regs["SLICES"] < case.arch.cores else set()
                     if step.has(Flag.SINK):
                         features |= {"bands"} if step.regs["W_BASE"] in stored else set()
                         stored.add(step.regs["W_BASE"])
@@ -71,8 +74,9 @@ def test_cases_cover_what_they_claim():
     assert archs == {a.name for a in ARCHS}
     assert kinds >= {"conv", "depthwise", "maxpool", "concat", "slice", "flatten", "input"}
     assert kinds >= {"linear", "avgpool", "upsample", "relayout"}
-    assert flags == Flag.SOURCE | Flag.SINK | Flag.RESIDUAL | Flag.TABLE
-    assert features == {"segments", "bands", "KX", "SPAN"}
+    assert flags == Flag.SOURCE | Flag.SINK | Flag.RESIDUAL | Flag.TABLE | Flag.WINDOW
+    assert features == {"segments", "bands", "KX", "SPAN", "runs", "idle cores"}
+    assert uses >= {(split, 1) for split in (1, 2, 4, 8)} | {(1, n) for n in range(1, 5)} | {(2, 2), (2, 3), (4, 2)}
 
 
 def test_a_case_follows_from_its_seed():
@@ -88,11 +92,11 @@ def test_cycle_limit_bounds_the_run(seed):
     for i in range(100):
         case = random_case(first + i)
         for dense in (False, True):
-            program = compile_graph(case.graph, dense=dense)
+            program = compile_graph(case.graph, dense=dense, mapping=case.mapping)
             records = Timing(program).run(case.inputs).records
             row = 0
             for segment in program.segments:
-                mine = records[:, row : row + len(segment.ops) + 1, : len(Cause)]
+                mine = records[:, row : row + len(segment.ops) + 1, 0, : len(Cause)]
                 row += len(segment.ops) + 1
                 assert 2 * mine.sum((1, 2)).max() <= segment.cycle_limit, case.description
 
@@ -103,11 +107,11 @@ def words_of(step, span: bool) -> set[int]:
     for oy in range(r["OH"]):
         for ox in range(r["OW"]):
             if not span:
-                out.add(r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"])
+                out.update(r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] + s for s in range(r["SLICES"]))
                 continue
             qy, qx = oy // r["REPY"], ox // r["REPX"]
             if step.has(Flag.RESIDUAL):
-                out.add(r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"])
+                out.update(r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"] + s for s in range(r["SLICES"]))
             for ky in range(r["KH"]):
                 for kx in range(r["KX"]):
                     for p in range(r["SPAN"]):
@@ -124,7 +128,7 @@ def test_reads_wait_for_stores(seed):
     waits = needed = 0
     for i in range(60):
         case = random_case(first + i)
-        program = compile_graph(case.graph)
+        program = compile_graph(case.graph, mapping=case.mapping)
         for segment in program.segments:
             fresh, before, waited = set(), set(), False
             for step in decode_segment(segment.imem, program.arch):
