@@ -14,7 +14,7 @@ def test_equal_to_the_timing_model(seed):
     first = int(np.random.default_rng(seed).integers(1 << 31))
     for case_seed in range(first, first + 40):
         case = random_case(case_seed)
-        program = compile_graph(case.graph, dense=case_seed % 5 == 0, reuse=False)
+        program = compile_graph(case.graph, dense=case_seed % 5 == 0, reuse=False, mapping=case.mapping)
         inputs = {name: x[:1] for name, x in case.inputs.items()}
         result = Timing(program).run(inputs, tuple(program.tensors))
         patterns = {name: values[0] != 0 for name, values in result.tensors.items()}
