@@ -21,6 +21,15 @@ def test_own_network(tmp_path):
     assert (tmp_path / "own_network.sdn").exists()
 
 
+def test_distributed_in_one_process(tmp_path):
+    command = [sys.executable, "-W", "error", ROOT / "examples" / "distributed.py"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert [line.partition(":")[0] for line in run.stdout.splitlines() if ":" in line][-3:] == ["plain", "sparse", "on the array"]
+    for name in ("plain", "sparse"):
+        assert (tmp_path / "runs" / name / "metrics.csv").read_text().count("\n") == 9
+
+
 def test_readme(rng, capsys):
     (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     x = torch.from_numpy(rng.random((16, 1, 8, 8), "float32"))

@@ -99,7 +99,7 @@ def figures(path, command):
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 
-NAMED_BY_DATA = {"arch", "options", "densities", "nonzero", "seconds", "dense_layers", "versions"}
+NAMED_BY_DATA = {"arch", "options", "densities", "nonzero", "seconds", "dense_layers", "versions", "watched"}
 """Objects whose keys are names of tensors, layers, options or steps."""
 
 
@@ -143,7 +143,9 @@ def test_train_then_compile_then_run(digits):
         "task", "method", "options", "seed", "validation_accuracy", "test_accuracy", "density", "nonzero", "history", "checkpoint",
     }  # fmt: skip
     assert f["method"] == "relu" and len(f["history"]) == 1
-    assert set(f["history"][0]) == {"epoch", "loss", "penalty", "score", "density", "events"}
+    assert set(f["history"][0]) == {
+        "epoch", "loss", "penalty", "score", "density", "events", "task_loss", "lr", "densities", "watched", "seconds",
+    }  # fmt: skip
     works("train", "digits", "-m", "star", "--from", "plain.safetensors", "--epochs", 1, "--quantile", 0.4)
     trained = load_checkpoint("digits-star.safetensors")
     assert trained.options == {"strength": 1e-5, "quantile": 0.4} and len(trained.history) == 2
@@ -157,7 +159,8 @@ def test_train_then_compile_then_run(digits):
 
 def test_train_with_a_method_for_each_layer(digits):
     methods = ("-m", "relu1=wta", "-m", "relu3=none", "-m", "*=star")
-    works("train", "digits", *methods, "--epochs", 1, "--quantile", 0.4, "--json", "train.json")
+    works("train", "digits", *methods, "--epochs", 1, "--quantile", 0.4, "--json", "train.json", "--metrics", "run")
+    assert sorted(p.name for p in Path("run").iterdir()) == ["plain", "sparse"] and Path("run/sparse/metrics.csv").exists()
     document = json.loads(Path("train.json").read_text())
     assert document["method"] == {"relu1": "wta", "relu3": None, "*": "star"}
     assert document["options"] == {"relu1": {}, "relu3": {}, "*": {"strength": 1e-5, "quantile": 0.4}}

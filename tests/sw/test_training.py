@@ -1,6 +1,8 @@
 """The trainer: determinism, exact resumption, budgets, refusals; and the digits' split."""
 
+import csv
 import dataclasses
+import importlib.util
 
 import pytest
 import torch
@@ -118,6 +120,101 @@ def test_any_dataset_loss_and_score_will_do():
 
     history = fit(model, data, data, 200, lr=0.05, loss=nn.functional.mse_loss, score=score, progress=False)
     assert history.epochs[-1].score > -0.05 and dataclasses.asdict(history.epochs[-1])["events"] == 0
+
+
+# -- metrics -----------------------------------------------------------------------------------------------------------
+
+
+def sparse_network():
+    """A threshold of each layer, and one per channel."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 10))
+    x = sd.data.digits().train[0]
+    return sd.sparsify(model, {"2": "star", "4": "channel-thresholds"}, calibration=x, strength=1e-3)
+
+
+def rows(folder):
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+def test_metrics_are_the_figures_of_each_epoch(digits, tmp_path):
+    model, history = train(digits, sparse_network(), metrics=tmp_path / "a" / "b")
+    found = rows(tmp_path / "a" / "b")
+    assert [{k: float(v) for k, v in row.items()} for row in found] == [e.row() for e in history.epochs]
+    last, record = history.epochs[-1], found[-1]
+    assert list(record)[:9] == ["epoch", "loss", "penalty", "score", "density", "events", "task_loss", "lr", "seconds"]
+    assert last.loss == pytest.approx(last.task_loss + last.penalty) and last.penalty > 0 and last.seconds > 0
+    assert history.epochs[0].lr == 5e-3 > last.lr > 0
+    counts = sd.nn.density(model, digits.validation[0])
+    assert last.densities == {path: n / size for path, (n, size) in counts.items()} and list(counts) == ["2", "4"]
+    theta = model[4].theta.detach().abs()
+    assert float(record["threshold/2/mean"]) == float(model[2].threshold)
+    assert [float(record[f"threshold/4/{k}"]) for k in ("least", "mean", "largest")] == [
+        float(f(theta)) for f in (torch.min, torch.mean, torch.max)
+    ]
+
+
+@pytest.mark.parametrize("damage", ["none", "cut", "more", "gone"])
+def test_metrics_of_a_resumed_training_have_every_epoch_once(digits, tmp_path, damage):
+    """Whatever a crash left of the file: half a line, an epoch that the checkpoint has not, or nothing."""
+    _, expected = train(digits, sparse_network())
+    train_on = lambda **more: train(digits, sparse_network(), checkpoint=tmp_path / "state", metrics=tmp_path / "run", **more)  # noqa: E731
+    calls = []
+
+    def interrupted(model, data):
+        calls.append(0)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return accuracy(model, data)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_on(score=interrupted)
+    path = tmp_path / "run" / "metrics.csv"
+    text = path.read_text()
+    assert text.endswith("\n") and text.count("\n") == 3
+    if damage == "cut":
+        path.write_text(text[:-20])
+    elif damage == "more":
+        path.write_text(text + text.splitlines()[-1].replace("1,", "2,", 1) + "\n")
+    elif damage == "gone":
+        path.unlink()
+    train_on()
+    assert [{k: v for k, v in map_floats(row).items() if k != "seconds"} for row in rows(tmp_path / "run")] == [
+        {k: v for k, v in e.row().items() if k != "seconds"} for e in expected.epochs
+    ]
+    if importlib.util.find_spec("tensorboard") is not None:
+        seen = events(tmp_path / "run")
+        assert seen["loss"] == [(e.epoch, pytest.approx(e.loss)) for e in expected.epochs]
+        assert set(seen) == set(expected.epochs[0].row()) - {"epoch"}
+
+
+def map_floats(row):
+    return {k: float(v) for k, v in row.items()}
+
+
+def events(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_metrics_without_tensorboard_are_the_csv_file(digits, tmp_path, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "tensorboard" else real(name, *a))
+    train(digits, epochs=1, metrics=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_metrics_that_cannot_be_written_are_refused_before_training(digits, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(sd.InputError, match=r"^cannot write .*file: File exists\. Choose a folder that can be made and written\.$"):
+        train(digits, metrics=tmp_path / "file")
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
 
 
 def test_refusals(digits):

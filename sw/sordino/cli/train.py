@@ -37,6 +37,12 @@ def train(
     quantile: Annotated[
         float | None, typer.Option("--quantile", help="STAR: where the threshold starts among positive values.")
     ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics", metavar="FOLDER", help="Write each epoch's figures here: CSV, and TensorBoard's events if installed."
+        ),
+    ] = None,
     seed: SeedOption = 0,
     json: JsonOption = None,
 ) -> None:
@@ -60,7 +66,7 @@ def train(
         plain = trained.model
     options = {k: v for k, v in {"strength": strength, "quantile": quantile}.items() if v is not None}
     with progress_bar() as bar:
-        result = train_task(TASKS[task], kind, seed, plain=plain, epochs=epochs, options=options, progress=bar)
+        result = train_task(TASKS[task], kind, seed, plain=plain, epochs=epochs, options=options, metrics=metrics, progress=bar)
     save_checkpoint(result, output)
     table = Table("method", "validation accuracy", "test accuracy", "density", "non-zero activations an image")
     table.add_row(

@@ -8,6 +8,7 @@ from torch import Tensor
 from sordino_hw.errors import InputError
 
 from .base import SparseActivation, register
+from .shares import whole_mean
 
 __all__ = ["ARTS"]
 
@@ -79,7 +80,7 @@ class ARTS(SparseActivation):
 
     @torch.no_grad()
     def _adapt(self, y: Tensor) -> None:
-        now = y.sign().mean().to(self.running.dtype)
+        now = whole_mean(y.sign()).to(self.running.dtype)
         self.reference.copy_(torch.where(self.reference < 0, now, self.reference))  # a negative value: none yet
         self.running.copy_(torch.where(self.running < 0, now, torch.lerp(self.running, now, self.momentum)))
         error = self.running / (self.target * self.reference).clamp_min(1e-12) - 1

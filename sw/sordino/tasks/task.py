@@ -2,8 +2,10 @@
 
 import copy
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,6 +67,7 @@ def train_task(
     plain: nn.Module | None = None,
     epochs: int | None = None,
     options: Mapping[str, Any] | None = None,
+    metrics: str | os.PathLike | None = None,
     progress: bool | Progress = True,
 ) -> Trained:
     """Trains a task with a method: a plain network (or `plain`, already trained) first, which is then fine-tuned.
@@ -72,7 +75,7 @@ def train_task(
     `kind` is a method's name, or a name (or None) by pattern of the module path as `sparsify` takes them.
     Runs on one thread: a network this small gains nothing from more, and its sums then do not depend on the machine's
     cores. `epochs` replaces the epochs of each phase that the method has; `options` overrides the recipe's options of the
-    methods that have them. The test set is only used for the figure at the end. Raises `InputError` for an unknown method.
+    methods that have them. `metrics` is a folder that gets one of `fit`'s for each phase: "plain", "sparse", "recovery". The test set is only used for the figure at the end. Raises `InputError` for an unknown method.
     """
     for name in kind.values() if isinstance(kind, Mapping) else (kind,):
         if name is not None:
@@ -80,21 +83,25 @@ def train_task(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _train(task, kind, seed, plain, epochs, options, progress)
+        return _train(task, kind, seed, plain, epochs, options, metrics, progress)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(task: Task, kind: Kind, seed: int, plain: nn.Module | None, epochs: int | None, options, progress) -> Trained:
+def _train(task: Task, kind: Kind, seed: int, plain: nn.Module | None, epochs: int | None, options, metrics, progress) -> Trained:
     recipe, data = task.recipe, task.data()
     shared: dict[str, Any] = {"augment": task.augment, "batch_size": recipe.batch_size, "seed": seed, "progress": progress}
+
+    def phase(name: str) -> dict[str, Any]:
+        return {**shared, "metrics": None if metrics is None else Path(metrics) / name}
+
     history = []
     if plain is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             plain = task.build()
         history += fit(
-            plain, data.train, data.validation, epochs or recipe.plain, lr=recipe.plain_lr, label="plain ReLU", **shared
+            plain, data.train, data.validation, epochs or recipe.plain, lr=recipe.plain_lr, label="plain ReLU", **phase("plain")
         ).epochs
     used: dict[str, Any]
     if isinstance(kind, Mapping):
@@ -106,7 +113,7 @@ def _train(task: Task, kind: Kind, seed: int, plain: nn.Module | None, epochs: i
             data,
             options,
             epochs,
-            shared,
+            phase,
             history,
         )
     elif kind == "relu":
@@ -116,7 +123,7 @@ def _train(task: Task, kind: Kind, seed: int, plain: nn.Module | None, epochs: i
         model = copy.deepcopy(plain)
     else:
         used = {**recipe.options.get(kind, {}), **(options or {})}
-        model = _fine_tune(task, {"*": (kind, used)}, plain, data, {}, epochs, shared, history)
+        model = _fine_tune(task, {"*": (kind, used)}, plain, data, {}, epochs, phase, history)
     counts = density(model, data.test[0])
     return Trained(
         model=model,
@@ -147,7 +154,7 @@ def _fine_tune(
     data: Split,
     common: Mapping[str, Any] | None,
     epochs: int | None,
-    shared: dict,
+    phase: Callable[[str], dict[str, Any]],
     history: list,
 ) -> nn.Module:
     recipe = task.recipe
@@ -159,15 +166,18 @@ def _fine_tune(
     unused = {k: v for k, v in (common or {}).items() if not any(c and k in c[1] for c in choices.values())}
     model = sparsify(plain, methods, calibration=data.train[0], **unused)
     label = ", ".join(dict.fromkeys(c[0] for c in choices.values() if c))
-    shared = {**shared, "lr": recipe.sparse_lr}
     phases = epochs or recipe.sparse, epochs or recipe.recovery
     if all(m.keeps_zeros for m in model.modules() if isinstance(m, SparseActivation)):
-        history += fit(model, data.train, data.validation, phases[0], label=label, **shared).epochs
-        history += fit(
-            model, data.train, data.validation, phases[1], label=f"{label}, recovery", penalty_weight=0.0, **shared
-        ).epochs
+        history += fit(model, data.train, data.validation, phases[0], lr=recipe.sparse_lr, label=label, **phase("sparse")).epochs
+        recovery: dict[str, Any] = {
+            "lr": recipe.sparse_lr,
+            "penalty_weight": 0.0,
+            "label": f"{label}, recovery",
+            **phase("recovery"),
+        }
+        history += fit(model, data.train, data.validation, phases[1], **recovery).epochs
     else:  # without the penalty the zeros would come back
-        history += fit(model, data.train, data.validation, sum(phases), label=label, **shared).epochs
+        history += fit(model, data.train, data.validation, sum(phases), lr=recipe.sparse_lr, label=label, **phase("sparse")).epochs
     if any(isinstance(m, STAR) for m in model.modules()):
         many = _augmented(task, data.validation)
         floor = accuracy(plain, many) - recipe.budget
