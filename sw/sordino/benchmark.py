@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sordino_compiler.backend import compile_graph
+from sordino_compiler.backend import Mapping, compile_graph
 from sordino_compiler.graph import Conv, Graph, Input, Requant, Value, Window
 from sordino_hw.arch import ArchConfig
 from sordino_hw.errors import CompileError, InputError, ToolError
@@ -20,7 +20,7 @@ from sordino_sim.timing import Timing
 from sordino_sim.verilator import Verilator
 
 from .quantization import quantize
-from .statistics import Stats
+from .statistics import Stats, cycles_of
 from .tasks import DIGITS
 from .workloads import WorkloadLayer
 
@@ -159,7 +159,7 @@ def _fitted(layer: WorkloadLayer, arch: ArchConfig) -> WorkloadLayer:
         if not fits and size > 1:
             continue
         try:
-            compile_graph(small.graph(arch, None))
+            compile_graph(small.graph(arch, None), mapping=Mapping(arch.cores))
         except CompileError:
             if size == 1:
                 raise
@@ -169,14 +169,15 @@ def _fitted(layer: WorkloadLayer, arch: ArchConfig) -> WorkloadLayer:
 
 
 def _sweep(graph: Graph, densities: tuple[float, ...], backend: str, seed: int) -> dict[str, Any]:
-    """Dense cycles, and a row for each density, of a graph from `x` to `y`."""
+    """Dense cycles, and a row for each density, of a graph from `x` to `y`, compiled for each."""
     arch = graph.arch
-    program, dense = compile_graph(graph), compile_graph(graph, dense=True)
+    dense = compile_graph(graph, dense=True)
     rng = np.random.default_rng(seed)
-    full = _activations(program, 1.0, rng)
+    full = _activations(dense, 1.0, rng)
     dense_cycles = _run(dense, full, backend).total.cycles
     rows = []
     for d in densities:
+        program = compile_graph(graph, density=d)
         stats = _run(program, _activations(program, d, rng), backend)
         layer = stats.layers[0]
         cycles = stats.total.cycles
@@ -185,6 +186,7 @@ def _sweep(graph: Graph, densities: tuple[float, ...], backend: str, seed: int) 
             {
                 "density": d,
                 "measured_density": layer.density,
+                "mapping": program.meta["mapping"]["y"],
                 "cycles": cycles,
                 "of_dense": cycles / dense_cycles,
                 "events": layer.events,
@@ -193,7 +195,7 @@ def _sweep(graph: Graph, densities: tuple[float, ...], backend: str, seed: int) 
                 "causes": stats.total.causes,
             }
         )
-    return {"macs": program.layers[0].macs, "dense_cycles": dense_cycles, "rows": rows}
+    return {"macs": dense.layers[0].macs, "dense_cycles": dense_cycles, "rows": rows}
 
 
 def _run(program: Program, x: np.ndarray, backend: str) -> Stats:
@@ -228,7 +230,7 @@ def bench_sim(arch: ArchConfig, images: int = 450, seed: int = 0, progress: Prog
         while time.perf_counter() - begin < 5:
             records = rtl.run({"x": x}).records
             assert records is not None
-            cycles += int(records[:, :, :6].sum())
+            cycles += int(cycles_of(records).sum())
         rtl_rate = cycles / (time.perf_counter() - begin)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from torch import Tensor, nn
@@ -133,10 +134,17 @@ def check(
 
 
 def memory_use(program: Program) -> dict[str, tuple[int, int]]:
-    """Rows used and rows there, by memory; of the fullest segment for those that are loaded anew for each."""
+    """Rows used and rows there, by memory; of the fullest segment for those that are loaded anew for each.
+
+    Of memories that every core has, one core's: all use the same rows.
+    """
     a = program.arch
+
+    def rows(image: np.ndarray) -> int:
+        return image.shape[1 if image.ndim == 3 else 0]
+
     activations = max(
-        t.base + (t.shape[1] - 1) * t.row_pitch + (t.shape[2] - 1) * t.pixel_pitch + max(t.slots) // a.lanes + 1
+        t.base + (t.shape[1] - 1) * t.row_pitch + (t.steps - 1) * t.pixel_pitch + max(t.slots) // a.lanes + 1
         for t in program.tensors.values()
     )
     images = {
@@ -147,7 +155,7 @@ def memory_use(program: Program) -> dict[str, tuple[int, int]]:
         "tables": ("table", isa.Region.TABLE),
     }
     used = {
-        name: (max(len(getattr(s, image)) for s in program.segments), isa.region_depth(a, region))
+        name: (max(rows(getattr(s, image)) for s in program.segments), isa.region_depth(a, region))
         for name, (image, region) in images.items()
     }
     return {"activations": (activations, a.act_depth), **used}

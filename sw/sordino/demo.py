@@ -175,9 +175,10 @@ class Demo:
         assert result.records is not None and timing.records is not None
         wrong = np.argwhere(result.records != timing.records)
         if len(wrong):
-            image, record, counter = (int(i) for i in wrong[0])
+            image, record, core, counter = (int(i) for i in wrong[0])
             raise ToolError(
-                f"demo: {n.name}: the timing model differs from the RTL on image {image}, record {record}, counter {counter}."
+                f"demo: {n.name}: the timing model differs from the RTL on image {image}, record {record}, core {core}, "
+                f"counter {counter}."
             )
         with Accelerator(n.program, "verilator") as acc:
             tensors = compare(acc, golden, x[:TENSOR_IMAGES])

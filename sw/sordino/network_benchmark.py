@@ -14,7 +14,7 @@ from sordino_sim.patterns import time_patterns
 from sordino_sim.timing import Timing
 
 from .benchmark import run_layer
-from .statistics import CAUSES
+from .statistics import CAUSES, cycles_of, of_cluster
 from .workloads import Workload, WorkloadLayer
 
 __all__ = ["bench_network", "ideal_memory"]
@@ -69,30 +69,35 @@ def bench_network(
 
 def _layer(layer: WorkloadLayer, arch: ArchConfig, ideal: ArchConfig, seed: list[int], rtl: bool) -> dict[str, Any]:
     nonzero = layer.draw(seed)
+    densities = {name: float(found.mean()) for name, found in nonzero.items()}
     graph = layer.graph(ideal, None)
-    causes = time_patterns(compile_graph(graph), nonzero)[:, : len(CAUSES)].sum(0)
-    dense = time_patterns(compile_graph(graph, dense=True), nonzero)[:, : len(CAUSES)].sum()
-    cycles, products = int(causes.sum()), layer.nonzero_macs(nonzero["x"])
+    program = compile_graph(graph, density=densities)
+    records = time_patterns(program, nonzero)
+    dense = time_patterns(compile_graph(graph, dense=True), nonzero)
+    cycles, products = int(cycles_of(records).sum()), layer.nonzero_macs(nonzero["x"])
     row: dict[str, Any] = {
         "name": layer.name,
         "op": layer.op,
         "added": layer.added,
-        "density": float(nonzero["x"].mean()),
+        "density": densities["x"],
+        "mapping": program.meta["mapping"]["y"],
         "macs": layer.macs,
         "macs_in_bounds": layer.nonzero_macs(np.ones_like(nonzero["x"])),
         "nonzero_macs": products,
         "cycles": cycles,
-        "dense_cycles": int(dense),
+        "dense_cycles": int(cycles_of(dense).sum()),
         "eta": products / (arch.cores * arch.lanes * cycles),
-        "causes": dict(zip(CAUSES, map(int, causes), strict=True)),
+        "causes": dict(zip(CAUSES, of_cluster(records).sum(0).tolist(), strict=False)),
     }
-    return row | {"rtl": _rtl(layer, arch, nonzero, seed)} if rtl else row
+    return row | {"rtl": _rtl(layer, arch, nonzero, densities, seed)} if rtl else row
 
 
-def _rtl(layer: WorkloadLayer, arch: ArchConfig, nonzero: dict[str, np.ndarray], seed: list[int]) -> dict[str, Any] | None:
+def _rtl(
+    layer: WorkloadLayer, arch: ArchConfig, nonzero: dict[str, np.ndarray], densities: dict[str, float], seed: list[int]
+) -> dict[str, Any] | None:
     """Cycles and η on the RTL with the memories that there are; None for a layer that does not fit them."""
     try:
-        program: Program = compile_graph(layer.graph(arch, seed[0]))
+        program: Program = compile_graph(layer.graph(arch, seed[0]), density=densities)
     except CompileError:
         return None
     rng = np.random.default_rng(seed)
@@ -100,5 +105,5 @@ def _rtl(layer: WorkloadLayer, arch: ArchConfig, nonzero: dict[str, np.ndarray],
     inputs = {k: (rng.integers(1, high + 1, v.shape) * v).astype(np.int16)[None] for k, v in nonzero.items()}
     result = run_layer(program, inputs, "verilator", Timing(program).run(inputs))
     assert result.records is not None
-    cycles = int(result.records[0, :, : len(CAUSES)].sum())
+    cycles = int(cycles_of(result.records).sum())
     return {"cycles": cycles, "eta": layer.nonzero_macs(nonzero["x"]) / (arch.cores * arch.lanes * cycles)}

@@ -9,10 +9,23 @@ from sordino_hw.isa import PERF_FIELDS, Cause
 from sordino_hw.program import Program
 from sordino_sim.results import Result
 
-__all__ = ["CAUSES", "LayerStats", "Stats"]
+__all__ = ["CAUSES", "LayerStats", "Stats", "cycles_of", "of_cluster"]
 
 CAUSES = tuple(c.name.lower() for c in Cause)
 """What a cycle can be spent on, in the order of `isa.Cause`."""
+
+
+def cycles_of(records: np.ndarray) -> np.ndarray:
+    """Cycles of performance records [..., cores, fields]: int64 [...]. They are the same for every core."""
+    return records[..., 0, : len(CAUSES)].sum(-1)
+
+
+def of_cluster(records: np.ndarray) -> np.ndarray:
+    """Performance records [..., cores, fields] of the cluster as a whole: float64 [..., fields].
+
+    Cycles by cause are means over the cores, so that they add up to the cycles; words are sums.
+    """
+    return np.concatenate([records[..., : len(CAUSES)].mean(-2), records[..., len(CAUSES) :].sum(-2)], -1)
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,7 @@ class LayerStats:
     """Non-zero part of the layer's input tensor; of the whole network, that of the tensors between its layers."""
     cycles: float | None
     causes: dict[str, float] | None
-    """Cycles by cause (see `CAUSES`); they add up to `cycles`."""
+    """Cycles by cause (see `CAUSES`), means over the cores; they add up to `cycles`."""
     words: float | None
     """Activation words read."""
     skipped: float | None
@@ -84,10 +97,11 @@ class Stats:
         op_layers = np.array([op.layer for op in program.ops], np.int64)
         densities = {n: nonzero[n] / (images * int(np.prod(program.tensors[n].shape))) for n in program.tensors}
         owner = _record_layers(program)
+        counted = None if result.records is None else of_cluster(result.records).mean(0)
         layers = []
         for i, layer in enumerate(program.layers):
             mine = op_layers == i
-            records = None if result.records is None else result.records[:, owner == i].sum(1).mean(0)
+            records = None if counted is None else counted[owner == i].sum(0)
             layers.append(
                 _layer(
                     program,
@@ -99,7 +113,6 @@ class Stats:
                     records,
                 )
             )
-        total_records = None if result.records is None else result.records.sum(1).mean(0)
         inner = [layer.output for layer in program.layers if layer.output not in program.outputs]
         size = sum(int(np.prod(program.tensors[n].shape)) for n in inner)
         total = _layer(
@@ -109,9 +122,9 @@ class Stats:
             float(result.nonzero_macs.sum(1).mean()),
             float(result.events.sum(1).mean()),
             sum(nonzero[n] for n in inner) / (images * size) if size else densities[program.inputs[0]],
-            total_records,
+            None if counted is None else counted.sum(0),
         )
-        cycles = None if result.records is None else result.records[:, :, : len(CAUSES)].sum((1, 2))
+        cycles = None if result.records is None else cycles_of(result.records).sum(1)
         means = {n: nonzero[n] / images for n in program.tensors}
         return cls(backend, images, layers, total, densities, means, sum(means[n] for n in inner), cycles)
 

@@ -34,6 +34,10 @@ def compile(
     ] = None,
     method: Annotated[str, typer.Option("--method", help="Calibration: mse, percentile or minmax.")] = "mse",
     dense: Annotated[bool, typer.Option("--dense", help="The baseline that takes no advantage of zeros.")] = False,
+    density: Annotated[
+        float | None,
+        typer.Option("--density", help="Non-zero part of activations to choose mappings for. [default: measured on the calibration]"),
+    ] = None,
     arch: ArchOption = "ulx3s-85f",
     json: JsonOption = None,
 ) -> None:
@@ -58,12 +62,13 @@ def compile(
         raise InputError(f"{calibration}: the calibration set is empty. Give typical inputs; some hundred are enough.")
     output = output or Path(f"{stem}.sdn")
     quantised = quantize(network, list(zip(*(s.split(64) for s in samples), strict=True)), target, method=method)
-    program = compile_model(quantised, dense=dense, name=name)
+    program = compile_model(quantised, [s[:64] for s in samples], dense=dense, name=name, density=density)
     program.save(output)
-    table = Table("layer", "kind", "MACs", "zero weights")
+    table = Table("layer", "kind", "MACs", "zero weights", "cores")
     zeros = {row["name"]: row["zero_weights"] for row in quantised.report()}
+    mappings = program.meta["mapping"]
     for layer in program.layers:
-        table.add_row(layer.name, layer.kind, f"{layer.macs:,}", f"{zeros.get(layer.output, 0.0):.1%}")
+        table.add_row(layer.name, layer.kind, f"{layer.macs:,}", f"{zeros.get(layer.output, 0.0):.1%}", mappings[layer.name])
     console.print(table)
     memory = memory_use(program)
     console.print("Memory: " + ", ".join(f"{k} {used / depth:.0%}" for k, (used, depth) in memory.items()))
@@ -80,7 +85,14 @@ def compile(
             "operations": len(program.ops),
             "memory": {k: {"used": used, "depth": depth} for k, (used, depth) in memory.items()},
             "layers": [
-                {"name": x.name, "kind": x.kind, "source": x.source, "macs": x.macs, "zero_weights": zeros.get(x.output, 0.0)}
+                {
+                    "name": x.name,
+                    "kind": x.kind,
+                    "source": x.source,
+                    "macs": x.macs,
+                    "zero_weights": zeros.get(x.output, 0.0),
+                    "mapping": mappings[x.name],
+                }
                 for x in program.layers
             ],
             "calibration_images": len(samples[0]),
