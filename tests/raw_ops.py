@@ -45,12 +45,17 @@ def random_images(rng: np.random.Generator, arch: ArchConfig, ops: list[RawOp]) 
     """A segment that runs `ops`, with random weights, masks, parameters and tables that fill their memories.
 
     Cores have the same images where they stand for the same slice of an operation, and others elsewhere.
-    A WAIT stands where the state that an operation starts from may come from the one before, and at random elsewhere.
+    A WAIT stands where the state that an operation starts from may come from the one before, where it stores to words
+    that one in flight does (groups may be operations apart, and store in any order), and at random elsewhere.
     """
     a = Assembler()
+    unstored: set[int] = set()
     for i, op in enumerate(ops):
-        if i and (Flag.SOURCE in op.flags or rng.random() < 0.5):
+        stores = output_addresses(op)
+        if i and (Flag.SOURCE in op.flags or stores & unstored or rng.random() < 0.3):
             a.wait()
+            unstored = set()
+        unstored |= stores
         if op.opcode is Opcode.CONV:
             a.conv(op.flags, **op.regs)
         else:
@@ -85,6 +90,15 @@ def random_images(rng: np.random.Generator, arch: ArchConfig, ops: list[RawOp]) 
     for name in ("weight", "mask", "bias", "mantissa", "shift", "threshold"):
         setattr(segment, name, getattr(segment, name)[model])
     return segment
+
+
+def output_addresses(op: RawOp) -> set[int]:
+    """The activation words that an operation stores."""
+    r = op.regs
+    if Flag.SINK in op.flags:
+        return set()
+    places = (r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] for oy in range(r["OH"]) for ox in range(r["OW"]))
+    return {place + k for place in places for k in range(r["SLICES"])}
 
 
 def model_cores(arch: ArchConfig, ops: list[RawOp]) -> list[int]:
@@ -132,6 +146,7 @@ def random_op(rng: np.random.Generator, arch: ArchConfig) -> RawOp:
     if Flag.TABLE in flags:
         lo, hi = max(lo, -128), min(hi, 127)
     base, step = pick(0, 255 - height * row), pick(slices, slices + 1)
+    o_oy = ow * step + pick(0, 2)
     regs = {
         **dict(OH=oh, OW=ow, KH=kh, KX=kx, SPAN=span, WORDS=words, H=height, W=width, IY0=-top, IX0=-left),
         **dict(SY=sy, SX=sx, DY=dy, DX=dx, REPY=repy, REPX=repx),
@@ -139,7 +154,7 @@ def random_op(rng: np.random.Generator, arch: ArchConfig) -> RawOp:
         **dict(W_SPAN=span * words * w_word, W_WORD=w_word, M_SPAN=span * words),
         **dict(W_BASE=pick(0, 200), M_BASE=pick(0, 20)),
         **dict(R_BASE=pick(0, 50), R_OY=pick(0, 9), R_OX=pick(0, 9), R_W=pick(0, arch.weight_depth - 2)),
-        **dict(O_BASE=pick(256, 270), O_OY=ow * step + pick(0, 2), O_OX=step),
+        **dict(O_BASE=pick(256, arch.act_depth - oh * o_oy), O_OY=o_oy, O_OX=step),
         **dict(P_BASE=pick(0, arch.param_depth - drain), S_BASE=pick(0, arch.state_depth - oh * ow * drain)),
         **dict(DRAIN=drain, LO=lo, HI=hi, TABLE=pick(0, arch.tables - 1), SPLIT=split, SLICES=slices, RUN=run),
     }

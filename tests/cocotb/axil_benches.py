@@ -50,22 +50,27 @@ class Host:
         for channel in (w.aw_channel, w.w_channel, w.b_channel, r.ar_channel, r.r_channel):
             channel.set_pause_generator(generator(random.uniform(0, most)))
 
-    async def write_row(self, region, row, pieces):
-        answer = await self.axi.write(int(addresses(self.arch, region, row)), pieces.astype("<u4").tobytes())
+    async def write_row(self, region, row, core, pieces):
+        answer = await self.axi.write(int(addresses(self.arch, region, row, core)), pieces.astype("<u4").tobytes())
         assert answer.resp == AxiResp.OKAY
 
-    async def read_row(self, region, row):
+    async def read_row(self, region, row, core):
         count = row_pieces(region_bits(self.arch, region))
-        answer = await self.axi.read(int(addresses(self.arch, region, row)), 4 * count)
+        answer = await self.axi.read(int(addresses(self.arch, region, row, core)), 4 * count)
         assert answer.resp == AxiResp.OKAY
         return np.frombuffer(answer.data, "<u4").astype(np.uint32)
 
-    async def write(self, region, rows, index=None):
+    async def write(self, region, rows, index=None, core=0):
         for i, pieces in enumerate(encode(self.arch, region, rows)):
-            await self.write_row(region, i if index is None else int(index[i]), pieces)
+            await self.write_row(region, i if index is None else int(index[i]), core, pieces)
 
-    async def read(self, region, index):
-        return decode(self.arch, region, np.stack([await self.read_row(region, int(row)) for row in index]))
+    async def read(self, region, index, core=0):
+        return decode(self.arch, region, np.stack([await self.read_row(region, int(row), core) for row in index]))
+
+    async def records(self, count):
+        fields = len(isa.PERF_FIELDS)
+        logs = [await self.read(Region.PERF, range(count * fields), core) for core in range(self.arch.cores)]
+        return np.stack([log.reshape(count, fields) for log in logs], 1)
 
     async def csr(self, name):
         return await self.axi.read_dword(CSR[name])
@@ -85,21 +90,24 @@ async def port_under_random_pauses(dut):
 
     assert await host.csr("ID") == isa.ID_VALUE
     assert await host.csr("HASH") == arch.hash
+    last = arch.cores - 1
     for most in (0.0, 0.5, 0.9):
         host.pause(most)
         await host.write(Region.ACT, act)
 
         index = rng.permutation(24)
-        reading, writing = cocotb.start_soon(host.read(Region.ACT, index)), cocotb.start_soon(host.write(Region.STATE, state))
-        await Combine(reading, writing)
+        reading = cocotb.start_soon(host.read(Region.ACT, index))
+        await Combine(reading, cocotb.start_soon(host.write(Region.STATE, state, core=last)))
         assert np.array_equal(reading.result(), act[index])
-        assert np.array_equal(await host.read(Region.STATE, range(24)), state)
+        assert np.array_equal(await host.read(Region.STATE, range(24), last), state)
 
         act_0 = int(addresses(arch, Region.ACT, 0))
         assert (await host.axi.write(act_0, b"\x00")).resp == AxiResp.SLVERR  # a partial strobe
         assert (await host.axi.write(act_0 + 4, b"\x00" * 4)).resp == AxiResp.SLVERR  # out of order
         assert (await host.axi.write(int(addresses(arch, Region.PERF, 0)), b"\x00" * 4)).resp == AxiResp.SLVERR
         assert (await host.axi.write(int(addresses(arch, Region.IMEM, arch.imem_depth)), b"\x00" * 4)).resp == AxiResp.DECERR
+        beyond = int(addresses(arch, Region.STATE, 0, arch.cores))
+        assert (await host.axi.read(beyond, 4)).resp == AxiResp.DECERR
         assert (await host.axi.read(int(addresses(arch, Region.WEIGHT, 0)), 4)).resp == AxiResp.SLVERR
         assert (await host.axi.read(12 << isa.REGION_SHIFT, 4)).resp == AxiResp.DECERR
         assert np.array_equal(await host.read(Region.ACT, range(24)), act)
@@ -119,14 +127,14 @@ async def network_runs_through_the_port(dut):
         index, words = program.pack(name, vectors[f"in_{name}"])
         await host.write(Region.ACT, words, index)
     for segment in program.segments:
-        for region, image in segment_images(segment).items():
-            await host.write(region, image)
+        for (region, core), image in segment_images(segment).items():
+            await host.write(region, image, core=core)
         await host.axi.write_dword(CSR["LIMIT"], segment.cycle_limit)
         await host.axi.write_dword(CSR["CTRL"], 1)
         # A window access during the run waits for its end.
-        perf = await host.read(Region.PERF, range(len(segment.ops) + 1))
+        perf = await host.records(len(segment.ops) + 1)
         assert await host.csr("STATUS") == 2
-        assert await host.csr("CYCLES") == perf[:, : len(isa.Cause)].sum()
+        assert await host.csr("CYCLES") == perf[:, 0, : len(isa.Cause)].sum()
         records.append(perf)
     assert np.array_equal(np.concatenate(records), vectors["records"])
     for name in program.outputs:
