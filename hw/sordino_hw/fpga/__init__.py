@@ -1,0 +1,22 @@
+"""From gateware to a placed and routed FPGA design, with Yosys and nextpnr: how fast, how large, and what limits it."""
+
+from .devices import DEVICES, Device, device_of
+from .flow import Synthesis, place_and_route, synthesise
+from .harness import Harness, Registered
+from .report import CriticalPath, Hop, Routed
+from .tools import tool_versions
+
+__all__ = [
+    "DEVICES",
+    "CriticalPath",
+    "Device",
+    "Harness",
+    "Hop",
+    "Registered",
+    "Routed",
+    "Synthesis",
+    "device_of",
+    "place_and_route",
+    "synthesise",
+    "tool_versions",
+]

@@ -1,0 +1,64 @@
+"""Synthesis, and place and route, of one design."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import Elaboratable, Signal
+
+from ..primitives import Target
+from .devices import Device
+from .report import Routed
+from .tools import run, run_yosys
+
+__all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]
+
+NETLIST = "netlist.json"
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """A netlist in `folder`; the number of cells by type, and the seconds it took."""
+
+    folder: Path
+    cells: dict[str, int]
+    seconds: float
+
+
+def synthesis_script(family: str, top: str = "top") -> str:
+    """Yosys commands that synthesise the module `top` for a family, from RTLIL to cells."""
+    synth = {"ecp5": f"synth_ecp5 -top {top}", "ice40": f"synth_ice40 -top {top} -device u"}[family]
+    # Without -dsp: it would take the registers out of the SB_MAC16 that the primitives instantiate.
+    # ABC9 finds ports again by name and takes `x_1` for bit 1 of `x` (yosys#4349): single bits cannot be confused.
+    return f"{synth} -run begin:map_luts\nsplitnets\n{synth} -run map_luts:\n"
+
+
+def synthesise(design: Elaboratable, ports: Sequence[Signal], device: Device, folder: Path) -> Synthesis:
+    """Elaborates `design` for the device's family and synthesises it. `folder` is made if need be. Raises `ToolError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    (folder / "top.il").write_text(rtlil.convert(design, name="top", platform=Target(device.family), ports=ports, emit_src=False))
+    script = f"read_rtlil top.il\n{synthesis_script(device.family)}write_json {NETLIST}\ntee -q -o stat.json stat -json\n"
+    run_yosys(script, folder)
+    cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+    return Synthesis(folder, {name: n for name, n in cells.items() if not name.startswith("$")}, time.perf_counter() - begin)
+
+
+def place_and_route(synthesis: Synthesis, device: Device, seed: int, target: float | None = None) -> Routed:
+    """Places and routes the netlist; `target` is the clock frequency in MHz to work towards (default: the device's).
+
+    Raises `ToolError`, also where the design does not fit.
+    """
+    report = f"report_{seed}.json"
+    arguments = [
+        *device.options,
+        *("--json", NETLIST, "--seed", str(seed), "--report", report),
+        *("--freq", f"{target or device.target:g}", "--timing-allow-fail"),
+    ]
+    if device.family == "ecp5":
+        arguments.append("--lpf-allow-unconstrained")
+    run(device.nextpnr, arguments, synthesis.folder, f"nextpnr_{seed}.log")
+    return Routed.from_report(json.loads((synthesis.folder / report).read_text()), device, seed)

@@ -1,0 +1,75 @@
+"""Wrappers that make a design measurable. For measurement only: nobody would talk to a board through these."""
+
+from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Signal, Value
+
+from ..arch import ArchConfig
+from ..top import Top
+
+__all__ = ["Harness", "Registered"]
+
+
+def _ports(component):
+    """(inputs, outputs) of a `wiring.Component` as lists of values."""
+    members = list(component.signature.flatten(component))
+    return tuple([Value.cast(v) for _, m, v in members if m.flow.name == way] for way in ("In", "Out"))
+
+
+class Registered(Elaboratable):
+    """A component between registers: inputs from a shift register, outputs into another; four pins.
+
+    So nothing of it is optimised away, it fits any package, and every path of the component starts and ends in a
+    register. The outputs are registered once before they enter the shift register, and the inputs once behind theirs,
+    so that the wrapper itself is never the slow part.
+
+    Members
+    -------
+    serial_in, load, serial_out
+        Bits in; whether the outputs are caught in this cycle; bits out.
+    """
+
+    def __init__(self, component):
+        self.component = component
+        self.serial_in, self.load, self.serial_out = Signal(), Signal(), Signal()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = self.component
+        inputs, outputs = _ports(self.component)
+        shift_in = Signal(sum(len(v) for v in inputs), reset_less=True)
+        held = Signal.like(shift_in, reset_less=True)
+        caught = Signal(sum(len(v) for v in outputs), reset_less=True)
+        shift_out = Signal.like(caught, reset_less=True)
+        pins = [Signal(reset_less=True, name=name) for name in ("pin_in", "pin_load")]
+        m.d.sync += [
+            *(held_pin.eq(pin) for held_pin, pin in zip(pins, (self.serial_in, self.load), strict=True)),
+            shift_in.eq(Cat(pins[0], shift_in)),
+            held.eq(shift_in),
+            caught.eq(Cat(outputs)),
+            shift_out.eq(Cat(pins[0], shift_out)),
+            self.serial_out.eq(shift_out[-1]),
+        ]
+        with m.If(pins[1]):
+            m.d.sync += shift_out.eq(caught)
+        m.d.comb += Cat(inputs).eq(held)
+        return m
+
+
+class Harness(Elaboratable):
+    """The whole accelerator behind four pins and a clock, as it is measured."""
+
+    def __init__(self, arch: ArchConfig):
+        self.wrapper = Registered(Top(arch))
+        self.clk, self.rst = Signal(), Signal()
+
+    @property
+    def ports(self) -> list[Signal]:
+        return [self.clk, self.rst, self.wrapper.serial_in, self.wrapper.load, self.wrapper.serial_out]
+
+    def elaborate(self, platform):
+        m = Module()
+        m.domains.sync = sync = ClockDomain()
+        held = Signal(2, reset_less=True)
+        m.d.comb += [sync.clk.eq(self.clk), sync.rst.eq(held[1])]
+        m.d.sync += held.eq(Cat(self.rst, held))
+        m.submodules.wrapper = self.wrapper
+        return m

@@ -1,0 +1,94 @@
+"""What place and route reports, as data."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ToolError
+from .devices import Device
+
+__all__ = ["CriticalPath", "Hop", "Routed"]
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One step of a path: `kind` is clk-to-q, logic, routing or setup; `cell` is where it ends; `delay` in ns."""
+
+    kind: str
+    delay: float
+    cell: str
+
+
+@dataclass(frozen=True)
+class CriticalPath:
+    """The slowest path between registers of the design's clock."""
+
+    hops: tuple[Hop, ...]
+    source: str
+    sink: str
+
+    @property
+    def routing(self) -> float:
+        """Nanoseconds on wires."""
+        return sum(hop.delay for hop in self.hops if hop.kind == "routing")
+
+    @property
+    def logic(self) -> float:
+        """Nanoseconds in cells, clock-to-output and setup included."""
+        return sum(hop.delay for hop in self.hops if hop.kind != "routing")
+
+    @property
+    def levels(self) -> int:
+        """Cells passed between the registers."""
+        return sum(hop.kind == "logic" for hop in self.hops)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} -> {self.sink}: {self.logic + self.routing:.1f} ns, "
+            f"logic {self.logic:.1f} ns in {self.levels} cells, routing {self.routing:.1f} ns"
+        )
+
+
+@dataclass(frozen=True)
+class Routed:
+    """One placed and routed design: `fmax` in MHz, `used` and `available` by resource name."""
+
+    seed: int
+    fmax: float
+    used: dict[str, int]
+    available: dict[str, int]
+    path: CriticalPath
+
+    @classmethod
+    def from_report(cls, report: dict[str, Any], device: Device, seed: int) -> "Routed":
+        """From nextpnr's `--report`. Raises `ToolError` if it times no clock."""
+        if not report["fmax"]:
+            raise ToolError(f"{device.nextpnr} reports no clock: the design has no path between registers")
+        clock = min(report["fmax"], key=lambda name: report["fmax"][name]["achieved"])
+        utilisation = report["utilization"]
+        return cls(
+            seed,
+            report["fmax"][clock]["achieved"],
+            {name: utilisation.get(cell, {}).get("used", 0) for name, cell in device.resources},
+            {name: utilisation.get(cell, {}).get("available", 0) for name, cell in device.resources},
+            _path(report["critical_paths"], clock),
+        )
+
+
+_SUFFIX = re.compile(
+    r"(_(TRELLIS_FF|TRELLIS_DPR16X4|LUT4|PFUMX|L6MUX21|CCU2C|SB_\w+?|Z|Q|DI|LSR|CE|D|S|O|I\d|A|B|C|M|BLUT|ALUT|SD|C0)(_\d+)?)+(\$\w+)?$"
+)
+
+
+def _readable(cell: str) -> str:
+    """A cell's name without what the tools appended to the signal's."""
+    return _SUFFIX.sub("", cell.removeprefix("wrapper.").removeprefix("dut."))
+
+
+def _path(paths: list[dict[str, Any]], clock: str) -> CriticalPath:
+    edge = f"posedge {clock}"
+    steps: list[dict[str, Any]] = next((p["path"] for p in paths if p["from"] == p["to"] == edge), [])
+    hops = tuple(Hop(step["type"], step["delay"], _readable(step["to"]["cell"])) for step in steps)
+    return CriticalPath(
+        hops, _readable(steps[0]["from"]["cell"]) if steps else "", _readable(steps[-1]["to"]["cell"]) if steps else ""
+    )

