@@ -123,25 +123,32 @@ def words_of(step, span: bool) -> set[int]:
 
 
 def test_reads_wait_for_stores(seed):
-    """No operation reads, in activations or state, what was written since the last WAIT; few WAITs go unneeded."""
+    """No operation reads, in activations or state, what was written since the last WAIT, or writes activations that were read
+    or written since: groups of cores do not wait for each other. Few WAITs go unneeded."""
     first = int(np.random.default_rng(seed).integers(1 << 40))
-    waits = needed = 0
-    for i in range(60):
+    waits = needed = reused = 0
+    for i in range(100):
         case = random_case(first + i)
         program = compile_graph(case.graph, mapping=case.mapping)
         for segment in program.segments:
             fresh, before, waited = set(), set(), False
+            busy, busy_before = set(), set()
             for step in decode_segment(segment.imem, program.arch):
                 if step.opcode is Opcode.WAIT:
                     before, fresh, waited = fresh, set(), True
+                    busy, busy_before = set(), busy
                     waits += 1
                 elif step.opcode in (Opcode.CONV, Opcode.VEC):
                     reads = words_of(step, True) | ({"state"} if step.has(Flag.SOURCE) else set())
+                    writes = {"state"} if step.has(Flag.SINK) else words_of(step, False)
                     assert not reads & fresh, case.description
-                    needed += waited and bool(reads & before)
+                    assert not (writes - {"state"}) & (busy | fresh), case.description
+                    needed += waited and bool(reads & before or writes & busy_before)
+                    reused += waited and not reads & before and bool(writes & busy_before)
                     waited = False
-                    fresh |= {"state"} if step.has(Flag.SINK) else words_of(step, False)
-    assert waits > 0 and needed / waits > 0.95
+                    fresh |= writes
+                    busy |= reads
+    assert waits > 0 and needed / waits > 0.95 and reused > 0
 
 
 def test_disassembly_restores_every_word(seed):

@@ -94,6 +94,7 @@ def _view(graph: Graph, name: str, place: Place, allocation: Allocation) -> View
         pixel_pitch=place.pixel_pitch,
         slots=np.array(place.slots),
         buffer_pitch=buffer.words // (height * width),
+        memory=range(buffer.base, buffer.base + buffer.words),
     )
 
 

@@ -25,6 +25,8 @@ class View:
     slots: np.ndarray
     buffer_pitch: int
     """Words of a pixel of the buffer; less than `pixel_pitch` in a flattened value."""
+    memory: range
+    """Words of the activation memory that the buffer takes."""
 
     def address(self, y: int, x: int, column: int) -> int:
         """Word address of a pixel's word column, which may lie in the padding."""
@@ -75,6 +77,10 @@ class Operation:
     table: np.ndarray | None = None
     reads: frozenset = field(default_factory=frozenset)
     writes: frozenset = field(default_factory=frozenset)
+    sources: tuple[View, ...] = ()
+    """The values that it reads."""
+    target: View | None = None
+    """The value that it writes."""
 
     @property
     def mapping(self) -> Mapping:

@@ -141,7 +141,7 @@ class Outputs:
         registers.update(SPLIT=self.mapping.split, SLICES=len(self.columns), RUN=self.mapping.run if first and last else 1)
         flags = (Flag.DENSE if self.work.dense else Flag(0)) | (Flag.WINDOW if windowed else Flag(0))
         op = Operation(self.work.layer, self.work.where, Opcode.CONV, Mode.MAC, flags, registers, self._macs_per_event())
-        op = replace(self._images(op, tile, span), reads=x.words(tile.columns))
+        op = replace(self._images(op, tile, span), reads=x.words(tile.columns), sources=(x,))
         if not (first and last):
             registers["S_BASE"] = 0
         if not first:
@@ -183,12 +183,12 @@ class Outputs:
             for image, channels, lanes in zip(halves, self.channels, self.lanes, strict=True):
                 image[:, lanes] = np.array([split_wide(int(w)) for w in n.residual_weight[channels]]).T
             reads = v.words(range(column, column + len(self.columns)))
-            op = replace(op, flags=op.flags | Flag.RESIDUAL, residual=halves, reads=op.reads | reads)
+            op = replace(op, flags=op.flags | Flag.RESIDUAL, residual=halves, reads=op.reads | reads, sources=(*op.sources, v))
         r |= {"O_BASE": out.address(oy, ox, self.columns.start), "O_OY": out.row_pitch, "O_OX": out.pixel_pitch}
         r |= {"LO": n.requant.lo, "HI": n.requant.hi}
         if n.requant.table is not None:
             op = replace(op, flags=op.flags | Flag.TABLE, table=n.requant.table.astype(np.int16))
-        return replace(op, parameters=self._parameters(n.requant), writes=out.words(self.columns))
+        return replace(op, parameters=self._parameters(n.requant), writes=out.words(self.columns), target=out)
 
     def _parameters(self, q: Requant) -> Parameters:
         def rows(values: np.ndarray, fill: int) -> np.ndarray:

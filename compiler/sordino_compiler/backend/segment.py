@@ -92,6 +92,8 @@ class _Builder:
         self.cycles = 256
         self.unstored: set = set()
         """What was written since the last WAIT."""
+        self.unread: dict[str, range] = {}
+        """Buffers that were read since the last WAIT, and their memory: fetchers may still be at it."""
         a, c = arch, arch.cores
         self.pools = {
             "weight": _Pool(a.weight_depth, "weight rows", "weight_depth", np.zeros((c, 0, a.lanes), np.int8)),
@@ -122,16 +124,28 @@ class _Builder:
             r["W_BASE"] -= op.first_lane
         if op.table is not None:
             r["TABLE"] //= 256
-        if op.reads & self.unstored:
+        if op.reads & self.unstored or self._overwrites(op):
             self.asm.wait()
-            self.unstored = set()
+            self.unstored, self.unread = set(), {}
         self.unstored |= op.writes
+        self.unread |= {v.buffer: v.memory for v in op.sources}
         if op.opcode is Opcode.CONV:
             self.asm.conv(op.flags, **r)
         else:
             self.asm.vec(op.mode, op.flags, **r)
         self.ops.append(Op(op.layer, op.macs_per_event))
         self.cycles += op.worst_cycles(self.arch)
+
+    def _overwrites(self, op: Operation) -> bool:
+        """Whether the operation stores where another buffer lies that operations before may not have read to the end.
+
+        Groups of cores do not wait for each other: one may store outputs of this operation while another still reads.
+        """
+        v = op.target
+        return v is not None and any(
+            name != v.buffer and memory.start < v.memory.stop and v.memory.start < memory.stop
+            for name, memory in self.unread.items()
+        )
 
     def finish(self) -> Segment:
         self.asm.halt()
