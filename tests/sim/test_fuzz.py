@@ -79,6 +79,8 @@ def random_instructions(rng, donors):
             size = top if name in ("OH", "OW", "H", "W") else 1 if name == "TABLE" else 4
             small = name in NONZERO or rng.random() < 0.95
             value = int(rng.integers(name in NONZERO, size)) if small else int(rng.integers(0, 1 << rng.integers(1, IMM_BITS + 1)))
+            if name in ("SPLIT", "SLICES") and rng.random() < 0.9:
+                value = int(rng.choice([1, 2, ARCH.cores] if name == "SPLIT" else [1, 1, 2]))
             words.append(encode(Opcode.SET, r.index, value & (1 << r.bits) - 1))
     if rng.random() < 0.05:  # no operation and no HALT up to the memory's end
         return np.array((words * ARCH.imem_depth)[: ARCH.imem_depth], np.uint32)
@@ -86,7 +88,7 @@ def random_instructions(rng, donors):
         kind = rng.choice([Opcode.CONV, Opcode.VEC, Opcode.WAIT, Opcode.SET, Opcode.HALT], p=[0.35, 0.35, 0.15, 0.1, 0.05])
         reg, imm = int(rng.integers(0, 1 << REG_BITS)), int(rng.integers(0, 1 << IMM_BITS))
         if rng.random() < 0.9:
-            imm &= {Opcode.CONV: 0x1F, Opcode.VEC: 0x117}.get(kind, imm)
+            imm &= {Opcode.CONV: 0x1F, Opcode.VEC: 0x137}.get(kind, imm)
         words.append(encode(kind, reg, imm))
     return np.array(words, np.uint32)
 

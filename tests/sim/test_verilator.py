@@ -103,11 +103,13 @@ def test_rows_as_pieces(arch, rng):
 def test_memories(rtl, rng):
     low, high = -(1 << (ARCH.event_bits - 1)), (1 << (ARCH.event_bits - 1)) - 1
     act = rng.integers(low, high + 1, (ARCH.act_depth, ARCH.lanes)).astype(np.int16)
-    state = rng.integers(-(1 << 31), 1 << 31, (ARCH.state_depth, ARCH.ppu)).astype(np.int32)
+    state = rng.integers(-(1 << 31), 1 << 31, (ARCH.cores, ARCH.state_depth, ARCH.ppu)).astype(np.int32)
     rtl.write(Region.ACT, act)
-    rtl.write(Region.STATE, state)
+    for core, rows in enumerate(state):
+        rtl.write(Region.STATE, rows, core=core)
     assert np.array_equal(rtl.read(Region.ACT, ARCH.act_depth), act)
-    assert np.array_equal(rtl.read(Region.STATE, ARCH.state_depth), state)
+    for core, rows in enumerate(state):
+        assert np.array_equal(rtl.read(Region.STATE, ARCH.state_depth, core), rows)
     some = rng.permutation(ARCH.act_depth)[:20]
     rtl.write(Region.ACT, act[:20], some)
     assert np.array_equal(rtl.read(Region.ACT, some), act[:20])
@@ -119,6 +121,11 @@ def test_rows_beyond_a_memory(rtl, region):
     row = np.zeros((1, 64), np.int16)
     with pytest.raises(ArchError, match=f"^1 rows of {region.name} beyond its {region_depth(ARCH, region)}"):
         rtl.write(region, row, region_depth(ARCH, region))
+
+
+def test_a_core_that_is_not_there(rtl):
+    with pytest.raises(ArchError, match=rf"^core {ARCH.cores} is not one of the {ARCH.cores} of {ARCH.name}$"):
+        rtl.read(Region.STATE, 1, ARCH.cores)
 
 
 def test_ends_of_a_run(rtl):
