@@ -1,7 +1,7 @@
 """Predicted cycles at assumed activation densities, from the geometry of the operations: no data, no simulation.
 
 Activations are taken as independent, each not zero with the density d of its tensor. For one operation of G groups, on
-C cores with P read ports, with sums over all its outputs, of which a group takes every G-th:
+C cores with P read ports, with sums over all its outputs, of which a group takes every G-th (or the only one):
 
 - events: E = d x (mask bits that in-bounds words meet) / G, of the slice that has most; for VEC the non-empty words, twice with
   two-cycle weights;
@@ -115,14 +115,15 @@ def _add(entry: LayerEstimate, step: Step, segment: Segment, program: Program, t
         events, spans = events + 2 * added, spans + outputs * slices
         words, fetched = words + added * slices, fetched + added * slices
     in_flight = words * (WORD_LATENCY + 1) / arch.word_fifo
+    share = -(-outputs // groups) / outputs
     stages = {
-        "events": events / groups,
-        "words": max(in_flight, empty + words + fetched * (max(1, groups // arch.ports) - 1)) / groups,
-        "spans": spans / groups,
-        "drain": outputs * max(r["DRAIN"], arch.cores) / groups,
+        "events": events * share,
+        "words": max(in_flight, empty + words + fetched * (max(1, groups // arch.ports) - 1)) * share,
+        "spans": spans * share,
+        "drain": outputs * max(r["DRAIN"], arch.cores) * share,
     }
     deviation = (events * (1 - d) / outputs) ** 0.5 if step.opcode is Opcode.CONV else 0.0
-    either = outputs / groups * _mean_of_larger(events / outputs, deviation, max(r["DRAIN"], arch.cores))
+    either = outputs * share * _mean_of_larger(events / outputs, deviation, max(r["DRAIN"], arch.cores))
     entry.cycles += max(*stages.values(), either)
     for stage, cycles in stages.items():
         setattr(entry, stage, getattr(entry, stage) + cycles)
