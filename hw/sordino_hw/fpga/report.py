@@ -75,14 +75,14 @@ class Routed:
         )
 
 
-_SUFFIX = re.compile(
-    r"(_(TRELLIS_FF|TRELLIS_DPR16X4|LUT4|PFUMX|L6MUX21|CCU2C|SB_\w+?|Z|Q|DI|LSR|CE|D|S|O|I\d|A|B|C|M|BLUT|ALUT|SD|C0)(_\d+)?)+(\$\w+)?$"
-)
+_MAPPED = re.compile(r"(_(LUT4|CCU2C|PFUMX|L6MUX21|TRELLIS_FF|TRELLIS_DPR16X4|SB_[A-Z0-9]+|MULT18X18D|DP16KD)_|\$)")
 
 
 def _readable(cell: str) -> str:
-    """A cell's name without what the tools appended to the signal's."""
-    return _SUFFIX.sub("", cell.removeprefix("wrapper.").removeprefix("dut."))
+    """The signal that a cell's name begins with; what the tools appended tells only how they got there."""
+    name = cell.removeprefix("wrapper.").removeprefix("dut.")
+    match = _MAPPED.search(name, 1)
+    return name[: match.start()] if match else name
 
 
 def _path(paths: list[dict[str, Any]], clock: str) -> CriticalPath:
