@@ -86,7 +86,7 @@ class Walker(wiring.Component):
                 out.to.eq(group),
                 out.group.eq(group),
                 out.split.eq(Cat(d.SPLIT[1] | d.SPLIT[3], d.SPLIT[2] | d.SPLIT[3])),
-                out.keep.eq(d.window & ~reused),
+                out.keep.eq(d.window),
                 out.reuse.eq(d.window & reused),
                 out.place.eq(Cat((-left)[:2], ky[:2])),
             ]

@@ -154,10 +154,11 @@ class RowTag(data.StructLayout):
 
 
 class Row(data.StructLayout):
-    """A row of occupancy: `bits` are the words to read, `skipped` counts the empty ones within the span."""
+    """A row of occupancy: `bits` are the words to read, `count` of them; `skipped` counts the empty ones within the span."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"tag": RowTag(arch), "bits": OCC_WIDTH, "skipped": range(OCC_WIDTH + 1)})
+        count = range(OCC_WIDTH + 1)
+        super().__init__({"tag": RowTag(arch), "bits": OCC_WIDTH, "count": count, "skipped": count})
 
 
 class Request(data.StructLayout):
@@ -191,20 +192,27 @@ class Word(data.StructLayout):
 
 
 class SegmentEntry(data.StructLayout):
-    """Up to eight events, or a vector item whose word waits in the vector FIFO, or (`null`) only an end."""
+    """Up to eight events, or a vector item whose word waits in the vector FIFO, or (`null`) only an end.
+
+    `again`: a MAC2 item whose weights the lanes keep.
+    """
 
     def __init__(self, arch: ArchConfig):
         super().__init__(
             {
                 "act": data.ArrayLayout(signed(arch.event_bits), arch.segment),
                 "mask": arch.segment,
+                "again": 1,
                 **_ITEM,
             }
         )
 
 
 class Event(data.StructLayout):
-    """One lane cycle. EVENT: `act[0]` goes to every lane; otherwise each lane takes its own. `op`: the lanes do something."""
+    """One lane cycle. EVENT: `act[0]` goes to every lane; otherwise each lane takes its own.
+
+    `op`: the lanes do something; `high`: with the high half of a wide weight; `again`: with the wide weight that they keep.
+    """
 
     def __init__(self, arch: ArchConfig):
         super().__init__(
@@ -214,6 +222,7 @@ class Event(data.StructLayout):
                 "kind": Kind,
                 "op": 1,
                 "high": 1,
+                "again": 1,
                 "zero": 1,
                 "first": 1,
                 "end": 1,

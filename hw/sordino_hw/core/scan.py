@@ -66,6 +66,7 @@ class Occupancy(wiring.Component):
             queue.i.valid.eq(delay(m, take, LATENCY + 1, "valid")),
             queue.i.payload.tag.eq(delay(m, tag, 1, "late")),
             queue.i.payload.bits.eq(wanted),
+            queue.i.payload.count.eq(count_ones(wanted, OCC_WIDTH)),
             queue.i.payload.skipped.eq(count_ones(missing, OCC_WIDTH)),
         ]
         connect(m, queue.o, flipped(self.o))
@@ -117,9 +118,9 @@ class Scanner(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         row, tag, request = self.rows.payload, self.rows.payload.tag, self.request
-        seen, left = Signal(OCC_WIDTH), Signal(OCC_WIDTH)
-        m.d.comb += left.eq(row.bits & ~seen)
-        bit, index = lowest(left, OCC_WIDTH)
+        # The words of a row are counted too, since whether a bit is the last one is soon known from its number.
+        seen, number = Signal(OCC_WIDTH), Signal(range(OCC_WIDTH + 1), init=1)
+        bit, index = lowest(row.bits & ~seen, OCC_WIDTH)
 
         slot = Signal()
         with m.Switch(tag.split):
@@ -130,8 +131,8 @@ class Scanner(wiring.Component):
 
         none, final, grant, zero = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            none.eq(row.bits == 0),
-            final.eq((left & (left - 1)[:OCC_WIDTH]) == 0),
+            none.eq(row.count == 0),
+            final.eq(none | (number == row.count)),
             grant.eq((~tag.group | self.credit).all() & (none | tag.reuse | slot)),
             self.valid.eq(self.rows.valid & (~none | tag.end) & grant),
             self.rows.ready.eq(self.rows.valid & Mux(none & ~tag.end, 1, grant & final)),
@@ -146,9 +147,9 @@ class Scanner(wiring.Component):
             self.drained.eq(self.valid & request.end & request.last),
         ]
         with m.If(self.rows.ready):
-            m.d.sync += [seen.eq(0), zero.eq(~tag.end & request.zero)]
+            m.d.sync += [seen.eq(0), number.eq(1), zero.eq(~tag.end & request.zero)]
         with m.Elif(self.valid):
-            m.d.sync += seen.eq(seen | bit)
+            m.d.sync += [seen.eq(seen | bit), number.eq(number + 1)]
         return m
 
 
