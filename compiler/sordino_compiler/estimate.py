@@ -80,13 +80,21 @@ def estimate(work: Graph | Program, densities: float | Mapping[str, float] = 0.5
                 layer = next(ops).layer
                 entry = layers[layer]
                 names = program.layers[layer].inputs
-                _add(entry, step, segment, program, names[0], density(names[-1]))
+                _add(entry, step, segment, program, names[0], names[-1], density(names[-1]))
             elif entry is not None:
                 entry.cycles += FILL
     return layers
 
 
-def _add(entry: LayerEstimate, step: Step, segment: Segment, program: Program, tensor: str, residual: float) -> None:
+def _in_word(program: Program, tensor: str) -> float:
+    """Channels in a word, on average; those of several pixels where it is folded."""
+    t = program.tensors[tensor]
+    return t.fold * t.shape[0] / len({s // program.arch.lanes for s in t.slots})
+
+
+def _add(
+    entry: LayerEstimate, step: Step, segment: Segment, program: Program, tensor: str, added_tensor: str, residual: float
+) -> None:
     r, arch = step.regs, program.arch
     groups, slices, outputs = r["SPLIT"], r["SLICES"], r["OH"] * r["OW"]
     rows = _in_bounds(r["OH"], r["REPY"], r["IY0"], r["SY"], r["KH"], r["DY"], 1, r["H"]).sum(0)[:, 0]
@@ -94,9 +102,7 @@ def _add(entry: LayerEstimate, step: Step, segment: Segment, program: Program, t
     reads = rows[:, None, None] * cols.sum(0)
     """How many outputs read each tap: [ky, kx, pixel]."""
     d = 1.0 if step.has(Flag.DENSE) else entry.density
-    t = program.tensors[tensor]
-    channels = t.shape[0] / len({s // arch.lanes for s in t.slots})
-    occupied = 1 - (1 - d) ** channels
+    occupied = 1 - (1 - d) ** _in_word(program, tensor)
     words = float(reads.sum()) * r["WORDS"] * occupied
     fetched = words
     empty = float(rows.sum() * cols.any(2).sum()) * (1 - occupied) ** (r["SPAN"] * r["WORDS"])
@@ -111,7 +117,7 @@ def _add(entry: LayerEstimate, step: Step, segment: Segment, program: Program, t
         events = words * (2 if step.mode is Mode.MAC2 else 1)
     spans = float(outputs * r["KH"] * r["KX"])
     if step.has(Flag.RESIDUAL):
-        added = outputs * (1.0 if step.has(Flag.DENSE) else 1 - (1 - residual) ** channels)
+        added = outputs * (1.0 if step.has(Flag.DENSE) else 1 - (1 - residual) ** _in_word(program, added_tensor))
         events, spans = events + 2 * added, spans + outputs * slices
         words, fetched = words + added * slices, fetched + added * slices
     in_flight = words * (WORD_LATENCY + 1) / arch.word_fifo

@@ -141,7 +141,7 @@ def random_case(seed: int, arch: ArchConfig | None = None) -> Case:
     drawn = ARCHS[rng.integers(len(ARCHS))]
     while True:
         maker = _Maker(rng, drawn if arch is None else arch)
-        x = maker.input()
+        x = maker.image() if maker.chance(0.2) else maker.input()
         for _ in range(1 if rng.random() < 0.5 else rng.integers(2, 7)):
             x = maker.layer(x)
         if any(isinstance(n, Conv | Depthwise | MaxPool) for n in maker.nodes):  # views alone compute nothing
@@ -245,6 +245,12 @@ class _Maker:
         if shape is None:
             shape = (self.channels(), int(self.rng.integers(1, 13)), int(self.rng.integers(1, 13)))
         return self.add(Input, shape, self.chance(0.5))
+
+    def image(self) -> Value:
+        """A convolution of a wide input with few channels, several pixels of which fit in a word."""
+        c = int(self.rng.integers(1, min(6, self.arch.lanes // 2) + 1))
+        x = self.input((c, int(self.rng.integers(1, 9)), int(self.rng.integers(13, 40))))
+        return self.conv(x) or x
 
     def affordable(self, cycles: float) -> bool:
         """Whether a layer may take so many more cycles of one core; if so they are spent."""

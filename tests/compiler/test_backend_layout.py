@@ -6,6 +6,7 @@ from graphs import SMALL, ULX3S, Net
 
 from sordino_compiler.backend import Mapping, compile_graph
 from sordino_compiler.backend.allocate import allocate
+from sordino_compiler.backend.fold import choose_folds
 from sordino_compiler.backend.layout import packed, places
 from sordino_compiler.backend.passes import prepare
 from sordino_compiler.random_layers import random_case
@@ -221,7 +222,7 @@ def test_live_buffers_never_overlap(seed):
     for i in range(100):
         graph = prepare(random_case(first + i).graph)
         for reuse in (False, True):
-            allocation = allocate(graph, places(graph), reuse)
+            allocation = allocate(graph, places(graph, choose_folds(graph)), reuse)
             buffers = list(allocation.buffers.values())
             for k, a in enumerate(buffers):
                 assert a.base >= 0 and a.base + a.words <= graph.arch.act_depth and a.first <= a.last
@@ -259,7 +260,7 @@ def test_inputs_and_outputs_may_be_the_same_value():
 def test_disassembly_of_a_layer_reads_well():
     net = Net(ULX3S)
     net.conv("y", net.input("x", 3, 8, 8), 40)
-    program = compile_graph(net.graph("y"), mapping=Mapping(split=4))
+    program = compile_graph(net.graph("y"), mapping=Mapping(split=4), fold=False)
     assert disassemble(program.segments[0].imem) == [
         *("SET  OH, 8", "SET  OW, 8", "SET  KH, 3", "SET  KX, 1", "SET  SPAN, 3", "SET  WORDS, 1", "SET  H, 8", "SET  W, 8"),
         *("SET  IY0, -1", "SET  IX0, -1", "SET  SY, 1", "SET  SX, 1", "SET  DY, 1", "SET  DX, 1", "SET  REPY, 1", "SET  REPX, 1"),

@@ -59,6 +59,7 @@ def test_cases_cover_what_they_claim():
         archs.add(case.arch.name)
         kinds |= {layer.kind for layer in program.layers} | {n.kind for n in case.graph.nodes}
         features |= {"segments"} if len(program.segments) > 1 else set()
+        features |= {"folded"} if any(t.fold > 1 for t in program.tensors.values()) else set()
         for segment in program.segments:
             stored = set()
             for step in decode_segment(segment.imem, program.arch):
@@ -75,7 +76,7 @@ def test_cases_cover_what_they_claim():
     assert kinds >= {"conv", "depthwise", "maxpool", "concat", "slice", "flatten", "input"}
     assert kinds >= {"linear", "avgpool", "upsample", "relayout"}
     assert flags == Flag.SOURCE | Flag.SINK | Flag.RESIDUAL | Flag.TABLE | Flag.WINDOW
-    assert features == {"segments", "bands", "KX", "SPAN", "runs", "idle cores"}
+    assert features == {"segments", "bands", "KX", "SPAN", "runs", "idle cores", "folded"}
     assert uses >= {(split, 1) for split in (1, 2, 4, 8)} | {(1, n) for n in range(1, 5)} | {(2, 2), (2, 3), (4, 2)}
 
 

@@ -67,10 +67,10 @@ def test_without_reuse_the_remedy_is_reuse():
 
 def test_stride_beyond_its_register():
     net = Net()
-    net.conv("y", net.input("x", 1, 1, 200), 1, (1, 1), stride=(1, 256))
+    net.conv("y", net.input("x", 1, 200, 1), 1, (1, 1), stride=(256, 1))
     refused(
         net.graph("y"),
-        r"conv 'y' \(net\.py:2\): register SX \(input columns between output columns \(stride\)\) cannot hold 256: it goes from "
+        r"conv 'y' \(net\.py:2\): register SY \(input rows between output rows \(stride\)\) cannot hold 256: it goes from "
         r"0 to 255\. Use a smaller kernel, stride, dilation, padding or input\.",
     )
 

@@ -15,8 +15,9 @@ from ..graph import Conv, Depthwise, Graph, Input, Node
 from .allocate import Allocation, allocate
 from .choice import best_plan
 from .density import DEFAULT, densities
+from .fold import choose_folds
 from .layout import Place, is_view, places
-from .lower import lower, work
+from .lower import lower, parts
 from .mapping import Forced, Mapping, forced_plan
 from .operation import Operation, View
 from .passes import prepare
@@ -30,6 +31,7 @@ def compile_graph(
     *,
     dense: bool = False,
     reuse: bool = True,
+    fold: bool = True,
     name: str = "",
     density: float | MappingOf[str, float] = DEFAULT,
     mapping: Forced | None = None,
@@ -37,7 +39,8 @@ def compile_graph(
     """Compiles an integer graph for `graph.arch`.
 
     `dense` gives the baseline that takes no advantage of zeros: every activation and every weight row is issued.
-    `reuse=False` gives every value memory of its own, so that all of them can be read back afterwards.
+    `reuse=False` gives every value memory of its own, so that all of them can be read back afterwards. `fold=False` keeps
+    every pixel of a narrow input in a word of its own (see `fold`).
 
     How a layer is spread over the cores is chosen by timing the possible mappings on zeros drawn at an assumed `density`: the
     fraction of activations that are not zero, one for all values or by name (others: 0.5). It decides cycles, never
@@ -46,20 +49,21 @@ def compile_graph(
     Raises `CompileError`, naming layer, limit and remedy, for what does not fit.
     """
     graph = prepare(graph)
-    where = places(graph)
+    where = places(graph, choose_folds(graph) if fold else {})
     allocation = allocate(graph, where, reuse)
-    views = {v: _view(graph, v, where[v], allocation) for v in where}
+    views = {v: _view(graph, v, where, allocation) for v in where}
     layers = [n for n in graph.nodes if not isinstance(n, Input) and not is_view(n)]
     assumed = densities(graph, density)
     mappings: dict[str, list[str]] = {n.out.name: [] for n in layers}
 
     def operations() -> Iterator[Operation]:
         for i, n in enumerate(layers):
-            layer = work(n, i, [views[v] for v in n.inputs], views[n.out.name], graph.arch, dense)
+            layer = parts(n, i, [views[v] for v in n.inputs], views[n.out.name], graph.arch, dense)
+            typical = layer[len(layer) // 2]
             if mapping is None:
-                plan = best_plan(layer, [assumed[v] for v in n.inputs])
+                plan = best_plan(typical, [assumed[v] for v in n.inputs])
             else:
-                plan = forced_plan(mapping, n.out.name, layer.blocks(), graph.arch)
+                plan = forced_plan(mapping, n.out.name, typical.blocks(), graph.arch)
             for op in lower(layer, plan):
                 mappings[n.out.name].append(str(op.mapping))
                 yield op
@@ -77,14 +81,15 @@ def compile_graph(
             "name": name,
             "dense": dense,
             "reuse": reuse,
+            "fold": fold,
             "mapping": {layer: " then ".join(dict.fromkeys(found)) for layer, found in mappings.items()},
         },
     )
 
 
-def _view(graph: Graph, name: str, place: Place, allocation: Allocation) -> View:
+def _view(graph: Graph, name: str, where: dict[str, Place], allocation: Allocation) -> View:
+    place = where[name]
     buffer = allocation.buffers[place.buffer]
-    height, width = graph.values[place.buffer].shape[1:]
     return View(
         name=name,
         buffer=place.buffer,
@@ -93,8 +98,9 @@ def _view(graph: Graph, name: str, place: Place, allocation: Allocation) -> View
         row_pitch=place.row_pitch,
         pixel_pitch=place.pixel_pitch,
         slots=np.array(place.slots),
-        buffer_pitch=buffer.words // (height * width),
+        buffer_pitch=where[place.buffer].pixel_pitch,
         memory=range(buffer.base, buffer.base + buffer.words),
+        fold=place.fold,
     )
 
 
@@ -115,6 +121,7 @@ def _tensors(graph: Graph, views: dict[str, View], allocation: Allocation, writt
             slots=tuple(int(s) - first * lanes for s in view.slots),
             layer=written[v.name],
             kept=allocation.kept(view.buffer),
+            fold=view.fold,
         )
     return tensors
 

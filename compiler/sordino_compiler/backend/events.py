@@ -5,10 +5,11 @@ import numpy as np
 from sordino_hw.arch import ArchConfig
 
 from ..graph import Conv
+from .fold import Phase
 from .operation import View
 from .tiles import Tile
 
-__all__ = ["event_images", "reaching"]
+__all__ = ["event_images", "reaching", "trimmed"]
 
 
 def reaching(node: Conv, channels: np.ndarray) -> np.ndarray:
@@ -28,16 +29,29 @@ def event_images(
     lanes = arch.lanes
     kh, kw, words, rows = len(tile.ky), len(tile.kx), tile.words, len(tile.lanes)
     image = np.zeros((kh, kw, words, rows, lanes), np.int8)
-    real = np.zeros((words, rows), bool)
+    real = np.zeros((kh, kw, words, rows), bool)
     size_in, size_out = node.weight.shape[1], len(node.weight) // node.groups
     for g in np.unique(channels // size_out):
         slots = x.slots[g * size_in : (g + 1) * size_in]
         chosen = np.flatnonzero(np.isin(slots // lanes, tile.columns))
         word, lane = slots[chosen] // lanes - tile.columns.start, slots[chosen] % lanes - tile.lanes.start
         mine = channels // size_out == g
-        taps = node.weight[channels[mine]][:, chosen, tile.ky.start : tile.ky.stop, tile.kx.start : tile.kx.stop]
+        part = (chosen, slice(tile.ky.start, tile.ky.stop), slice(tile.kx.start, tile.kx.stop))
+        taps = node.weight[channels[mine]][:, *part]
         image[:, :, word[:, None], lane[:, None], out_lanes[mine]] = taps.transpose(2, 3, 1, 0)
-        real[word, lane] = True
+        real[:, :, word, lane] = node.taps[part].transpose(1, 2, 0) if isinstance(node, Phase) else True
     mask = np.zeros((kh, kw, words, lanes), bool)
     mask[..., tile.lanes.start : tile.lanes.stop] = real if dense else image.any(-1)
     return image.reshape(-1, lanes), mask.reshape(-1, lanes)
+
+
+def trimmed(weight: np.ndarray, mask: np.ndarray, tile: Tile, span: int) -> tuple[np.ndarray, int]:
+    """Weights [slices, rows, lanes] by span, without the rows that the masks leave out at both ends of every span.
+
+    The result is [slices, spans, rows of a span, lanes], and the number of rows left out before each span.
+    """
+    slices, _, lanes = weight.shape
+    rows = span * tile.words * len(tile.lanes)
+    used = np.flatnonzero(mask[..., tile.lanes.start : tile.lanes.stop].reshape(-1, rows).any(0))
+    first, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+    return weight.reshape(slices, -1, rows, lanes)[:, :, first:stop], first

@@ -10,24 +10,28 @@ the weight row of a lane moves with the lane, the phases of a layer share their 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sordino_hw.arch import ArchConfig
 
 from ..graph import Conv, Flatten, Graph, Input, Window
+from .operation import View
 
-__all__ = ["Phase", "choose_folds", "phases"]
+__all__ = ["PHASE_OUTPUTS", "Phase", "choose_folds", "in_phases", "phases"]
+
+PHASE_OUTPUTS = 32
+"""Outputs of a phase, on average and at least: an operation of its own takes instructions, and cycles to start."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Phase(Conv):
     """A convolution over words, and the columns of the original output that it makes."""
 
-    columns: range = range(0)
+    columns: range
     """Steps by the period."""
-    taps: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    taps: np.ndarray
     """bool [fold * channels, kh, span]: which channels of the words are inside the kernel."""
 
 
@@ -35,10 +39,9 @@ def choose_folds(graph: Graph) -> dict[str, int]:
     """Pixels in a word of every network input that more than one may share.
 
     Those are the inputs that event layers alone read; flattened values are views, which may lie anyhow. The fewest words
-    that leave each of these layers in one piece: a phase's weight rows, and the masks of all phases, fit their memories.
-    Among equally many words, the fewest phases.
+    that suit each of these layers; among equally many, the fewest phases.
     """
-    folds = {}
+    folds: dict[str, int] = {}
     for n in graph.nodes:
         if not isinstance(n, Input):
             continue
@@ -46,18 +49,25 @@ def choose_folds(graph: Graph) -> dict[str, int]:
         readers = [r for r in graph.nodes if name in r.inputs and not isinstance(r, Flatten)]
         convs = [r for r in readers if type(r) is Conv and r.groups == 1 and name not in r.inputs[1:]]
         if len(convs) == len(readers):
-            choices = [p for p in range(2, min(graph.arch.lanes // c, w) + 1) if all(_fits(r, p, graph.arch) for r in convs)]
-            cost = {p: (-(-w // p), sum(period(p, r.window.stride[1]) for r in convs)) for p in choices}
+            choices = [p for p in range(2, min(graph.arch.lanes // c, w) + 1) if all(_suits(r, p, graph.arch) for r in convs)]
+            cost = {p: (-(-w // p), sum(_count(r, p) for r in convs)) for p in choices}
             folds |= {name: min(choices, key=cost.__getitem__)} if choices else {}
     return folds
 
 
-def _fits(node: Conv, fold: int, arch: ArchConfig) -> bool:
-    """Whether the layer needs no tile, and the masks of all its phases are resident together."""
+def _suits(node: Conv, fold: int, arch: ArchConfig) -> bool:
+    """Whether the layer needs no tile, the masks of all its phases are resident together, and no phase is too short."""
     (kh, kw), sx, left, dx = node.window.kernel, node.window.stride[1], node.window.padding[1], node.window.dilation[1]
-    spans = [((i * sx - left) % fold + (kw - 1) * dx) // fold + 1 for i in range(period(fold, sx))]
+    (_, oh, ow), count = node.out.shape, _count(node, fold)
+    spans = [((i * sx - left) % fold + (kw - 1) * dx) // fold + 1 for i in range(count)]
     rows = kh * max(spans) * fold * node.weight.shape[1] + 2 * (node.residual_weight is not None)
-    return rows <= arch.weight_depth and kh * sum(spans) <= arch.mask_depth
+    long = count == 1 or oh * ow >= PHASE_OUTPUTS * count
+    return rows <= arch.weight_depth and kh * sum(spans) <= arch.mask_depth and long
+
+
+def _count(node: Conv, fold: int) -> int:
+    """Phases of a layer."""
+    return min(period(fold, node.window.stride[1]), node.out.shape[2])
 
 
 def period(fold: int, stride: int) -> int:
@@ -72,10 +82,9 @@ def phases(node: Conv, fold: int, width: int) -> Iterator[Phase]:
     negative: so many words lie outside the kernel's reach.
     """
     (sy, sx), (dy, dx), (top, left, bottom, _) = node.window.stride, node.window.dilation, node.window.padding
-    outputs, words = node.out.shape[2], -(-width // fold)
-    step = period(fold, sx)
+    outputs, words, step = node.out.shape[2], -(-width // fold), period(fold, sx)
     stride = sx * step // fold
-    for first in range(min(step, outputs)):
+    for first in range(_count(node, fold)):
         columns = range(first, outputs, step)
         word, offset = divmod(first * sx - left, fold)
         weight = shifted(node.weight, dx, offset, fold)
@@ -95,6 +104,21 @@ def phases(node: Conv, fold: int, width: int) -> Iterator[Phase]:
             taps=taps,
             source=node.source,
         )
+
+
+def in_phases(node: Conv, inputs: list[View], out: View) -> Iterator[tuple[Phase, list[View], View]]:
+    """The phases of a convolution whose first input is folded, each with its operands and its outputs in memory."""
+    x, *others = inputs
+    c, h, w = x.shape
+    words = replace(x, shape=(x.fold * c, h, -(-w // x.fold)), slots=np.arange(x.fold * c), fold=1)
+    for phase in phases(node, x.fold, w):
+        yield phase, [words, *(_columns(v, phase.columns) for v in others)], _columns(out, phase.columns)
+
+
+def _columns(view: View, columns: range) -> View:
+    """Some pixels of every row of a value."""
+    base, pitch = view.base + columns.start * view.pixel_pitch, columns.step * view.pixel_pitch
+    return replace(view, shape=(*view.shape[:2], len(columns)), base=base, pixel_pitch=pitch)
 
 
 def shifted(weight: np.ndarray, dilation: int, offset: int, fold: int) -> np.ndarray:

@@ -6,6 +6,7 @@ operation works lane by lane, so its output has the lanes of its input. A concat
 written into one buffer, each from a word column of its own. Slices and flattened values are views.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,8 @@ class Place:
     row_pitch: int
     pixel_pitch: int
     slots: Slots
+    fold: int = 1
+    """Neighbouring pixels of a row that share a word (see `fold`)."""
 
 
 def is_view(node: Node) -> bool:
@@ -95,28 +98,36 @@ def output_slots(node: Node, inputs: list[Place], lanes: int) -> Slots:
     return natural(node.out.shape[0])
 
 
-def place(node: Node, inputs: list[Place], input_shapes: list[tuple[int, int, int]], lanes: int) -> Place:
-    """The place of a node's value as long as it owns its memory; the place in the input's memory for a view."""
+def place(node: Node, inputs: list[Place], input_shapes: list[tuple[int, int, int]], lanes: int, fold: int = 1) -> Place:
+    """The place of a node's value as long as it owns its memory; the place in the input's memory for a view.
+
+    An input has `fold` pixels in a word.
+    """
     if isinstance(node, Slice):
         x = inputs[0]
         return Place(x.buffer, x.row_pitch, x.pixel_pitch, x.slots[node.start : node.stop])
     if isinstance(node, Flatten):
-        (_, h, w), x = input_shapes[0], inputs[0]
-        pixels = [(y * x.row_pitch + i * x.pixel_pitch) * lanes for y in range(h) for i in range(w)]
+        (c, h, w), x = input_shapes[0], inputs[0]
+        columns = [i // x.fold * x.pixel_pitch * lanes + i % x.fold * c for i in range(w)]
+        pixels = [y * x.row_pitch * lanes + column for y in range(h) for column in columns]
         slots = tuple(pixel + s for s in x.slots for pixel in pixels)
         pitch = width(slots, lanes)
         return Place(x.buffer, pitch, pitch, slots)
     slots = output_slots(node, inputs, lanes)
     pitch = width(slots, lanes)
-    return Place(node.out.name, node.out.shape[2] * pitch, pitch, slots)
+    return Place(node.out.name, -(-node.out.shape[2] // fold) * pitch, pitch, slots, fold)
 
 
-def places(graph: Graph) -> dict[str, Place]:
-    """The place of every value. Every part of a concatenation must be free to live in it (see `passes.copy_parts`)."""
+def places(graph: Graph, folds: Mapping[str, int]) -> dict[str, Place]:
+    """The place of every value. Every part of a concatenation must be free to live in it (see `passes.copy_parts`).
+
+    `folds`: pixels in a word of the inputs that are folded.
+    """
     lanes, values = graph.arch.lanes, graph.values
     own: dict[str, Place] = {}
     for n in graph.nodes:
-        own[n.out.name] = place(n, [own[i] for i in n.inputs], [values[i].shape for i in n.inputs], lanes)
+        shapes = [values[i].shape for i in n.inputs]
+        own[n.out.name] = place(n, [own[i] for i in n.inputs], shapes, lanes, folds.get(n.out.name, 1))
     homes: dict[str, tuple[str, int]] = {}
     for n in graph.nodes:
         if isinstance(n, Concat):
@@ -135,5 +146,5 @@ def places(graph: Graph) -> dict[str, Place]:
             first += start
         buffer = own[name]
         slots = tuple(first * lanes + s for s in own[n.out.name].slots)
-        out[n.out.name] = Place(name, buffer.row_pitch, buffer.pixel_pitch, slots)
+        out[n.out.name] = Place(name, buffer.row_pitch, buffer.pixel_pitch, slots, buffer.fold)
     return out

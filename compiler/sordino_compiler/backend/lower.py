@@ -8,30 +8,42 @@ from sordino_hw.errors import CompileError
 from sordino_hw.isa import ADDR_BITS, REGISTERS
 
 from ..graph import Conv, Depthwise, MaxPool, Node, Window
+from .fold import in_phases
 from .mapping import Mapping
 from .operation import Operation, View
 from .outputs import Outputs, Work
 from .tiles import STEP_MAX
 
-__all__ = ["lower", "work"]
+__all__ = ["lower", "parts"]
 
 
-def work(node: Node, layer: int, inputs: list[View], out: View, arch: ArchConfig, dense: bool) -> Work:
-    """A layer to be lowered."""
+def parts(node: Node, layer: int, inputs: list[View], out: View, arch: ArchConfig, dense: bool) -> list[Work]:
+    """A layer to be lowered: in one part, or in the phases of a folded input."""
     assert isinstance(node, Conv | Depthwise | MaxPool)
-    node, inputs = _as_one_row(node, inputs)
-    return Work(node, layer, inputs[0], inputs[1] if len(inputs) > 1 else None, out, arch, dense)
+    found = _in_parts(node, inputs, out)
+    return [Work(n, layer, v[0], v[1] if len(v) > 1 else None, o, arch, dense) for n, v, o in found]
 
 
-def lower(layer: Work, plan: list[tuple[range, Mapping]]) -> Iterator[Operation]:
-    """The operations of a layer, in order: for the word columns of each entry of the plan with its mapping.
+def lower(layer: list[Work], plan: list[tuple[range, Mapping]]) -> Iterator[Operation]:
+    """The operations of a layer's parts, in order: for the word columns of each entry of the plan with its mapping.
 
     Raises `CompileError` for what no tiling can make fit.
     """
     for columns, mapping in plan:
-        for op in Outputs(layer, columns, mapping).operations():
-            _check_registers(op)
-            yield op
+        for part in layer:
+            for op in Outputs(part, columns, mapping).operations():
+                _check_registers(op)
+                yield op
+
+
+def _in_parts(
+    node: Conv | Depthwise | MaxPool, inputs: list[View], out: View
+) -> Iterator[tuple[Conv | Depthwise | MaxPool, list[View], View]]:
+    """The node of each part, with its operands and its outputs."""
+    if isinstance(node, Conv) and inputs[0].fold > 1:
+        yield from in_phases(node, inputs, out)
+    else:
+        yield *_as_one_row(node, inputs), out
 
 
 def _as_one_row(node: Conv | Depthwise | MaxPool, inputs: list[View]) -> tuple[Conv | Depthwise | MaxPool, list[View]]:

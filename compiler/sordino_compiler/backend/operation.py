@@ -27,6 +27,8 @@ class View:
     """Words of a pixel of the buffer; less than `pixel_pitch` in a flattened value."""
     memory: range
     """Words of the activation memory that the buffer takes."""
+    fold: int = 1
+    """Neighbouring pixels of a row that share a word (see `fold`)."""
 
     def address(self, y: int, x: int, column: int) -> int:
         """Word address of a pixel's word column, which may lie in the padding."""
@@ -69,8 +71,8 @@ class Operation:
     macs_per_event: tuple[int, ...]
     """By slice."""
     weight: np.ndarray | None = None
-    first_lane: int = 0
-    """Lane whose weights are the first row: W_BASE lies that many rows before the image."""
+    first_row: int = 0
+    """Rows that W_BASE lies before the image."""
     mask: np.ndarray | None = None
     residual: np.ndarray | None = None
     parameters: Parameters | None = None

@@ -13,7 +13,7 @@ from sordino_hw.isa import WINDOW_MAX, Flag, Mode, Opcode
 from sordino_hw.numbers import split_wide
 
 from ..graph import Conv, Depthwise, MaxPool, Requant
-from .events import event_images, reaching
+from .events import event_images, reaching, trimmed
 from .layout import Relayout
 from .mapping import Mapping
 from .operation import Operation, Parameters, View
@@ -166,12 +166,13 @@ class Outputs:
             equal, halves = equal_taps(n.weight[self.channels[0]]), 1 + n.wide
             r.update(W_SPAN=0 if equal else span * halves, W_WORD=0 if equal else halves)
             return replace(op, opcode=Opcode.VEC, mode=Mode.MAC2 if n.wide else Mode.MAC, weight=image[None])
-        rows = len(tile.lanes)
-        r.update(W_SPAN=span * tile.words * rows, W_WORD=rows, M_SPAN=span * tile.words)
         slices = zip(self.channels, self.lanes, strict=True)
         images = [event_images(n, self.work.x, *s, tile, self.arch, self.work.dense) for s in slices]
         weight, mask = (np.stack(part) for part in zip(*images, strict=True))
-        return replace(op, weight=weight, first_lane=tile.lanes.start, mask=mask)
+        weight, first = trimmed(weight, mask, tile, span)
+        r.update(W_SPAN=weight.shape[2], W_WORD=len(tile.lanes), M_SPAN=span * tile.words)
+        weight = weight.reshape(len(self.columns), -1, self.arch.lanes)
+        return replace(op, weight=weight, first_row=tile.lanes.start + first, mask=mask)
 
     def _post_process(self, op: Operation, oy: int, ox: int) -> Operation:
         """Residual, requantiser and store of an output's last operation."""
@@ -181,7 +182,7 @@ class Outputs:
             r |= {"R_BASE": v.address(oy, ox, column), "R_OY": v.row_pitch, "R_OX": v.pixel_pitch}
             halves = np.zeros((len(self.columns), 2, self.arch.lanes), np.int8)
             for image, channels, lanes in zip(halves, self.channels, self.lanes, strict=True):
-                image[:, lanes] = np.array([split_wide(int(w)) for w in n.residual_weight[channels]]).T
+                image[:, lanes] = split_wide(n.residual_weight[channels])
             reads = v.words(range(column, column + len(self.columns)))
             op = replace(op, flags=op.flags | Flag.RESIDUAL, residual=halves, reads=op.reads | reads, sources=(*op.sources, v))
         r |= {"O_BASE": out.address(oy, ox, self.columns.start), "O_OY": out.row_pitch, "O_OX": out.pixel_pitch}

@@ -121,7 +121,7 @@ class _Builder:
     def add(self, op: Operation, images: dict[str, _Image]) -> None:
         r = op.registers | {name: self.pools[image.pool].add(image) for name, image in images.items()}
         if op.weight is not None:
-            r["W_BASE"] -= op.first_lane
+            r["W_BASE"] -= op.first_row
         if op.table is not None:
             r["TABLE"] //= 256
         if op.reads & self.unstored or self._overwrites(op):

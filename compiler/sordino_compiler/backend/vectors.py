@@ -25,8 +25,7 @@ def vector_image(node: Depthwise, channels: np.ndarray, lanes: np.ndarray, tile:
         taps = taps[:1, :1]
     image = np.zeros((*taps.shape[:2], 1 + node.wide, arch.lanes), np.int8)
     if node.wide:
-        high = (taps + 64) >> 7
-        image[:, :, 0, lanes], image[:, :, 1, lanes] = taps - (high << 7), high
+        image[:, :, 0, lanes], image[:, :, 1, lanes] = split_wide(taps)
     else:
         image[:, :, 0, lanes] = taps
     return image.reshape(-1, arch.lanes)
