@@ -10,6 +10,8 @@ from torch.autograd import gradcheck
 
 import sordino as sd
 from sordino import nn as sn
+from sordino.nn import compiled, send_on_delta
+from sordino.nn.selection import kth_largest
 from sordino.quantization import finish_qat, layerwise, prepare_qat
 from sordino_compiler.frontend import capture
 from sordino_hw.errors import CompileError, InputError
@@ -275,6 +277,28 @@ def test_wta_keeps_the_top_of_each_scope():
     assert torch.equal(top["position"].amax(1), x.amax(1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("n", [5, 700, 2051])
+def test_the_kth_largest_of_each_row_is_that_of_sorting(dtype, n):
+    """Of rows with ties, zeros, neighbouring floats and infinities, long enough for the counting and too short for it."""
+    x = torch.randn(9, n)
+    x[1] = -x[1].abs()
+    x[2, ::2] = 0.0
+    x[3] = x[3].round()
+    x[4] = 1 + torch.arange(n).remainder(7) * 2.0**-23
+    x[5, 0], x[5, 1] = float("inf"), -float("inf")
+    x[6] = x[6].abs() * 1e-40
+    x[7] = 3.0
+    x = x.to(dtype)
+    order = x.sort(-1, descending=True).values.clamp_min(0)
+    for rank in {1, 2, n // 3, n // 2, n - 1, n}:
+        assert torch.equal(kth_largest(x, rank), order[:, rank - 1 : rank])
+    ranks = torch.randint(1, n + 1, (9,))
+    assert torch.equal(kth_largest(x, ranks), order.gather(1, ranks[:, None] - 1))
+    assert torch.equal(kth_largest(x.reshape(3, 3, n), 2), order[:, 1:2].reshape(3, 3, 1))
+    assert torch.equal(kth_largest(x.T, 3), x.T.sort(-1, descending=True).values.clamp_min(0)[:, 2:3])
+
+
 @pytest.mark.parametrize("scope", ["layer", "channel", "position"])
 def test_wta_gradient_passes_winners_only(scope):
     x = torch.randn(2, 6, 4, 4, dtype=torch.float64, requires_grad=True)
@@ -398,6 +422,31 @@ def test_cats_gradients_are_those_of_the_recursion(per):
     penalty = 0.2 * y.sum() / 12 + 0.3 * (y[:, 1:] - y[:, :-1]).abs().sum() / 10
     ((y * g).sum() + penalty).backward()
     assert torch.allclose(a.grad, b.grad) and torch.allclose(made.theta.grad, theta.grad) and bool((theta.grad != 0).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape, theta", [((3, 5, 4, 6, 6), (4, 1, 1)), ((3, 5, 4, 6, 6), ()), ((3, 5, 7), (7,)), ((3, 1, 7), ())])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_cats_compiled_loop_equals_the_tensor_operations(dtype, shape, theta, threads, monkeypatch):
+    monkeypatch.setattr(compiled, "LARGE", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, t = torch.randn(shape, dtype=dtype), torch.rand(theta, dtype=dtype) + 0.1
+    x[0, 0].flatten()[0], x[1, -1] = 0.0, x[1, 0]
+    grads = torch.randn(shape, dtype=dtype), torch.tensor(0.3, dtype=dtype), torch.tensor(-0.2, dtype=dtype)
+    ours, theirs = send_on_delta._forward_compiled(x, t), send_on_delta._forward(x, t)
+    assert torch.equal(ours[0], theirs[0])
+    torch.testing.assert_close(ours[1:], theirs[1:])
+    back = [f(x, ours[0], t, 0.5, *grads) for f in (send_on_delta._backward_compiled, send_on_delta._backward)]
+    torch.testing.assert_close(*back)
+    assert shape[1] == 1 or bool((back[0][1] != 0).any())
+
+
+def test_cats_lets_nans_through():
+    x = torch.randn(1, 3, 8)
+    x[0, 1, 2] = float("nan")
+    for f in (send_on_delta._forward_compiled, send_on_delta._forward):
+        sent, moved, total = f(x, torch.tensor(0.1))
+        assert sent[0, 1:, 2].isnan().all() and int(sent.isnan().sum()) == 2 and moved.isnan() and total.isnan()
 
 
 def test_clips_and_changes():

@@ -9,52 +9,10 @@ from sordino_hw.errors import InputError
 
 from .base import register
 from .learned import Learned, gather_channels, spread
-from .ops import passing
+from .send_on_delta import send_on_delta
 from .temporal import Temporal
 
 __all__ = ["CATS"]
-
-
-class _SendOnDelta(torch.autograd.Function):
-    """The recursion of `CATS` on x (batch, time, ...): O, sum |O_t - O_{t-1}| and sum |O|.
-
-    ReLU and sums are in it, and it goes frame by frame, so that no temporary is as large as the activations.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, theta: Tensor, width: float) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        sent = torch.empty_like(x)
-        torch.clamp_min(x[:, 0], 0, out=sent[:, 0])
-        moved = [x.new_zeros(())]
-        for t in range(1, x.shape[1]):
-            d = x[:, t].relu().sub_(sent[:, t - 1])
-            move = passing(d, d.abs().sub_(theta))
-            torch.add(sent[:, t - 1], move, out=sent[:, t])
-            moved.append(move.abs_().sum())
-        ctx.save_for_backward(x, sent, theta)
-        ctx.width = width
-        return sent, torch.stack(moved).sum(), sent.sum()
-
-    @staticmethod
-    def backward(ctx, grad: Tensor, grad_moved: Tensor, grad_total: Tensor):  # type: ignore[override]
-        x, sent, theta = ctx.saved_tensors
-        half, slope = theta * (ctx.width / 2), torch.zeros_like(theta)
-        given = torch.empty_like(x)
-        later = grad[:, -1] + grad_total
-        for t in range(x.shape[1] - 1, 0, -1):
-            # What reaches O_t, from its readers, its change and O_{t+1}, goes to Z_t if that was sent, else on to O_{t-1}.
-            d = x[:, t].relu().sub_(sent[:, t - 1])
-            excess = d.abs().sub_(theta)
-            sign = d.sign_()
-            reached = torch.addcmul(later, passing(sign, excess), grad_moved)
-            sending = passing(reached, excess)
-            torch.ops.aten.threshold_backward.grad_input(sending, x[:, t], 0, grad_input=given[:, t])
-            if ctx.needs_input_grad[1]:
-                slope -= passing(sign.mul_(reached), half - excess.abs_()).sum_to_size(theta.shape)
-            # The change's own part does not stay: it is as much of O_t as it is, negative, of O_{t-1}.
-            later = later.sub_(sending).add_(grad[:, t - 1]).add_(grad_total)
-        torch.ops.aten.threshold_backward.grad_input(later, x[:, 0], 0, grad_input=given[:, 0])
-        return given, slope / ctx.width, None
 
 
 @register("cats", "ReLU with a learned threshold on what changes between frames, and spatial and temporal penalties")
@@ -122,7 +80,7 @@ class CATS(Temporal, Learned):
         clips = self.clips(x)
         if clips.shape[1] < 2:
             return x.relu()
-        y, *sums = _SendOnDelta.apply(clips, spread(self.theta.abs(), x), self.width)
+        y, *sums = send_on_delta(clips, spread(self.theta.abs(), x), self.width)
         if self.training and torch.is_grad_enabled():
             self._sums = sums
         return y.flatten(0, 1)
