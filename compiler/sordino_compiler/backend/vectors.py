@@ -25,7 +25,8 @@ def vector_image(node: Depthwise, channels: np.ndarray, lanes: np.ndarray, tile:
         taps = taps[:1, :1]
     image = np.zeros((*taps.shape[:2], 1 + node.wide, arch.lanes), np.int8)
     if node.wide:
-        image[:, :, 0, lanes], image[:, :, 1, lanes] = split_wide(taps)
+        high = (taps + 64) >> 7
+        image[:, :, 0, lanes], image[:, :, 1, lanes] = taps - (high << 7), high
     else:
         image[:, :, 0, lanes] = taps
     return image.reshape(-1, arch.lanes)
