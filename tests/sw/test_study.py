@@ -98,6 +98,17 @@ def test_a_study_is_extended_and_its_settings_hold(storage):
         Store(storage, "s", Settings(**{**TINY.to_dict(), "sparse_epochs": 2}))
 
 
+def test_a_study_that_is_older_than_a_setting_is_opened(storage):
+    old = {k: v for k, v in TINY.to_dict().items() if k != "share"}
+    store = filled(storage, [RELU])
+    store.study.set_user_attr("settings", old)
+    assert Store(storage, "s", TINY).settings == TINY
+    with pytest.raises(sd.InputError, match=r"has other settings \(share: 0.25 / 1.0\)"):
+        Store(storage, "s", Settings(**{**old, "share": 1.0}))
+    with pytest.raises(sd.InputError, match="share must be above 0"):
+        Settings(share=0.0)
+
+
 @pytest.mark.parametrize("storage", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)], indirect=True)
 def test_a_killed_worker_loses_no_trial(storage):
     """SIGKILL in the middle of a trial: another worker takes the point over."""
@@ -218,6 +229,17 @@ def test_a_trial_on_clips_counts_what_changes():
     settings = Settings(task="video", plain_epochs=1, sparse_epochs=1, train_images=32, timing_images=2)
     found = run_trial(settings, Point("dal", 1.0, "fanout", 0))
     assert found["changes"] > 0 and found["cycles"] > 0 and 0 <= found["accuracy"]["integer_test"] <= 1
+    delta = found["delta"]
+    assert delta["test"] == found["accuracy"]["integer_test"]  # differences without thresholds are exact
+    assert delta["validation"] == found["accuracy"]["integer_validation"]
+    assert delta["later_events"] < delta["delta_events"] < delta["plain_events"]  # 8-bit pixels of a noisy sensor would change
+    assert "input" not in found["densities"]
+
+
+def test_cycles_of_a_difference_cannot_be_measured():
+    settings = Settings(task="video", plain_epochs=1, sparse_epochs=1, train_images=16, timing_images=2)
+    with pytest.raises(sd.InputError, match="the array runs frame by frame"):
+        run_trial(settings, Point("cats", 1.0, "cycles", 0))
 
 
 COMMAND = ["study", "digits-wide", "--strengths", "1", "--plain-epochs", "1", "--sparse-epochs", "1", "--train-images", "64"]

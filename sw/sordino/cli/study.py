@@ -44,6 +44,9 @@ def study(
     train_images: Annotated[int | None, typer.Option("--train-images", min=16, help="Use the first so many only.")] = None,
     timing_images: Annotated[int, typer.Option("--timing-images", min=1, help="Images whose cycles are counted.")] = 64,
     budget: Annotated[float, typer.Option("--budget", help="Validation accuracy that a method may lose.")] = 0.01,
+    share: Annotated[
+        float, typer.Option("--share", help="With cost cycles: part of the activations that a measurement removes.")
+    ] = 0.25,
     grace: Annotated[float, typer.Option("--grace", min=0.5, help="Seconds after which a silent worker counts as dead.")] = 60.0,
     report_only: Annotated[bool, typer.Option("--report", help="Run nothing: print and write what the storage holds.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML page to write; default STUDY.html.")] = None,
@@ -57,7 +60,14 @@ def study(
     dies is run again by another one.
     """
     settings = Settings(
-        task, arch, plain_epochs, sparse_epochs, train_images=train_images, timing_images=timing_images, budget=budget
+        task,
+        arch,
+        plain_epochs,
+        sparse_epochs,
+        train_images=train_images,
+        timing_images=timing_images,
+        budget=budget,
+        share=share,
     )
     wanted = _list(methods) if methods else [m for m in LADDERS if STUDY_TASKS[task].clips or m not in ("dal", "cats")]
     plan = points(wanted, _numbers(strengths, float, "--strengths"), _list(costs), _numbers(seeds, int, "--seeds"))

@@ -15,9 +15,9 @@ LADDERS: dict[str, Callable[[float], dict[str, Any]]] = {
     "fatrelu": lambda s: {"quantile": 1 - 0.5**s},
     "channel-thresholds": lambda s: {"strength": 5e-5 * s},
     "arts": lambda s: {"strength": 3e-3, "target": 0.3**s, "most": 1e-2},
-    "star": lambda s: {"strength": 1e-3 * s, "quantile": 0.5},
+    "star": lambda s: {"strength": 1e-4 * s, "quantile": 0.4, "per": "channel"},
     "wta": lambda s: {"rate": 0.25**s},
-    "dal": lambda s: {"sp_rate": 0.3 * s},
+    "dal": lambda s: {"sp_rate": 1.0 * s, "relative": 0.5},
     "cats": lambda s: {"spatial": 3e-5 * s, "temporal": 1e-4 * s},
 }
 """Options of each method by strength. A rate or a quantile stays in its range for every strength above 0."""

@@ -45,6 +45,8 @@ class Settings:
     """Accuracy on validation data that a method may lose against plain ReLU at the strength that the table shows."""
     every: int = 2
     """Epochs from one measurement of cycles per event to the next, with cost "cycles"."""
+    share: float = 0.25
+    """Part of the activations that this measurement removes (`sordino.cost`)."""
 
     def __post_init__(self) -> None:
         if self.task not in STUDY_TASKS:
@@ -53,6 +55,8 @@ class Settings:
         for name in ("plain_epochs", "sparse_epochs", "batch_size", "timing_images", "every"):
             if getattr(self, name) < 1:
                 raise InputError(f"study: {name} must be at least 1, not {getattr(self, name)!r}")
+        if not 0 < self.share <= 1:
+            raise InputError(f"study: share must be above 0 and at most 1, not {self.share!r}")
         if self.train_images is not None and self.train_images < 16:
             raise InputError(f"study: train_images must be at least 16, not {self.train_images!r}")
 

@@ -108,6 +108,7 @@ class Store:
                 raise InputError(f"study: {name!r} in {storage} is no study of sordino.")
             self.study.set_user_attr("settings", settings.to_dict())
             found = settings.to_dict()
+        found = Settings(**found).to_dict()  # settings that are younger than the study have their defaults
         if settings is not None and found != settings.to_dict():
             mine = settings.to_dict()
             different = ", ".join(f"{k}: {found.get(k)!r} / {v!r}" for k, v in mine.items() if found.get(k) != v)

@@ -1,20 +1,28 @@
 """One trial: train, sparsify, quantise, compile, and measure on the integer models."""
 
+import copy
 import functools
+import math
 import time
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sordino_compiler.frontend.source import module_path
+from sordino_compiler.graph import Value
+from sordino_hw.errors import InputError
+
 from ..accelerator import Accelerator
 from ..compilation import compile
 from ..costs import CostWeights
 from ..data import Split
-from ..nn import METHODS, STAR, Clips, changes, density, search_thresholds
-from ..quantization import quantize
+from ..nn import CATS, METHODS, STAR, Clips, density, search_thresholds
+from ..nn.temporal import Temporal
+from ..quantization import QuantizedModel, quantize
 from ..sparsification import calibrate, sparsify
 from ..train import accuracy, fit
+from .delta import DeltaRun, delta_run
 from .ladders import ladder
 from .plan import Point, Settings
 from .tasks import STUDY_TASKS, StudyTask
@@ -23,14 +31,17 @@ __all__ = ["plain_network", "run_trial"]
 
 CALIBRATION = 256
 
+RATES = {"dal": 1e-3}
+"""Learning rate by method, else 2e-3. Adam moves a step of DAL by the rate, however small its gradient is."""
+
 
 def run_trial(settings: Settings, point: Point) -> dict[str, Any]:
     """Trains and measures one point, on one thread; the figures are described in docs/study.md.
 
     Plain ReLU and every method start from the same plain network of the seed, and are trained for equally many more
-    epochs. A method that keeps activations silent by itself (STAR) spends the last third of them without penalty;
-    STAR's thresholds are then raised as far as half of `settings.budget` allows on validation data. FATReLU is put into
-    the network that plain ReLU ends with, and not trained.
+    epochs. A method that keeps activations silent by itself (STAR) spends the last third of them without penalty, DAL
+    with a hundredth of it; STAR's thresholds are then raised as far as half of `settings.budget` allows on validation
+    data. FATReLU is put into the network that plain ReLU ends with, and not trained.
 
     Deterministic. Raises what `sparsify`, `fit`, `quantize` and `compile` raise.
     """
@@ -74,10 +85,11 @@ def _trained_relu(settings: Settings, seed: int) -> nn.Module:
 def _fit(task: StudyTask, model: nn.Module, data: Split, settings: Settings, epochs: int, seed: int, **options: Any) -> None:
     options = {"lr": 2e-3, **options}
     network = Clips(model) if task.clips else model
+    x, y = data.validation
     fit(
         network,
         data.train,
-        data.validation,
+        (x[:16], y[:16]),  # nothing is chosen by epoch, so a few will do
         epochs,
         batch_size=settings.batch_size,
         augment=task.augment,
@@ -96,20 +108,38 @@ def _sparse(task: StudyTask, data: Split, settings: Settings, point: Point) -> n
     plain = plain_network(settings, point.seed)
     if point.method == "wta":  # the thresholds that the array uses follow the training
         options["schedule"] = max(1, len(data.train[0]) // settings.batch_size * settings.sparse_epochs // 2)
+    if task.clips and issubclass(METHODS[point.method], Temporal):
+        if point.cost == "cycles":
+            raise InputError(
+                f"study: what a difference of {point.method} costs cannot be measured, since the array runs frame by frame. "
+                "Use the cost uniform or fanout."
+            )
+        plain, options = _with_input(plain, point.method, options)
     model = sparsify(plain, point.method, calibration=frames, **options)
     hook = None
     if point.cost != "uniform":
         kind = _ClipWeights if task.clips else CostWeights
-        hook = kind(frames, point.cost, settings.arch, every=settings.every)
-    recovery = settings.sparse_epochs // 3 if METHODS[point.method].keeps_zeros else 0
-    _fit(task, model, data, settings, settings.sparse_epochs - recovery, point.seed, before_epoch=hook)
+        measured = {"share": settings.share} if point.cost == "cycles" else {}
+        hook = kind(frames, point.cost, settings.arch, every=settings.every, **measured)
+    recovery = settings.sparse_epochs // 3 if METHODS[point.method].keeps_zeros or point.method == "dal" else 0
+    rate = RATES.get(point.method, 2e-3)
+    _fit(task, model, data, settings, settings.sparse_epochs - recovery, point.seed, before_epoch=hook, lr=rate)
     if recovery:
-        _fit(task, model, data, settings, recovery, point.seed + 1, penalty_weight=0.0, lr=1e-3)
+        rest = 0.01 if point.method == "dal" else 0.0  # as published
+        _fit(task, model, data, settings, recovery, point.seed + 1, penalty_weight=rest, lr=rate / 2)
     if point.method == "wta":
         calibrate(model, frames)
     if any(isinstance(m, STAR) for m in model.modules()):
         _search(task, data, settings, point, model)
     return model
+
+
+def _with_input(plain: nn.Module, method: str, options: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with an activation on its pixels, which a temporal method replaces too; pixels are not negative, so
+    that a ReLU changes nothing."""
+    plain = copy.deepcopy(plain)
+    plain.input = nn.ReLU()
+    return plain, options | ({"per": {"input": "layer"}, "rectify": {"input": False}} if method == "dal" else {})
 
 
 class _ClipWeights(CostWeights):
@@ -139,7 +169,8 @@ def _frames(task: StudyTask, x: Tensor) -> Tensor:
 def _measure(task: StudyTask, data: Split, settings: Settings, model: nn.Module) -> dict[str, Any]:
     model.eval()
     network = Clips(model) if task.clips else model
-    program = compile(quantize(model, _frames(task, data.train[0])[:CALIBRATION], settings.arch))
+    quantised = quantize(_alone(model), _frames(task, data.train[0])[:CALIBRATION], settings.arch)
+    program = compile(quantised)
     golden = Accelerator(program)
 
     def integer(part: tuple[Tensor, Tensor]) -> float:
@@ -158,11 +189,11 @@ def _measure(task: StudyTask, data: Split, settings: Settings, model: nn.Module)
         }
     }
     x = _frames(task, data.test[0])
-    counts = density(model, x)
+    counts = {name: n for name, n in density(model, x).items() if name != "input"}
     nonzero, size = sum(n for n, _ in counts.values()), sum(n for _, n in counts.values())
     if task.clips:
-        moved = changes(network, data.test[0])
-        figures["changes"] = sum(n for n, _ in moved.values()) / (len(x) - len(data.test[0]))
+        figures["delta"] = _delta(model, quantised, data)
+        figures["changes"] = figures["delta"]["later_events"]
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: settings.timing_images]
     timing = Accelerator(program, "timing")
     timing(x[chosen])
@@ -176,3 +207,36 @@ def _measure(task: StudyTask, data: Split, settings: Settings, model: nn.Module)
         "cycles": stats.total.cycles,
         "layers": {layer.name: layer.cycles for layer in stats.layers},
     }
+
+
+def _alone(model: nn.Module) -> nn.Module:
+    """The network as it runs frame by frame: without CATS's layer on the pixels, which then changes nothing."""
+    if isinstance(getattr(model, "input", None), CATS):
+        model = copy.deepcopy(model)
+        model.input = nn.Identity()
+    return model
+
+
+def _delta(model: nn.Module, quantised: QuantizedModel, data: Split) -> dict[str, float]:
+    """Accuracy and events of the quantised network if frames are sent as differences, CATS's with its thresholds."""
+    thresholds = {}
+    for path, layer in model.named_modules():
+        if isinstance(layer, CATS):
+            value = quantised.inputs[0] if path == "input" else _value(quantised, path)
+            thresholds[value.name] = max(1, math.ceil(float(layer.theta.detach().abs()) / value.scale))
+
+    def run(part: tuple[Tensor, Tensor]) -> tuple[float, DeltaRun]:
+        x, y = part
+        inputs = quantised.quantise_inputs(x.flatten(0, 1))
+        found = delta_run(quantised.graph, {n: v.reshape(*x.shape[:2], *v.shape[1:]) for n, v in inputs.items()}, thresholds)
+        (logits,) = found.outputs.values()
+        hits = logits.mean(1).reshape(len(y), -1).argmax(1) == y.numpy()
+        return float(hits.mean()), found
+
+    (validation, _), (test, found) = run(data.validation), run(data.test)
+    return {"validation": validation, "test": test, **found.totals()}
+
+
+def _value(quantised: QuantizedModel, path: str) -> Value:
+    (name,) = (n for n, layer in quantised.layers.items() if module_path(layer.out) == path)
+    return quantised.graph.values[name]
