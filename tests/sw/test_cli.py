@@ -302,8 +302,10 @@ def test_disasm(program, digits_program):
     output = works("disasm", program)
     assert "Layers" in output and "Tensors" in output and "conv2" in output
     lines = works("disasm", program, "--no-tables").splitlines()
-    assert len(lines) == 2 + len(digits_program.segments[0].imem)
-    assert lines[-1].split() == [f"{len(digits_program.segments[0].imem) - 1}:", "HALT"]
+    assert len(lines) == 1 + sum(1 + len(s.imem) for s in digits_program.segments)
+    first, last = digits_program.segments[0], digits_program.segments[-1]
+    assert lines[-1].split() == [f"{len(last.imem) - 1}:", "HALT"]
+    assert f"# segment 0: {len(first.imem)} instructions, {first.weight.shape[1]} weight rows" in lines[1]
     refuses(r"no\.sdn: no such file\. .*", "disasm", "no.sdn")
 
 
@@ -313,7 +315,7 @@ def test_bench_layer(here):
     f = figures("bench.json", "bench layer")
     assert set(f) == {"shape", "arch", "backend", "seed", "macs", "dense_cycles", "rows"}
     full, sparse, silent = f["rows"]
-    assert set(full) == {"density", "measured_density", "cycles", "of_dense", "events", "nonzero_macs", "eta", "causes"}
+    assert set(full) == {"density", "measured_density", "cycles", "of_dense", "events", "nonzero_macs", "eta", "causes", "mapping"}
     inside = (8 * 3 - 2) ** 2
     assert full["nonzero_macs"] == inside * 64 * 64 and full["events"] == inside * 64 * 2
     assert full["cycles"] == f["dense_cycles"] and full["eta"] > 0.95 and sparse["eta"] > 0.95

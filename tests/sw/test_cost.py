@@ -11,6 +11,10 @@ from sordino.nn import sites
 from sordino.train import fit
 
 
+ONE = sd.ArchConfig(name="one core")
+"""Here an event's cycle is not another core's too."""
+
+
 class Unequal(nn.Module):
     """An activation whose readers have 64 channels (two groups of 32 lanes), one with 8, one with 10."""
 
@@ -63,12 +67,12 @@ def images(digits):
 
 def test_an_event_costs_its_taps_and_groups(network, images):
     """Fully connected readers: an event is issued once for each group of output channels, and nothing else."""
-    found = sd.cost(network, images)
+    found = sd.cost(network, images, ONE)
     assert list(found.sites) == ["relu1", "relu2", "relu3"] and found.images == 8
     assert found.sites["relu2"].cycles_per_event == 1.0
     assert 0.9 <= found.sites["relu3"].cycles_per_event <= 1.0
     assert found.sites["relu1"].cycles_per_event <= 2.0
-    accelerator = sd.Accelerator(sd.compile(sd.quantize(network, images)), "timing")
+    accelerator = sd.Accelerator(sd.compile(sd.quantize(network, images, ONE)), "timing")
     accelerator(images[:8])
     assert found.cycles == accelerator.stats.total.cycles
     assert found.sites["relu2"].events == accelerator.stats.nonzero[found.sites["relu2"].tensors[0]]
@@ -76,8 +80,8 @@ def test_an_event_costs_its_taps_and_groups(network, images):
 
 def test_removing_every_event_of_the_last_layer_saves_its_busy_cycles(network, images):
     """Its reader issues one event a cycle, and its drain waits for nothing else."""
-    site = sd.cost(network, images, share=1.0).sites["relu3"]
-    accelerator = sd.Accelerator(sd.compile(sd.quantize(network, images)), "timing")
+    site = sd.cost(network, images, ONE, share=1.0).sites["relu3"]
+    accelerator = sd.Accelerator(sd.compile(sd.quantize(network, images, ONE)), "timing")
     accelerator(images[:8])
     last = accelerator.stats.layers[-1]
     assert last.causes["busy"] > 1

@@ -36,7 +36,9 @@ def compile(
     dense: Annotated[bool, typer.Option("--dense", help="The baseline that takes no advantage of zeros.")] = False,
     density: Annotated[
         float | None,
-        typer.Option("--density", help="Non-zero part of activations to choose mappings for. [default: measured on the calibration]"),
+        typer.Option(
+            "--density", help="Non-zero part of activations to choose mappings for. [default: measured on the calibration]"
+        ),
     ] = None,
     arch: ArchOption = "ulx3s-85f",
     json: JsonOption = None,

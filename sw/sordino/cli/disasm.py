@@ -21,9 +21,11 @@ def disasm(
     p = load(program)
     print(f"# {program.name}: {p.meta.get('name', '')} for {p.arch.name} ({p.arch.hash:08x}), {len(p.segments)} segments")
     if tables:
-        layers = Table("#", "layer", "kind", "inputs", "output", "MACs", "source", title="Layers")
+        layers = Table("#", "layer", "kind", "inputs", "output", "MACs", "cores", "source", title="Layers")
+        found = p.meta.get("mapping")
+        mappings = found if isinstance(found, dict) else {}
         for i, x in enumerate(p.layers):
-            layers.add_row(str(i), x.name, x.kind, ", ".join(x.inputs), x.output, f"{x.macs:,}", x.source)
+            layers.add_row(str(i), x.name, x.kind, ", ".join(x.inputs), x.output, f"{x.macs:,}", str(mappings.get(x.name, "")), x.source)
         tensors = Table("tensor", "shape", "scale", "signed", "base", "row pitch", "pixel pitch", title="Tensors")
         for t in p.tensors.values():
             pitches = (str(t.base), str(t.row_pitch), str(t.pixel_pitch))
@@ -31,7 +33,7 @@ def disasm(
         console.print(layers, tensors)
     for i, s in enumerate(p.segments):
         print(
-            f"# segment {i}: {len(s.imem)} instructions, {len(s.weight)} weight rows, {len(s.ops)} operations, limit {s.cycle_limit} cycles"
+            f"# segment {i}: {len(s.imem)} instructions, {s.weight.shape[1]} weight rows, {len(s.ops)} operations, limit {s.cycle_limit} cycles"
         )
         for address, line in enumerate(disassemble(s.imem)):
             print(f"{address:5d}: {line}")
