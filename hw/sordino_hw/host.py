@@ -6,6 +6,7 @@ from amaranth.utils import ceil_log2
 
 from .arch import ArchConfig
 from .axi import AXI4LiteSignature, Resp, Subordinate
+from .core.combinators import delay
 from .errors import ArchError
 from .interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
 from .isa import (
@@ -71,8 +72,8 @@ class HostPort(Component):
     window : Out(WindowSignature(arch))
     control : Out(ControlSignature())
 
-    Throughput: a write, a control register or a piece of the kept row every 2 cycles; a row fetch adds
-    `WINDOW_LATENCY` + 2.
+    Throughput: a write, a control register or a piece of the kept row every 3 cycles; a row fetch adds
+    `WINDOW_LATENCY` + 3.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -102,7 +103,7 @@ class HostPort(Component):
 
         fetching = Signal()
         countdown = Signal(range(WINDOW_LATENCY + 1))
-        m.d.comb += busy.eq(control.start | fetching)
+        m.d.comb += busy.eq(control.start | fetching | delay(m, fetching, 1, "fetched"))
         with m.If(reading & ~axi.read.ready):
             m.d.sync += [fetching.eq(1), countdown.eq(WINDOW_LATENCY)]
         with m.If(fetching):
@@ -146,53 +147,63 @@ class HostPort(Component):
         return (row[:stride] < region_depth(self.arch, region)) & (row[stride:] < self.arch.cores)
 
     def _read(self, m, port, busy, cached, row):
-        """Serves reads. Returns whether a read takes the window or the register file in this cycle."""
+        """Serves reads, in the second cycle of a request: the first decodes. Returns whether one is served in this cycle."""
         window, control = self.window, self.control
-        region, index, piece, _, resp = self._decode(m, port.address, READABLE, "read")
-        is_csr = port.address[REGION_SHIFT:] == Region.CSR.value
-        hit = cached & (window.region == region) & (window.row == index)
+        decoded = self._decode(m, port.address, READABLE, "read")
+        region, index, resp = (delay(m, decoded[k], 1, "read") for k in (0, 1, 4))
+        is_csr = delay(m, port.address[REGION_SHIFT:] == Region.CSR.value, 1, "read_csr")
+        hit, shown = Signal(), Signal(32)
+        csr, csr_resp = Signal(32), Signal(Resp)
+        m.d.sync += [
+            hit.eq(cached & (window.region == decoded[0]) & (window.row == decoded[1])),
+            shown.eq(row.word_select(decoded[2], 32)),
+            csr.eq(0),
+            csr_resp.eq(Resp.DECERR),
+        ]
+        with m.Switch(port.address[2:REGION_SHIFT]):
+            for name, value in {
+                "ID": Const(ID_VALUE, 32),
+                "HASH": Const(self.arch.hash, 32),
+                "CTRL": Const(0, 32),
+                "STATUS": Cat(control.running, control.halted, Const(0, 2), control.trap.as_value()),
+                "LIMIT": control.limit,
+                "PC": control.pc,
+                "CYCLES": control.cycles,
+                "OPS": control.ops,
+            }.items():
+                with m.Case(CSR[name] >> 2):
+                    aligned = port.address[:2] == 0
+                    m.d.sync += [csr.eq(Mux(aligned, value, 0)), csr_resp.eq(Mux(aligned, Resp.OKAY, Resp.SLVERR))]
 
         active = Signal()
-        m.d.comb += active.eq(port.valid & ~busy & (is_csr | ~control.running))
+        m.d.comb += active.eq(port.valid & delay(m, port.valid, 1, "read_valid") & ~busy & (is_csr | ~control.running))
         with m.If(active):
             with m.If(is_csr):
-                m.d.comb += [port.ready.eq(1), port.resp.eq(Resp.DECERR)]
-                with m.Switch(port.address[2:REGION_SHIFT]):
-                    for name, value in {
-                        "ID": Const(ID_VALUE, 32),
-                        "HASH": Const(self.arch.hash, 32),
-                        "CTRL": Const(0, 32),
-                        "STATUS": Cat(control.running, control.halted, Const(0, 2), control.trap.as_value()),
-                        "LIMIT": control.limit,
-                        "PC": control.pc,
-                        "CYCLES": control.cycles,
-                        "OPS": control.ops,
-                    }.items():
-                        with m.Case(CSR[name] >> 2):
-                            aligned = port.address[:2] == 0
-                            m.d.comb += port.resp.eq(Mux(aligned, Resp.OKAY, Resp.SLVERR))
-                            m.d.comb += port.data.eq(Mux(aligned, value, 0))
+                m.d.comb += [port.ready.eq(1), port.resp.eq(csr_resp), port.data.eq(csr)]
             with m.Elif(resp != Resp.OKAY):
                 m.d.comb += [port.ready.eq(1), port.resp.eq(resp)]
-            with m.Elif(hit):
-                m.d.comb += port.ready.eq(1)
-                with m.Switch(piece):
-                    for i in range(row_pieces(len(row))):
-                        with m.Case(i):
-                            m.d.comb += port.data.eq(row.word_select(i, 32))
+            with m.Elif(hit & cached):
+                m.d.comb += [port.ready.eq(1), port.data.eq(shown)]
             with m.Else():
                 m.d.sync += [window.re.eq(1), window.region.eq(region), window.row.eq(index), cached.eq(0)]
         return active
 
     def _write(self, m, port, blocked, cached):
-        """Serves writes in cycles that are not `blocked`."""
+        """Serves writes in cycles that are not `blocked`, in the second cycle of a request."""
         window, control = self.window, self.control
-        region, index, piece, last, resp = self._decode(m, port.address, WRITABLE, "write")
-        is_csr = port.address[REGION_SHIFT:] == Region.CSR.value
-        whole = port.strobe.all()
+        decoded = self._decode(m, port.address, WRITABLE, "write")
+        region, index, piece, last, resp = (delay(m, s, 1, "write") for s in decoded)
         expected = Signal(HOST_ADDR_BITS - 2)  # word address of the row's next piece
-
-        with m.If(port.valid & ~blocked & (is_csr | ~control.running)):
+        is_csr, whole, in_order, aligned = (
+            delay(m, s, 1, f"write_{name}")
+            for name, s in (
+                ("csr", port.address[REGION_SHIFT:] == Region.CSR.value),
+                ("whole", port.strobe.all()),
+                ("in_order", (decoded[2] == 0) | (port.address[2:] == expected)),
+                ("aligned", port.address[:2] == 0),
+            )
+        )
+        with m.If(port.valid & delay(m, port.valid, 1, "write_valid") & ~blocked & (is_csr | ~control.running)):
             m.d.comb += [port.ready.eq(1), port.resp.eq(resp)]
             with m.If(is_csr):
                 m.d.comb += port.resp.eq(Resp.DECERR)
@@ -201,7 +212,7 @@ class HostPort(Component):
                         with m.Case(offset >> 2):
                             m.d.comb += port.resp.eq(Resp.SLVERR)
                             if name in ("CTRL", "LIMIT"):
-                                with m.If(whole & (port.address[:2] == 0)):
+                                with m.If(whole & aligned):
                                     m.d.comb += port.resp.eq(Resp.OKAY)
                                     if name == "LIMIT":
                                         m.d.sync += control.limit.eq(port.data)
@@ -210,7 +221,7 @@ class HostPort(Component):
                                         with m.If(port.data[0]):
                                             m.d.sync += cached.eq(0)
             with m.Elif(resp == Resp.OKAY):
-                with m.If(whole & ((piece == 0) | (port.address[2:] == expected))):
+                with m.If(whole & in_order):
                     self._stage(m, piece, port.data)
                     m.d.sync += expected.eq(port.address[2:] + 1)
                     with m.If(piece == last):
