@@ -23,7 +23,7 @@ from .compilation import compile
 from .nn import SparseActivation, fan_out
 from .nn.base import Inputs, density, device_of, first, sites
 from .quantization import QuantizedModel, quantize
-from .statistics import CAUSES
+from .statistics import cycles_of
 
 __all__ = ["COSTS", "Cost", "CostWeights", "SiteCost", "cost", "weigh"]
 
@@ -178,8 +178,7 @@ def _measure(program: Program, inputs: dict[str, np.ndarray], found: dict[str, t
 
 def _cycles(records: np.ndarray | None) -> int:
     assert records is not None
-    cycles = records[..., : len(CAUSES)].sum(-1)  # [batch, records], or of each core too: a record lasts as long as its last core
-    return int(cycles.reshape(*cycles.shape[:2], -1).max(-1).sum())
+    return int(cycles_of(records).sum())
 
 
 def _thinned(x: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
