@@ -144,7 +144,7 @@ def bench_suite(
         if progress is not None:
             progress(i, len(suite), layer.name)
         fitted = _fitted(layer, arch)
-        figures = _sweep(fitted.graph(arch, seed), densities, backend, seed)
+        figures = _sweep(fitted.graph(arch, seed), densities, backend, seed, fold=layer.on_image)
         size = {"cin": layer.cin, "cout": layer.cout, "kernel": layer.k, "size": fitted.h, "stride": layer.stride}
         layers.append({"name": layer.name, "op": layer.op, "shape": size, "of_size": layer.h, **figures})
     return {"arch": arch.to_dict(), "backend": backend, "seed": seed, "layers": layers}
@@ -155,11 +155,12 @@ def _fitted(layer: WorkloadLayer, arch: ArchConfig) -> WorkloadLayer:
     for size in range(layer.h, 0, -1):
         small = replace(layer, h=size, w=size)
         oh, ow = small.out_size
-        fits = size * size * arch.words(layer.cin) + oh * ow * arch.words(layer.cout) <= arch.act_depth
+        inputs = 0 if layer.on_image else size * size * arch.words(layer.cin)
+        fits = inputs + oh * ow * arch.words(layer.cout) <= arch.act_depth
         if not fits and size > 1:
             continue
         try:
-            compile_graph(small.graph(arch, None), mapping=Mapping(arch.cores))
+            compile_graph(small.graph(arch, None), mapping=Mapping(arch.cores), fold=layer.on_image)
         except CompileError:
             if size == 1:
                 raise
@@ -168,16 +169,16 @@ def _fitted(layer: WorkloadLayer, arch: ArchConfig) -> WorkloadLayer:
     raise AssertionError("a size of 1 returns or raises")
 
 
-def _sweep(graph: Graph, densities: tuple[float, ...], backend: str, seed: int) -> dict[str, Any]:
+def _sweep(graph: Graph, densities: tuple[float, ...], backend: str, seed: int, fold: bool = True) -> dict[str, Any]:
     """Dense cycles, and a row for each density, of a graph from `x` to `y`, compiled for each."""
     arch = graph.arch
-    dense = compile_graph(graph, dense=True)
+    dense = compile_graph(graph, dense=True, fold=fold)
     rng = np.random.default_rng(seed)
     full = _activations(dense, 1.0, rng)
     dense_cycles = _run(dense, full, backend).total.cycles
     rows = []
     for d in densities:
-        program = compile_graph(graph, density=d)
+        program = compile_graph(graph, density=d, fold=fold)
         stats = _run(program, _activations(program, d, rng), backend)
         layer = stats.layers[0]
         cycles = stats.total.cycles

@@ -71,9 +71,9 @@ def _layer(layer: WorkloadLayer, arch: ArchConfig, ideal: ArchConfig, seed: list
     nonzero = layer.draw(seed)
     densities = {name: float(found.mean()) for name, found in nonzero.items()}
     graph = layer.graph(ideal, None)
-    program = compile_graph(graph, density=densities)
+    program = compile_graph(graph, density=densities, fold=layer.on_image)
     records = time_patterns(program, nonzero)
-    dense = time_patterns(compile_graph(graph, dense=True), nonzero)
+    dense = time_patterns(compile_graph(graph, dense=True, fold=layer.on_image), nonzero)
     cycles, products = int(cycles_of(records).sum()), layer.nonzero_macs(nonzero["x"])
     row: dict[str, Any] = {
         "name": layer.name,
@@ -97,7 +97,7 @@ def _rtl(
 ) -> dict[str, Any] | None:
     """Cycles and η on the RTL with the memories that there are; None for a layer that does not fit them."""
     try:
-        program: Program = compile_graph(layer.graph(arch, seed[0]), density=densities)
+        program: Program = compile_graph(layer.graph(arch, seed[0]), density=densities, fold=layer.on_image)
     except CompileError:
         return None
     rng = np.random.default_rng(seed)

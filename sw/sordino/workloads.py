@@ -57,6 +57,11 @@ class WorkloadLayer:
         return Window((self.k, self.k), (self.stride, self.stride), (self.pad,) * 4, (self.dilation, self.dilation))
 
     @property
+    def on_image(self) -> bool:
+        """Whether it reads the network's input, an image of three channels, which alone may be folded."""
+        return self.cin == 3
+
+    @property
     def out_size(self) -> tuple[int, int]:
         return self.window.out_size(self.h, self.w)
 
