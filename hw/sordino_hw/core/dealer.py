@@ -67,7 +67,6 @@ class Dealer(wiring.Component):
         dealing, start = Signal(), Signal()
         last_ox, last_oy, address = self._step(m, d, dealing)
         m.d.comb += [
-            dealing.eq(self.deal.any()),
             self.dealt.eq(dealing & last_ox & last_oy),
             self.dealt_tag.eq(d.tag),
             self.op.ready.eq(~self.busy | self.dealt),
@@ -93,30 +92,32 @@ class Dealer(wiring.Component):
                         m.d.sync += slices[c].eq(c // n)
 
         # The fetcher. A run starts on an empty job FIFO, which has room for all of it.
-        fresh, current, position, turn = Signal(), Signal(cores), Signal(4), Signal(4)
+        fresh, current, position, turn = Signal(), Signal(cores), Signal(4), Signal(cores)
         waiting, quiet = Signal(), self._quiet(m, dealing)
-        open_, free = Signal(cores), Signal(cores)
+        free, next_ = Signal(cores), Signal(cores)
         for g, group in enumerate(groups):
+            room = group[g] & (~group | self.output_room).all()
             m.d.comb += [
-                open_[g].eq(group[g] & (~group | self.output_room).all()),
-                free[g].eq(open_[g] & (self.job_levels[g] == 0) & (~d.stateful | (turn == g + 1))),
+                free[g].eq(room & turn[g] & (self.job_levels[g] == 0)),
+                next_[g].eq(room & current[g]),
             ]
         chosen, _ = lowest(free, cores)
-        with m.If(self.busy & ~(waiting & ~quiet)):
-            m.d.comb += self.deal.eq(Mux(fresh, chosen, current & open_))
+        with m.If(self.busy & (~waiting | quiet)):
+            m.d.comb += [self.deal.eq(Mux(fresh, chosen, next_)), dealing.eq(Mux(fresh, free.any(), next_.any()))]
 
-        run_ends, turn_ends, state = last_ox | (position == d.RUN), turn == d.SPLIT, Signal(ADDR)
+        turn_ends = Cat(turn[n - 1] & d.SPLIT[n.bit_length() - 1] for n in sizes).any()
+        run_ends, state = last_ox | (position == d.RUN), Signal(ADDR)
         with m.If(dealing):
             m.d.sync += [
                 waiting.eq(0),
                 current.eq(self.deal),
                 fresh.eq(run_ends),
                 position.eq(Mux(run_ends, 1, position + 1)),
-                turn.eq(Mux(turn_ends, 1, turn + 1)),
-                state.eq(Mux(turn_ends, state + d.DRAIN, state)),
             ]
+            with m.If(d.stateful):
+                m.d.sync += [turn.eq(Mux(turn_ends, 1, turn << 1)), state.eq(Mux(turn_ends, state + d.DRAIN, state))]
         with m.If(start):
-            m.d.sync += [fresh.eq(1), position.eq(1), turn.eq(1), state.eq(o.S_BASE)]
+            m.d.sync += [fresh.eq(1), position.eq(1), turn.eq(Mux(o.stateful, 1, (1 << cores) - 1)), state.eq(o.S_BASE)]
             m.d.sync += waiting.eq((d.SPLIT != 0) & (d.SPLIT != o.SPLIT))
 
         m.d.comb += [
