@@ -24,11 +24,12 @@ ARCHS = [
         param_depth=16,
         state_depth=512,
         tables=2,
+        wide_cycles=wide_cycles,
     )
-    for name, cores, ports, lanes, ppu, event_bits, mantissa_bits in (
-        ("a", 1, 1, 8, 2, 9, 4),
-        ("b", 4, 2, 8, 8, 8, 3),
-        ("c", 2, 1, 16, 4, 9, 8),
+    for name, cores, ports, lanes, ppu, event_bits, mantissa_bits, wide_cycles in (
+        ("a", 1, 1, 8, 2, 9, 4, 2),
+        ("b", 4, 2, 8, 8, 8, 3, 1),
+        ("c", 2, 1, 16, 4, 9, 8, 1),
     )
 ]
 
@@ -238,14 +239,14 @@ def _interpret_slice(op: RawOp, arch: ArchConfig, s: Segment, act: list, state: 
                                 elif op.mode is Mode.MAC:
                                     acc[lane] += word[lane] * weight[row][lane]
                                 elif op.mode is Mode.MAC2:
-                                    acc[lane] += word[lane] * (weight[row][lane] + 128 * weight[row + 1][lane])
+                                    acc[lane] += word[lane] * (weight[row][lane] % 128 + 128 * weight[row + 1][lane])
                                 else:
                                     acc[lane] = word[lane] if acc[lane] is None else max(acc[lane], word[lane])
             acc = [x or 0 for x in acc]
             if Flag.RESIDUAL in op.flags:
                 word = act[r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"] + index]
                 low, high = weight[r["R_W"]], weight[r["R_W"] + 1]
-                acc = [x + v * (a + 128 * b) for x, v, a, b in zip(acc, word, low, high, strict=True)]
+                acc = [x + v * (a % 128 + 128 * b) for x, v, a, b in zip(acc, word, low, high, strict=True)]
             turn, group = divmod(oy * r["OW"] + ox, r["SPLIT"])
             rows = state[first + group]
             out = [0] * arch.lanes

@@ -4,14 +4,14 @@ Activations are taken as independent, each not zero with the density d of its te
 C cores with P read ports, with sums over all its outputs, of which a group takes every G-th (or the only one):
 
 - events: E = d x (mask bits that in-bounds words meet) / G, of the slice that has most; for VEC the non-empty words, twice with
-  two-cycle weights;
+  wide weights that are not the same for all taps;
 - words: R = in-bounds words x (1 - (1-d)^k), with k channels in a word; a group requests R / G, one a cycle (fewer where its cores
   have no room for as many as are on their way), but waits for its turn at a port, one in G / P cycles, for each that is not
   kept in a window, and passes an empty span in one cycle;
 - spans: S = outputs x KH x KX / G, one a cycle, empty or not;
 - drain: P = outputs x max(DRAIN, C) / G: the requantisers' cycles, or a core's turn to store.
 
-A residual adds a span for each slice and, unless its word is empty, two cycles to each output. The stages work side by side, so
+A residual adds a span for each slice and, unless its word is empty, a cycle to each output (`wide_cycles`). The stages work side by side, so
 an operation takes max(E, R, S, P) cycles; more where an output's events are now more, now fewer than its drain takes: the
 mean of the larger, the events taken as normally distributed. A WAIT or the end of a segment adds the depth of the
 pipeline, `FILL`, and every instruction a cycle where it is not hidden (not counted). The timing model gives the exact
@@ -114,11 +114,12 @@ def _add(
         bits = segment.mask[: groups * slices : groups, taps].sum(2).reshape(slices, *reads.shape, r["WORDS"]).sum(-1)
         events = d * float((reads * bits).sum((1, 2, 3)).max())
     else:
-        events = words * (2 if step.mode is Mode.MAC2 else 1)
+        again = r["W_SPAN"] == r["W_WORD"] == 0 and arch.wide_cycles == 1
+        events = words * (2 if step.mode is Mode.MAC2 and not again else 1)
     spans = float(outputs * r["KH"] * r["KX"])
     if step.has(Flag.RESIDUAL):
         added = outputs * (1.0 if step.has(Flag.DENSE) else 1 - (1 - residual) ** _in_word(program, added_tensor))
-        events, spans = events + 2 * added, spans + outputs * slices
+        events, spans = events + arch.wide_cycles * added, spans + outputs * slices
         words, fetched = words + added * slices, fetched + added * slices
     in_flight = words * (WORD_LATENCY + 1) / arch.word_fifo
     share = -(-outputs // groups) / outputs

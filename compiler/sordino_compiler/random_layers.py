@@ -22,6 +22,7 @@ ARCHS = (
     ArchConfig(
         name="random-8-tiny",
         lanes=8,
+        wide_cycles=2,
         event_bits=8,
         ppu=2,
         segment_fifo=2,

@@ -41,6 +41,8 @@ class ArchConfig:
     """Requantisers per core; also the width of the accumulator-state port. Divides `lanes`."""
     mantissa_bits: int = 4
     """Bits of the requantisation mantissa, its leading one included."""
+    wide_cycles: int = 1
+    """Cycles of a wide vector weight that the lanes used last: 1 where they keep it in registers, else 2."""
     segment: int = 8
     """Channels per issue segment: an empty segment costs nothing."""
     segment_fifo: int = 8
@@ -88,6 +90,7 @@ class ArchConfig:
         rule(self.event_bits in (8, 9), "event_bits must be 8 or 9", "event_bits")
         rule(self.lanes % self.ppu == 0, "ppu must divide lanes", "ppu", "lanes")
         rule(2 <= self.mantissa_bits <= 8, "mantissa_bits must be from 2 to 8", "mantissa_bits")
+        rule(self.wide_cycles in (1, 2), "wide_cycles must be 1 or 2", "wide_cycles")
         rule(self.segment == 8, "segment must be 8", "segment")
         for name in ("segment_fifo", "word_fifo", "row_fifo"):
             rule(2 <= getattr(self, name) <= 64, f"{name} must be from 2 to 64", name)
@@ -191,6 +194,7 @@ PRESETS: dict[str, ArchConfig] = {
             lanes=8,
             event_bits=8,
             ppu=2,
+            wide_cycles=2,
             act_depth=1024,
             weight_depth=16384,
             mask_depth=2048,

@@ -75,7 +75,8 @@ class Mode(enum.Enum, shape=unsigned(2)):
     MAC = 0
     """acc[i] += a[i] * w[i]; one weight row per tap."""
     MAC2 = 1
-    """Two cycles: acc[i] += a[i] * w[i], then acc[i] += (a[i] * w'[i]) << 7; two weight rows per tap, low then high."""
+    """acc[i] += a[i] * (w[i] & 127), then acc[i] += (a[i] * w'[i]) << 7; two weight rows per tap, low then high. Two cycles; one
+    where the rows are those of the last such item and the lanes keep them (`ArchConfig.wide_cycles`)."""
     MAX = 2
     """acc[i] = max(acc[i], a[i]), starting from the least integer; an empty word counts as zeros."""
 

@@ -50,11 +50,11 @@ for oy in 0 .. OH-1, ox in 0 .. OW-1:                         # ox innermost
             CONV      for lane l with mask[M_BASE + k * M_SPAN + q][l] and x[l] != 0:
                           acc[i] += x[l] * weight[row + l][i]                for all lanes i
             VEC MAC   acc[i] += x[i] * weight[row][i]
-            VEC MAC2  acc[i] += x[i] * weight[row][i] + ((x[i] * weight[row + 1][i]) << 7)
+            VEC MAC2  acc[i] += x[i] * (weight[row][i] & 127) + ((x[i] * weight[row + 1][i]) << 7)
             VEC MAX   acc[i] = max(acc[i], x[i])              # an empty word counts as zeros
 
     RESIDUAL: r = activation word R_BASE + oy * R_OY + ox * R_OX + s
-              acc[i] += r[i] * weight[R_W][i] + ((r[i] * weight[R_W + 1][i]) << 7)
+              acc[i] += r[i] * (weight[R_W][i] & 127) + ((r[i] * weight[R_W + 1][i]) << 7)
 
     n = oy * OW + ox
     for chunk c in 0 .. DRAIN-1, channels i = c * ppu .. c * ppu + ppu - 1:

@@ -7,6 +7,8 @@ tensors alike (only operators and methods that both have), in 64-bit integers.
 
 from fractions import Fraction
 
+import numpy as np
+
 from .arch import REQUANT_FRACTION, ArchConfig
 
 __all__ = ["multiplier", "nearest_multiplier", "requantise", "round_shift", "saturate", "split_wide", "wrap", "wrap32"]
@@ -15,7 +17,7 @@ SHIFT_MAX = 31
 """Largest shift field of a requantiser (5 bits)."""
 
 HI_SHIFT = 7
-"""The high half of a two-cycle vector weight counts 2**7: weight = hi * 128 + lo."""
+"""The high half of a wide vector weight counts 2**7: weight = hi * 128 + lo, lo from 0 to 127."""
 
 
 def wrap(x, bits: int):
@@ -53,16 +55,15 @@ def requantise(acc, bias, mantissa, shift, arch: ArchConfig):
     return round_shift(t * mantissa, REQUANT_FRACTION)
 
 
-def split_wide(weight: int) -> tuple[int, int]:
-    """Splits a two-cycle vector weight into `(lo, hi)`, each signed 8 bit, `weight = hi * 128 + lo`.
+def split_wide(weight):
+    """Splits wide vector weights (an integer or an array) into `(lo, hi)`, `weight = hi * 128 + lo`, 0 <= lo <= 127.
 
-    Weights from -16448 to 16319 fit; raises `ValueError` outside.
+    `hi` is signed 8 bit: weights from -16384 to 16383 fit; raises `ValueError` outside.
     """
-    hi = (weight + 64) >> HI_SHIFT
-    lo = weight - (hi << HI_SHIFT)
-    if not -128 <= hi <= 127:
-        raise ValueError(f"two-cycle weight {weight} is outside -16448..16319")
-    return lo, hi
+    low, high = np.min(weight), np.max(weight)
+    if not -(1 << 14) <= low <= high < 1 << 14:
+        raise ValueError(f"wide weight {low if low < -(1 << 14) else high} is outside -16384..16383")
+    return weight & (1 << HI_SHIFT) - 1, weight >> HI_SHIFT
 
 
 def multiplier(mantissa: int, shift: int) -> float:

@@ -127,6 +127,11 @@ def _trap(cause: Trap, step: Step) -> TrapError:
     return TrapError(f"trap {cause.name} at instruction {step.pc}: {TRAP_DOC[cause]}", cause, step.pc)
 
 
+def _wide(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The wide weights of two rows."""
+    return (low & (1 << numbers.HI_SHIFT) - 1) + (high << numbers.HI_SHIFT)
+
+
 def _exact_dtype(weight: np.ndarray, act: np.ndarray) -> type[np.float32] | type[np.float64]:
     """The floating-point type whose GEMM of these activations with `weight` [k, n] is exact.
 
@@ -231,7 +236,7 @@ class _Operation:
                 if self.step.has(Flag.RESIDUAL):
                     low, high = (self.m.weight[self.cores, row].astype(np.int32) for row in self.residual_rows)
                     word = self.m.act[some, self.residual[part]].astype(np.int32)
-                    acc += word * low + (word * high << numbers.HI_SHIFT)
+                    acc += word * _wide(low, high)
                 self.drain(some, part, acc)
 
     def convolver(self) -> Callable[[slice, np.ndarray], np.ndarray]:
@@ -274,8 +279,8 @@ class _Operation:
         acc = np.zeros(shape, np.int32)
         for t, rows in enumerate(self.weight_rows):
             word = self.gather(some, addresses[:, t]).astype(np.int32)[:, :, None]
-            for half, row in enumerate(rows):
-                acc += word * self.m.weight[self.cores, row].astype(np.int32) << numbers.HI_SHIFT * half
+            halves = [self.m.weight[self.cores, row].astype(np.int32) for row in rows]
+            acc += word * (halves[0] if len(halves) == 1 else _wide(*halves))
         return acc
 
     def drain(self, some: slice, part: slice, acc: np.ndarray) -> None:

@@ -39,25 +39,26 @@ assert isa.PERF_FIELDS == ("busy", "fetch", "ppu", "marker", "memory", "idle", "
 
 # The state is one vector: numba passes it from function to function at no cost, as it does not a structure of arrays.
 # First the cluster; then a block for every core, which holds the core's and the fetcher's of the same number.
-CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO = range(5)
+CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO, WIDE_CYCLES = range(6)
 """The architecture."""
-OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DRAINED = range(5, 14)
+OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DRAINED = range(6, 15)
 """A depth and the latencies of `sordino_hw.core.latencies`."""
-OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(14, 21)
+OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(15, 22)
 """The operation: its number, what it does, when it was started."""
-DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(21, 26)
+DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(22, 27)
 """The last deal, the groups that it was for (0: none yet), the last request that ended a job; the operation's last close and
 last store."""
-ENDS = 26
+ENDS = 27
 """The last cycles of the newest records, by operation modulo `IN_FLIGHT`; far in the past before the first."""
 _R = ENDS + IN_FLIGHT
 R_OH, R_OW, R_KH, R_KX, R_SPAN, R_WORDS, R_H, R_W = range(_R, _R + 8)
 R_IY0, R_IX0, R_SY, R_SX, R_DY, R_DX, R_REPY, R_REPX = range(_R + 8, _R + 16)
 R_A_BASE, R_A_OY, R_A_OX, R_A_KY, R_A_KX, R_M_BASE, R_M_SPAN = range(_R + 16, _R + 23)
 R_R_BASE, R_R_OY, R_R_OX, R_DRAIN, R_SPLIT, R_SLICES, R_RUN = range(_R + 23, _R + 30)
+R_W_BASE, R_W_SPAN, R_W_WORD, R_R_W = range(_R + 30, _R + 34)
 _REGISTERS = {name.removeprefix("R_"): index for name, index in globals().items() if name.startswith("R_")}
 """Registers that a dealer and a walker need, and their places."""
-BLOCKS = R_RUN + 1
+BLOCKS = R_R_W + 1
 
 NUMBER = 0
 TAKEN_JOB, WALKED, CLIPPED, TAKEN, SPLIT, SCANNED, ROWS = range(1, 8)
@@ -69,7 +70,9 @@ WORDS_SENT, SEGMENTS, OUTPUTS_SENT = range(14, 17)
 """The places of the next word, segment and output in the core's FIFOs."""
 CLOSED, CLOSED_DRAIN, CLOSED_OP = range(17, 20)
 """Time, DRAIN and operation of the last output that the core closed."""
-ROW_POPS, WORD_POPS, SEGMENT_POPS, OUTPUT_POPS = (20 + i * MAX_FIFO for i in range(4))
+WIDE = 20
+"""First row of the wide weight that the core's lanes keep."""
+ROW_POPS, WORD_POPS, SEGMENT_POPS, OUTPUT_POPS = (21 + i * MAX_FIFO for i in range(4))
 """When the item in each place of a FIFO left it."""
 RECORDS = OUTPUT_POPS + MAX_FIFO
 """The newest records, by operation modulo `IN_FLIGHT`."""
@@ -81,7 +84,8 @@ class Clock:
 
     def __init__(self, arch: ArchConfig):
         self.t = np.full(BLOCKS + arch.cores * BLOCK, NEVER, np.int64)
-        self.t[: OUTPUTS + 1] = arch.cores, arch.ports, arch.row_fifo, arch.word_fifo, arch.segment_fifo, latencies.OUTPUTS
+        self.t[:OUTPUTS] = arch.cores, arch.ports, arch.row_fifo, arch.word_fifo, arch.segment_fifo, arch.wide_cycles
+        self.t[OUTPUTS] = latencies.OUTPUTS
         names = ("CLIP", "SPLIT", "FIFO", "ROW", "WORD", "SHADOW", "STORE")
         self.t[CLIP:DRAINED] = [getattr(latencies, f"{name}_LATENCY") for name in names]
         self.t[DRAINED] = latencies.DRAINED
@@ -213,10 +217,14 @@ def _hold(t, b, available, cycles, null, end):
 
 
 @njit(cache=True)
-def _word(t, b, available, kind, null, end, a, m, nonzero, masks):
-    """Word `a`, which meets mask row `m`, at the segmenter. Returns the cycle in which it leaves."""
+def _word(t, b, available, kind, null, end, a, m, w, nonzero, masks):
+    """Word `a`, which meets mask row `m` and weight row `w`, at the segmenter. Returns the cycle in which it leaves."""
     if kind != EVENT and not null:
-        return _hold(t, b, available, 2 if kind == MAC2 else 1, 0, end)
+        cycles = 1
+        if kind == MAC2:
+            cycles = t[WIDE_CYCLES] if t[b + WIDE] == w else 2
+            t[b + WIDE] = w
+        return _hold(t, b, available, cycles, 0, end)
     last = 0
     if not null:
         c = t[b + NUMBER]
@@ -251,18 +259,18 @@ def _credit(t, b):
 
 
 @njit(cache=True)
-def _send(t, b, low, high, time, kind, null, end, a, m, nonzero, masks):
+def _send(t, b, low, high, time, kind, null, end, a, m, w, nonzero, masks):
     """A word that fetcher `b` asks for in cycle `time` goes to the cores of slices `low` to `high`."""
     step = t[R_SPLIT] * BLOCK
     for core in range(b + low * step, b + high * step, step):
         place = t[core + WORDS_SENT]
-        t[core + WORD_POPS + place] = _word(t, core, time + t[WORD], kind, null, end, a, m, nonzero, masks)
+        t[core + WORD_POPS + place] = _word(t, core, time + t[WORD], kind, null, end, a, m, w, nonzero, masks)
         t[core + WORDS_SENT] = place + 1 if place + 1 < t[WORD_FIFO] else 0
 
 
 @njit(cache=True)
-def _span(t, b, low, high, start, stop, m, kind, end, reuse, nonzero, occupied, masks):
-    """One clipped span, from the walker to the issuers: words `start` to `stop`, whose first has mask row `m`.
+def _span(t, b, low, high, start, stop, m, w, kind, end, reuse, nonzero, occupied, masks):
+    """One clipped span, from the walker to the issuers: words `start` to `stop`, whose first has mask row `m` and weight row `w`.
 
     It is for slices `low` to `high` of the group of fetcher `b`. `reuse`: its word is in the window.
     """
@@ -299,10 +307,12 @@ def _span(t, b, low, high, start, stop, m, kind, end, reuse, nonzero, occupied, 
                         time += (turn - time) & (turns - 1)
                     _at(t, b, WORDS, time, 1)
                     at_end = ends and left == 0
-                    _send(t, b, low, high, time, kind, False, at_end, a, (m + a - start) & ADDR_MASK, nonzero, masks)
+                    n = a - start
+                    w_row = (w + n * t[R_W_WORD]) & ADDR_MASK
+                    _send(t, b, low, high, time, kind, False, at_end, a, (m + n) & ADDR_MASK, w_row, nonzero, masks)
         elif ends:
             time = max(time, _credit(t, b) + 1)
-            _send(t, b, low, high, time, kind, True, True, 0, 0, nonzero, masks)
+            _send(t, b, low, high, time, kind, True, True, 0, 0, 0, nonzero, masks)
         if skipped:
             _at(t, b, SKIPPED, time, skipped)
         if ends:
@@ -323,7 +333,7 @@ def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
     qy, qx = oy // t[R_REPY], ox // t[R_REPX]
     iy0, ix0 = t[R_IY0] + qy * t[R_SY], t[R_IX0] + qx * t[R_SX]
     a0 = t[R_A_BASE] + qy * t[R_A_OY] + qx * t[R_A_OX]
-    m = t[R_M_BASE]
+    m, w = t[R_M_BASE], t[R_W_BASE]
     for ky in range(t[R_KH]):
         iy = iy0 + ky * t[R_DY]
         for kx in range(t[R_KX]):
@@ -336,12 +346,14 @@ def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
             stop = start + (high - low) * t[R_WORDS]
             end = ky == t[R_KH] - 1 and kx == t[R_KX] - 1 and not t[RESIDUAL]
             reuse = t[WINDOW] and not fresh and kx < t[R_KX] - t[R_SX]
-            _span(t, b, 0, slices, start, stop, m + low * t[R_WORDS], t[KIND], end, reuse, nonzero, occupied, masks)
+            q = low * t[R_WORDS]
+            _span(t, b, 0, slices, start, stop, m + q, w + q * t[R_W_WORD], t[KIND], end, reuse, nonzero, occupied, masks)
             m += t[R_M_SPAN]
+            w += t[R_W_SPAN]
     if t[RESIDUAL]:
         for s in range(slices):
             start = (t[R_R_BASE] + oy * t[R_R_OY] + ox * t[R_R_OX] + s) & ADDR_MASK
-            _span(t, b, s, s + 1, start, start + 1, 0, MAC2, True, False, nonzero, occupied, masks)
+            _span(t, b, s, s + 1, start, start + 1, 0, t[R_R_W], MAC2, True, False, nonzero, occupied, masks)
 
 
 # -- the dealer ----------------------------------------------------------------------------------------------------

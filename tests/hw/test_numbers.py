@@ -76,15 +76,21 @@ def test_requantise_is_close_to_the_real_product_and_clamps_with_it(arch, acc, s
     assert abs(max(low, min(high, got)) - max(low, min(high, real))) <= error
 
 
-@given(st.integers(-16448, 16319))
+@given(st.integers(-16384, 16383))
 def test_split_wide(weight):
     low, high = numbers.split_wide(weight)
-    assert low + 128 * high == weight and -128 <= low <= 127 and -128 <= high <= 127
+    assert low + 128 * high == weight and 0 <= low <= 127 and -128 <= high <= 127
 
 
-@pytest.mark.parametrize("weight", [-16449, 16320])
+def test_split_wide_takes_arrays():
+    weights = np.arange(-16384, 16384)
+    low, high = numbers.split_wide(weights)
+    assert (low + 128 * high == weights).all() and low.min() == 0 and low.max() == 127
+
+
+@pytest.mark.parametrize("weight", [-16385, 16384])
 def test_split_wide_refuses_what_does_not_fit(weight):
-    with pytest.raises(ValueError, match=rf"^two-cycle weight {weight} is outside -16448\.\.16319$"):
+    with pytest.raises(ValueError, match=rf"^wide weight {weight} is outside -16384\.\.16383$"):
         numbers.split_wide(weight)
 
 

@@ -78,6 +78,7 @@ def words_of(op: RawOp, occupied: np.ndarray) -> tuple[int, int, int]:
 @pytest.mark.parametrize("arch", [*ARCHS, CLUSTER], ids=lambda a: f"{a.cores}-cores")
 def test_every_cycle_word_and_event_is_counted_once(arch, seed):
     """Whatever the order in which operations overlap, and whichever record's cycles an item falls into."""
+    arch = arch.replace(wide_cycles=2)  # so that the cycles of a word follow from the word alone
     for case in range(25):
         rng = np.random.default_rng([*seed, case])
         ops = [random_op(rng, arch) for _ in range(rng.integers(1, 9))]
@@ -118,6 +119,18 @@ def test_cores_that_an_operation_lacks_idle_with_it():
     assert (work[:4] > 0).all() and not work[4:].any()
     assert (records[0, :, 2:, FIELD["words"]] == 0).all() and records[0, :, :2, FIELD["words"]].sum() == 6
     assert (records[0, :, :, FIELD["idle"]] == records[0, :, :1, FIELD["idle"]]).all()
+
+
+def test_lanes_keep_the_last_wide_weight():
+    """Two cycles where its rows are new, one where they are those of the word before, on each core; other items do not count."""
+    act = np.ones((1, 64, 8), np.int16)
+    regs = {**ONE, "OW": 6, "W": 6, "A_OX": 1, "R_OX": 1, "R_W": 40, "O_BASE": 100, "O_OX": 2, "SPLIT": 2, "SLICES": 2}
+    ops = [RawOp(Opcode.CONV, Flag.RESIDUAL, Mode.MAC, {**regs, "R_W": row}) for row in (40, 40, 42)]
+    for wide_cycles, want in ((1, (6 + 2, 6, 6 + 2)), (2, (12, 12, 12))):  # of each slice: a core for each of the two groups
+        arch = CLUSTER.replace(wide_cycles=wide_cycles)
+        records, _ = run(arch, segment_of(arch, ops), act)
+        busy = records[0, :, :, FIELD["busy"]].sum()
+        assert busy == 2 * sum(6 * 8 + cycles for cycles in want)
 
 
 # -- values do not depend on how the cores are used --------------------------------------------------------------------

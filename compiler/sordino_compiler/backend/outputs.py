@@ -182,7 +182,7 @@ class Outputs:
             r |= {"R_BASE": v.address(oy, ox, column), "R_OY": v.row_pitch, "R_OX": v.pixel_pitch}
             halves = np.zeros((len(self.columns), 2, self.arch.lanes), np.int8)
             for image, channels, lanes in zip(halves, self.channels, self.lanes, strict=True):
-                image[:, lanes] = np.array([split_wide(int(w)) for w in n.residual_weight[channels]]).T
+                image[:, lanes] = split_wide(n.residual_weight[channels])
             reads = v.words(range(column, column + len(self.columns)))
             op = replace(op, flags=op.flags | Flag.RESIDUAL, residual=halves, reads=op.reads | reads, sources=(*op.sources, v))
         r |= {"O_BASE": out.address(oy, ox, self.columns.start), "O_OY": out.row_pitch, "O_OX": out.pixel_pitch}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sordino_hw.arch import ArchConfig
+from sordino_hw.numbers import split_wide
 
 from ..graph import Depthwise
 from .tiles import Tile
@@ -25,8 +26,7 @@ def vector_image(node: Depthwise, channels: np.ndarray, lanes: np.ndarray, tile:
         taps = taps[:1, :1]
     image = np.zeros((*taps.shape[:2], 1 + node.wide, arch.lanes), np.int8)
     if node.wide:
-        high = (taps + 64) >> 7
-        image[:, :, 0, lanes], image[:, :, 1, lanes] = taps - (high << 7), high
+        image[:, :, 0, lanes], image[:, :, 1, lanes] = split_wide(taps)
     else:
         image[:, :, 0, lanes] = taps
     return image.reshape(-1, arch.lanes)

@@ -12,8 +12,8 @@ from sordino_hw.numbers import SHIFT_MAX
 
 __all__ = ["MAX_FACTOR_SHIFT", "WIDE_MAX", "approximate", "exact_factor", "product_factor", "snap_factor"]
 
-WIDE_MAX = 16319
-"""Largest magnitude that a two-cycle vector weight holds with either sign."""
+WIDE_MAX = 16383
+"""Largest magnitude that a wide vector weight holds with either sign."""
 
 MAX_FACTOR_SHIFT = 23
 """Shift of the smallest factor that is used. With it a bias of 2**10 output steps still fits 32 bits, and a weight

@@ -124,6 +124,7 @@ class Segmenter(wiring.Component):
         chosen, _ = lowest(left, count)
 
         held = Signal(SegmentEntry(arch))
+        is_wide, wide, kept = word.kind == Kind.MAC2, Signal.like(word.w), Signal()
         held_act = Signal.like(word.act)
         full, push, advance, final = Signal(), Signal(), Signal(), Signal()
         item, merge, want = Signal(), Signal(), Signal()
@@ -141,9 +142,13 @@ class Segmenter(wiring.Component):
             m.d.sync += full.eq(0)
         with m.If(self.words.valid & merge):
             m.d.sync += [held.end.eq(1), held.zero.eq(held.zero | word.zero)]
+        if arch.wide_cycles == 1:
+            with m.If(advance & item & is_wide):
+                m.d.sync += [wide.eq(word.w), kept.eq(1)]
         with m.If(advance):
             m.d.sync += [
                 full.eq(1),
+                held.again.eq(is_wide & kept & (word.w == wide)),
                 held_act.eq(word.act),
                 held.kind.eq(word.kind),
                 held.null.eq(~item),
@@ -226,7 +231,7 @@ class Issuer(wiring.Component):
         shadow_free = self._spacing(m, close)
         m.d.comb += [
             left.eq(seg.mask & ~seen),
-            final.eq(seg.null | Mux(is_vector, (seg.kind != Kind.MAC2) | high, (left & ~bit) == 0)),
+            final.eq(seg.null | Mux(is_vector, (seg.kind != Kind.MAC2) | high | seg.again, (left & ~bit) == 0)),
             blocked.eq(final & seg.end & ~shadow_free),
             issue.eq(self.segments.valid & ~blocked),
             close.eq(self.segments.ready & seg.end),
@@ -252,6 +257,7 @@ class Issuer(wiring.Component):
             item.kind.eq(seg.kind),
             item.op.eq(~seg.null),
             item.high.eq(high),
+            item.again.eq(seg.again),
             item.zero.eq(seg.zero),
             item.first.eq(first),
             item.end.eq(seg.end & final),

@@ -1,6 +1,6 @@
 """The lanes: one multiplier and one accumulator per output channel, and the shadow accumulators."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,10 +22,13 @@ SHARE = 4
 
 
 class Control(data.StructLayout):
-    """What a lane must know of an event. `floor`: an output that skipped an empty word must not fall below zero."""
+    """What a lane must know of an event. `floor`: an output that skipped an empty word must not fall below zero.
+
+    `low`, `high`: the half of a wide weight that is read, and kept for `again`.
+    """
 
     def __init__(self):
-        super().__init__({"event": 1, "max": 1, "op": 1, "floor": 1})
+        super().__init__({"event": 1, "max": 1, "op": 1, "floor": 1, "low": 1, "high": 1, "again": 1})
 
 
 class Step(data.StructLayout):
@@ -74,7 +77,7 @@ class Lanes(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         arch, lanes, event = self.arch, self.arch.lanes, self.event
-        is_max, reads = event.kind == Kind.MAX, Signal()
+        is_max, is_wide, reads = event.kind == Kind.MAX, event.kind == Kind.MAC2, Signal()
         m.d.comb += [self.w_addr.eq(event.w), reads.eq(self.event_valid & event.op & ~is_max)]
         m.d.sync += self.trap.eq(reads & (event.w >= arch.weight_depth))
 
@@ -85,6 +88,9 @@ class Lanes(wiring.Component):
             control.max.eq(is_max),
             control.op.eq(event.op),
             control.floor.eq(is_max & event.zero),
+            control.low.eq(self.event_valid & event.op & is_wide & ~event.high & ~event.again),
+            control.high.eq(self.event_valid & event.high),
+            control.again.eq(is_wide & event.again),
             step.valid.eq(self.event_valid),
             step.max.eq(is_max),
             step.high.eq(event.high),
@@ -94,9 +100,9 @@ class Lanes(wiring.Component):
         controls = copies(m, control, shares, "control", init=None)
         broadcast = copies(m, event.act[0], shares, "broadcast")
         act = delay(m, event.act, 1, "act")
-        is_max_late = [delay(m, c.max, LATENCY - 1, f"max_{k}") for k, c in enumerate(controls)]
-        m.submodules.multipliers = multipliers = MultiplierArray(lanes, arch.event_bits, 8)
-        weights = data.View(data.ArrayLayout(signed(8), lanes), self.w_data)
+        late = [delay(m, c, LATENCY - 1, f"late_{k}") for k, c in enumerate(controls)]
+        weights = [self._weight(m, late[i // SHARE], self.w_data[8 * i : 8 * i + 8], i) for i in range(lanes)]
+        m.submodules.multipliers = multipliers = MultiplierArray(lanes, arch.event_bits, len(weights[0]))
 
         depth = LATENCY + MULTIPLIER_LATENCY
         steps = copies(m, delay(m, step, depth - 1, "step"), shares, "step", init=None)
@@ -114,7 +120,7 @@ class Lanes(wiring.Component):
                 m.d.sync += operand.eq(0)
             m.d.comb += [
                 multipliers.a[i].eq(delay(m, operand, LATENCY - 2, f"operand_{i}")),
-                multipliers.b[i].eq(Mux(is_max_late[i // SHARE], 1, weights[i])),
+                multipliers.b[i].eq(weights[i]),
             ]
             with m.If(s.first):
                 m.d.comb += base.eq(Mux(s.max, -(1 << 31), 0))
@@ -131,3 +137,19 @@ class Lanes(wiring.Component):
             with m.Elif(self.shift):
                 m.d.sync += self.shadow[i].eq(self.shadow[i + arch.ppu] if i + arch.ppu < lanes else 0)
         return m
+
+    def _weight(self, m, c, row, i):
+        """Lane `i`'s multiplier operand, of its byte of the weight row: the weight, 1 for MAX, or the wide weight it keeps."""
+        lower, upper, low, high = (
+            Signal(n, name=f"{name}_{i}") for name, n in (("lower", 7), ("upper", 8), ("low", 7), ("high", 8))
+        )
+        m.d.comb += [lower.eq(Mux(c.max, 1, row[:7])), upper.eq(row[7].replicate(8) & ~(c.max | c.low).replicate(8))]
+        if self.arch.wide_cycles == 2:
+            return Cat(lower, upper[0]).as_signed()
+        with m.If(c.low):
+            m.d.sync += low.eq(row[:7])
+        with m.If(c.high):
+            m.d.sync += high.eq(row)
+        with m.If(c.again):
+            m.d.comb += [lower.eq(low), upper.eq(high)]
+        return Cat(lower, upper).as_signed()
