@@ -1,0 +1,52 @@
+"""Random raw operations on the RTL: every memory as the golden machine leaves it, every record as the timing model says."""
+
+import numpy as np
+import pytest
+
+from raw_ops import ARCHS, random_activations, random_images, random_op
+from sordino_hw.isa import Cause, Region, Trap
+from sordino_sim.images import segment_images
+from sordino_sim.machine import Machine
+from sordino_sim.rtl import Rtl, Run
+from sordino_sim.timing import SegmentTiming
+
+ARCH = max(ARCHS, key=lambda arch: arch.cores)
+
+
+def check_case(rtl: Rtl, seed: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    arch = rtl.arch
+    ops = [random_op(rng, arch) for _ in range(rng.integers(1, 9))]
+    segment = random_images(rng, arch, ops)
+    machine = Machine(arch)
+    machine.store(np.arange(arch.act_depth), random_activations(rng, arch, 1))
+    machine.state[:] = rng.integers(-(1 << 31), 1 << 31, machine.state.shape)
+    for (region, core), image in segment_images(segment).items():
+        rtl.write(region, image, 0, core)
+    rtl.write(Region.ACT, machine.act[0])
+    for core, state in enumerate(machine.state[0]):
+        rtl.write(Region.STATE, state, 0, core)
+
+    timing = SegmentTiming(arch, segment, 1)
+    machine.run(segment, timing.observe)
+    records = timing.records()[0]
+    cycles = int(records[:, 0, : len(Cause)].sum())
+    assert rtl.run(segment.cycle_limit) == Run(Trap.NONE, len(segment.imem) - 1, cycles, len(ops)), f"seed {seed}"
+    np.testing.assert_array_equal(rtl.records(len(records)), records, f"records, seed {seed}")
+    np.testing.assert_array_equal(rtl.read(Region.ACT, arch.act_depth), machine.act[0], f"activations, seed {seed}")
+    for core, state in enumerate(machine.state[0]):
+        np.testing.assert_array_equal(rtl.read(Region.STATE, arch.state_depth, core), state, f"state of core {core}, seed {seed}")
+
+
+def test_against_the_models(seed):
+    with Rtl(ARCH) as rtl:
+        for case in range(60):
+            check_case(rtl, [*seed, case])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(10))
+def test_against_the_models_at_length(seed, block):
+    with Rtl(ARCH) as rtl:
+        for case in range(200):
+            check_case(rtl, [*seed, case])
