@@ -1,0 +1,128 @@
+"""The FPGA flow: tools that are missing or fail, reports, and one small design from gateware to a routed netlist."""
+
+import importlib.util
+import json
+import re
+
+import pytest
+from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
+
+from sordino_hw.arch import ArchConfig, preset
+from sordino_hw.core.ppu import Requantiser
+from sordino_hw.errors import SordinoError, ToolError
+from sordino_hw.fpga import DEVICES, CriticalPath, Registered, Routed, device_of, place_and_route, synthesise, tool_versions
+from sordino_hw.fpga.report import _readable
+from sordino_hw.fpga.tools import missing_tools, require, run, run_yosys
+
+REPORT = {
+    "fmax": {"clk": {"achieved": 101.5, "constraint": 125.0}},
+    "critical_paths": [
+        {"from": "<async>", "to": "posedge clk", "path": []},
+        {
+            "from": "posedge clk",
+            "to": "posedge clk",
+            "path": [
+                {"type": "clk-to-q", "delay": 0.5, "from": {"cell": "wrapper.dut.core.seen_TRELLIS_FF_Q_3"}, "to": {"cell": "wrapper.dut.core.seen_TRELLIS_FF_Q_3"}},
+                {"type": "routing", "delay": 2.0, "from": {"cell": "a"}, "to": {"cell": "wrapper.dut.core.left_LUT4_Z_1"}},
+                {"type": "logic", "delay": 0.25, "from": {"cell": "a"}, "to": {"cell": "wrapper.dut.core.left_LUT4_Z_1"}},
+                {"type": "routing", "delay": 1.0, "from": {"cell": "a"}, "to": {"cell": "wrapper.dut.core.index[2]"}},
+                {"type": "setup", "delay": 0.25, "from": {"cell": "a"}, "to": {"cell": "wrapper.dut.core.index[2]"}},
+            ],
+        },
+    ],
+    "utilization": {"TRELLIS_COMB": {"used": 40, "available": 83640}, "TRELLIS_FF": {"used": 30, "available": 83640}},
+}  # fmt: skip
+
+
+class Clocked(Elaboratable):
+    """A design between registers, with a clock of its own."""
+
+    def __init__(self, component):
+        self.wrapper, self.clk = Registered(component), Signal()
+
+    @property
+    def ports(self):
+        return [self.clk, self.wrapper.serial_in, self.wrapper.load, self.wrapper.serial_out]
+
+    def elaborate(self, platform):
+        m = Module()
+        m.domains.sync = sync = ClockDomain(reset_less=True)
+        m.d.comb += sync.clk.eq(self.clk)
+        m.submodules.wrapper = self.wrapper
+        return m
+
+
+def test_report():
+    routed = Routed.from_report(REPORT, DEVICES["ulx3s-85f"], 7)
+    assert (routed.seed, routed.fmax) == (7, 101.5)
+    assert routed.used == {"LUT": 40, "FF": 30, "BRAM": 0, "DSP": 0} and routed.available["LUT"] == 83640
+    path = routed.path
+    assert (path.logic, path.routing, path.levels) == (1.0, 3.0, 1)
+    assert str(path) == "core.seen -> core.index[2]: 4.0 ns, logic 1.0 ns in 1 cells, routing 3.0 ns"
+
+
+def test_a_report_without_a_clock_is_refused():
+    with pytest.raises(ToolError, match=r"^nextpnr-ecp5 reports no clock"):
+        Routed.from_report({**REPORT, "fmax": {}}, DEVICES["ulx3s-85f"], 1)
+
+
+@pytest.mark.parametrize(
+    "cell, signal",
+    [
+        ("wrapper.dut.core_1.lanes.total_3_CCU2C_S0_COUT_CCU2C_CIN", "core_1.lanes.total_3"),
+        ("wrapper.dut.a$nextpnr_ff", "a"),
+        ("held[4]", "held[4]"),
+        ("x_SB_LUT4_I2_O", "x"),
+    ],
+)
+def test_names_of_cells(cell, signal):
+    assert _readable(cell) == signal
+
+
+def test_devices():
+    assert {name: device_of(preset(name)).family for name in DEVICES} == {
+        "ulx3s-85f": "ecp5",
+        "ecp5-25f": "ecp5",
+        "icebreaker": "ice40",
+    }
+    assert device_of(ArchConfig(lanes=8), "icebreaker").name == "iCE40UP5K"
+    with pytest.raises(SordinoError, match=r"^architecture 'custom' has no FPGA: name the device of one of ulx3s-85f, "):
+        device_of(ArchConfig(lanes=8))
+
+
+def test_missing_tools_are_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("YOSYS", raising=False)
+    assert missing_tools(("yosys",)) == ["yosys"]
+    message = r"^Missing for the FPGA flow: yosys\. To get it: pip install 'sordino\[fpga\]', or name other programs in YOSYS\.$"
+    with pytest.raises(ToolError, match=message):
+        require(("yosys",))
+
+
+def test_other_programs(monkeypatch, tmp_path):
+    monkeypatch.setenv("YOSYS", "no-such-program -x")
+    assert tool_versions(("yosys",)) == {"yosys": "no-such-program -x"}
+    with pytest.raises(ToolError, match=r"^yosys cannot be started \(no-such-program -x\): No such file or directory\.$"):
+        run("yosys", [], tmp_path, "log")
+
+
+@pytest.mark.slow
+def test_the_error_of_a_tool_reaches_the_user(tmp_path):
+    with pytest.raises(ToolError, match=r"^yosys failed with exit code 1: .*No such command: nonsense .*\(log: .*yosys\.log\)$"):
+        run_yosys("nonsense\n", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, most", [("ulx3s-85f", {"LUT": 700, "FF": 450}), ("icebreaker", {"LC": 900})])
+def test_a_small_design_is_placed_and_routed(name, most, tmp_path):
+    device, arch = DEVICES[name], preset(name)
+    design = Clocked(Requantiser(arch))
+    synthesis = synthesise(design, design.ports, device, tmp_path)
+    assert sum(n for cell, n in synthesis.cells.items() if "FF" in cell) > 200
+    routed = place_and_route(synthesis, device, seed=1)
+    assert all(0 < routed.used[resource] < bound for resource, bound in most.items()), routed.used
+    assert routed.fmax > device.target / 2
+    assert isinstance(routed.path, CriticalPath) and abs(routed.path.logic + routed.path.routing - 1e3 / routed.fmax) < 0.3
+    again = place_and_route(synthesis, device, seed=1)
+    assert again == routed
+    assert re.search("Yosys", (tmp_path / "yosys.log").read_text()) and json.loads((tmp_path / "report_1.json").read_text())

@@ -1,0 +1,71 @@
+"""`sordino bench fpga`: figures, cache and refusals, without the tools."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from sordino import fpga_benchmark
+from sordino.cli import app
+from sordino.fpga_benchmark import bench_fpga, parse_seeds
+from sordino_hw.arch import preset
+from sordino_hw.errors import InputError
+from sordino_hw.fpga import DEVICES, CriticalPath, Hop, Routed, Synthesis
+
+ARCH, DEVICE = preset("icebreaker"), DEVICES["icebreaker"]
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """What the flow was called for; its results are made up, faster for lower seeds."""
+    made = []
+    monkeypatch.setenv("SORDINO_CACHE", str(tmp_path))
+    monkeypatch.setattr(fpga_benchmark, "tool_versions", lambda tools: dict.fromkeys(tools, "1"))
+    monkeypatch.setattr(fpga_benchmark, "require", lambda tools: None)
+
+    def synthesise(design, ports, device, folder):
+        made.append("synthesis")
+        return Synthesis(folder, {"SB_LUT4": 10}, 1.0)
+
+    def place_and_route(netlist, device, seed):
+        made.append(seed)
+        path = CriticalPath((Hop("clk-to-q", 1.0, "a"), Hop("routing", 2.0, "b"), Hop("setup", 0.5, "b")), "a", "b")
+        return Routed(seed, 30.0 - seed, {"LC": 4000, "DSP": 8}, {"LC": 5280, "DSP": 8}, path)
+
+    monkeypatch.setattr(fpga_benchmark, "synthesise", synthesise)
+    monkeypatch.setattr(fpga_benchmark, "place_and_route", place_and_route)
+    return made
+
+
+def test_figures_and_cache(calls):
+    seen = []
+    figures = bench_fpga(ARCH, DEVICE, (1, 2, 4), lambda *args: seen.append(args))
+    assert (figures["fmax_median_mhz"], figures["fmax_worst_mhz"]) == (28.0, 26.0)
+    assert figures["used"] == {"LC": 4000, "DSP": 8} and figures["share"] == {"LC": 4000 / 5280, "DSP": 1.0}
+    path = figures["runs"][0]["critical_path"]
+    assert (path["source"], path["sink"], path["logic_ns"], path["routing_ns"], path["cells"]) == ("a", "b", 1.5, 2.0, 0)
+    assert [done for done, _, _ in seen] == [0, 1, 2, 3]
+    assert calls == ["synthesis", 1, 2, 4]
+    assert bench_fpga(ARCH, DEVICE, (2, 3))["fmax_median_mhz"] == 27.5
+    assert calls == ["synthesis", 1, 2, 4, 3]
+    bench_fpga(ARCH.replace(perf_depth=16), DEVICE, (1,))
+    assert calls[5:] == ["synthesis", 1]
+
+
+def test_command(calls, tmp_path):
+    out = tmp_path / "fpga.json"
+    result = CliRunner().invoke(app, ["bench", "fpga", "--arch", "icebreaker", "--seeds", "1,2,3", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "Fmax: median 28.0 MHz, worst 27.0 MHz." in result.output and "LC 4,000 of 5,280 (75.8%)" in result.output
+    document = json.loads(out.read_text())
+    assert document["command"] == "bench fpga" and document["device"] == "iCE40UP5K" and len(document["runs"]) == 3
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,,2", "-1", "1;2"])
+def test_seeds_are_checked(text):
+    with pytest.raises(InputError, match=r"^--seeds .*: give integers from 0 on, separated by commas, such as 1,2,3\.$"):
+        parse_seeds(text)
+
+
+def test_seeds():
+    assert parse_seeds("3,1,3") == (3, 1)
