@@ -21,7 +21,16 @@ from sordino_hw.core.combinators import delay
 from sordino_hw.errors import SordinoError
 from sordino_hw.fpga.flow import synthesis_script
 from sordino_hw.fpga.tools import run_yosys
-from sordino_hw.primitives import LATENCY, BlockMemory, Multiplier, MultiplierArray, SinglePortMemory, SmallMemory, Target
+from sordino_hw.primitives import (
+    LATENCY,
+    BlockMemory,
+    DualReadMemory,
+    Multiplier,
+    MultiplierArray,
+    SinglePortMemory,
+    SmallMemory,
+    Target,
+)
 from sordino_hw.primitives.ecp5 import tiling
 from sordino_sim.build import verilator_environment
 
@@ -38,7 +47,10 @@ CASES = {
         "block_banks": lambda: BlockMemory(5000, 9),
         "block_groups": lambda: BlockMemory(700, 36, granularity=12),
         "block_bits": lambda: BlockMemory(48, 8, granularity=1),
+        "block_short": lambda: BlockMemory(40, 11),
         "single_port": lambda: SinglePortMemory(600, 33),
+        "dual_read": lambda: DualReadMemory(1500, 9),
+        "dual_read_18": lambda: DualReadMemory(300, 20),
         "small": lambda: SmallMemory(20, 7),
         "small_registered": lambda: SmallMemory(16, 5, latency=1),
         "products": lambda: MultiplierArray(3, 9, 8),
@@ -49,6 +61,7 @@ CASES = {
         "block_4": lambda: BlockMemory(1000, 8),
         "block_bits": lambda: BlockMemory(32, 32, granularity=1),
         "single_port": lambda: SinglePortMemory(32768, 20),
+        "dual_read": lambda: DualReadMemory(256, 8),
         "small": lambda: SmallMemory(6, 7),
         "small_registered": lambda: SmallMemory(5, 5, latency=1),
         "products": lambda: MultiplierArray(3, 8, 8),
@@ -88,7 +101,8 @@ class Pair(Elaboratable):
                     m.d.comb += Value.cast(operand).eq(Mux(noise[120 + k : 124 + k] == 0, extreme, value))
             return Const(-1, len(Value.cast(c.p)))
         # Addresses wander within a few rows, so that rows are written, read again and hit while they are written.
-        addresses = [c.addr] if isinstance(c, SinglePortMemory) else [c.r_addr, c.w_addr]
+        single, dual = isinstance(c, SinglePortMemory), isinstance(c, DualReadMemory)
+        addresses = [c.addr] if single else [c.addr[0], c.addr[1]] if dual else [c.r_addr, c.w_addr]
         base = Signal.like(addresses[0])
         with m.If(age[:7] == 0):
             m.d.sync += base.eq(noise[64:])
@@ -102,7 +116,10 @@ class Pair(Elaboratable):
         m.d.comb += [c.w_en.eq(Mux(enable, enables, 0)), c.w_data.eq(wide)]
         if isinstance(c, SmallMemory):
             return Const(-1, c.width)
-        if isinstance(c, BlockMemory):
+        if dual:
+            second = ~(c.w_en & (c.addr[0] == c.addr[1]))
+            defined = Cat((~c.w_en).replicate(c.width), second.replicate(c.width))
+        elif isinstance(c, BlockMemory):
             written = Cat(bit.replicate(c.granularity) for bit in c.w_en)
             defined = ~Mux(c.r_addr == c.w_addr, written, 0)
         else:
@@ -113,7 +130,7 @@ class Pair(Elaboratable):
             with m.Elif(c.w_en):
                 m.d.sync += known.bit_select(place, 1).eq(1)
             defined = (~c.w_en & known.bit_select(place, 1)).replicate(c.width)
-        held = Signal(c.width)
+        held = Signal(len(defined))
         m.d.comb += held.eq(defined)
         return delay(m, held, LATENCY, "defined")
 
@@ -258,7 +275,10 @@ def test_netlists_use_the_cells_of_the_family(outcome):
             "block_banks": {"DP16KD": 3},
             "block_groups": {"DP16KD": 3},
             "block_bits": {"TRELLIS_DPR16X4": 24},
+            "block_short": {"TRELLIS_DPR16X4": 9},
             "single_port": {"DP16KD": 2},
+            "dual_read": {"DP16KD": 1},
+            "dual_read_18": {"DP16KD": 2},
             "small": {"TRELLIS_DPR16X4": 4},
             "small_registered": {"TRELLIS_DPR16X4": 2},
             "products": {"MULT18X18D": 3},
@@ -269,6 +289,7 @@ def test_netlists_use_the_cells_of_the_family(outcome):
             "block_4": {"SB_RAM40_4K": 2},
             "block_bits": {"SB_RAM40_4K": 2},
             "single_port": {"SB_SPRAM256KA": 4},
+            "dual_read": {"SB_RAM40_4K": 2},
             "small": {},
             "small_registered": {},
             "products": {"SB_MAC16": 2},

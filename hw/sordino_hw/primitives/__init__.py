@@ -5,7 +5,16 @@ Each component has one interface and several forms. The form follows from the `p
 where a component's docstring says that a value is undefined.
 """
 
-from .components import LATENCY, MULTIPLIER_LATENCY, BlockMemory, Multiplier, MultiplierArray, SinglePortMemory, SmallMemory
+from .components import (
+    LATENCY,
+    MULTIPLIER_LATENCY,
+    BlockMemory,
+    DualReadMemory,
+    Multiplier,
+    MultiplierArray,
+    SinglePortMemory,
+    SmallMemory,
+)
 from .copies import copies
 from .family import FAMILIES, Target
 
@@ -14,6 +23,7 @@ __all__ = [
     "LATENCY",
     "MULTIPLIER_LATENCY",
     "BlockMemory",
+    "DualReadMemory",
     "Multiplier",
     "MultiplierArray",
     "SinglePortMemory",

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from amaranth.hdl import Module, signed
+from amaranth.hdl import Module, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,6 +14,7 @@ __all__ = [
     "LATENCY",
     "MULTIPLIER_LATENCY",
     "BlockMemory",
+    "DualReadMemory",
     "Multiplier",
     "MultiplierArray",
     "SinglePortMemory",
@@ -51,8 +52,9 @@ class BlockMemory(wiring.Component):
     depth, width : int
         Rows, and bits of a row.
     granularity : int or None
-        Bits per write enable; the whole row by default. Must divide `width`. A granularity of 1 is for short memories:
-        on the ECP5 it becomes distributed RAM.
+        Bits per write enable; the whole row by default. Must divide `width`. A granularity of 1 is for short memories.
+
+    On the ECP5, memories of up to 64 rows and those with a granularity of 1 are built of distributed RAM.
 
     Members
     -------
@@ -101,6 +103,39 @@ class SinglePortMemory(wiring.Component):
 
     def elaborate(self, platform):
         return _form(platform).single_port_memory(self)
+
+
+class DualReadMemory(wiring.Component):
+    """Memory that two read at once; it is written through the first one's port.
+
+    `r_data[i]` shows the row at `addr[i]` exactly `LATENCY` cycles later. Undefined are `r_data[0]` for a cycle that wrote,
+    and `r_data[1]` for one in which its row was written. Rows start at zero.
+
+    Parameters
+    ----------
+    depth, width : int
+
+    Members
+    -------
+    addr : In(array of 2), w_en : In(1), w_data
+        The row `addr[0]` is written.
+    r_data : Out(array of 2)
+    """
+
+    def __init__(self, depth: int, width: int):
+        _check_memory(depth, width)
+        self.depth, self.width = depth, width
+        super().__init__(
+            {
+                "addr": In(data.ArrayLayout(unsigned(_address_bits(depth)), 2)),
+                "w_en": In(1),
+                "w_data": In(width),
+                "r_data": Out(data.ArrayLayout(unsigned(width), 2)),
+            }
+        )
+
+    def elaborate(self, platform):
+        return _form(platform).dual_read_memory(self)
 
 
 class SmallMemory(wiring.Component):

@@ -9,10 +9,13 @@ from amaranth.lib import memory
 
 from . import generic
 
-__all__ = ["block_memory", "multiplier_array", "single_port_memory", "small_memory", "tiling"]
+__all__ = ["block_memory", "dual_read_memory", "multiplier_array", "single_port_memory", "small_memory", "tiling"]
 
 TILES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 """Shapes of a DP16KD: rows and bits."""
+
+SHORT = 64
+"""Rows up to which distributed RAM is the better use of the device."""
 
 
 def tiling(depth: int, width: int) -> tuple[int, int, int]:
@@ -25,13 +28,20 @@ def tiling(depth: int, width: int) -> tuple[int, int, int]:
     return bits, -(-width // bits), banks
 
 
-def _tile(m: Module, name: str, bits: int, w_en, w_addr, w_data, r_addr):
-    """One DP16KD: port A writes, port B reads; 36 bits take both ports' data pins. Returns the data."""
+def _bits(address, bits: int, w_en=None):
+    """The 14 address pins of a port: wide words have byte enables where narrow ones have address bits."""
     low = {36: 5, 18: 4, 9: 3, 4: 2, 2: 1, 1: 0}[bits]
-    enables = {36: 4, 18: 2}.get(bits, 0)  # wide words have byte enables where narrow ones have address bits
-    write_address = Cat(w_en.replicate(enables), Const(0, low - enables), w_addr)
-    read_address = Cat(Const(0, low), r_addr)
-    data_in, data_out = Signal(36, name=f"{name}_i"), Signal(36, name=f"{name}_o")
+    enables = 0 if w_en is None else {36: 4, 18: 2}.get(bits, 0)
+    return Cat(() if w_en is None else w_en.replicate(enables), Const(0, low - enables), address)
+
+
+def _tile(m: Module, name: str, bits: int, w_en, w_addr, w_data, r_addr):
+    """One DP16KD: port A reads and writes, port B reads; 36 bits take both ports' data pins, and then port A only writes.
+
+    Returns the data of port B and of port A.
+    """
+    data_in = Signal(36, name=f"{name}_i")
+    out_a, out_b = (Signal(18, name=f"{name}_{port}") for port in ("a", "b"))
     m.d.comb += data_in.eq(w_data)
 
     def pins(prefix, value, count):
@@ -63,19 +73,19 @@ def _tile(m: Module, name: str, bits: int, w_en, w_addr, w_data, r_addr):
         i_RSTB=Const(0),
         **pins("i_CSA", Const(0, 3), 3),
         **pins("i_CSB", Const(0, 3), 3),
-        **pins("i_ADA", write_address, 14),
-        **pins("i_ADB", read_address, 14),
+        **pins("i_ADA", _bits(w_addr, bits, w_en), 14),
+        **pins("i_ADB", _bits(r_addr, bits), 14),
         **pins("i_DIA", data_in[:18], 18),
         **pins("i_DIB", data_in[18:] if wide else Const(0, 18), 18),
-        **({f"o_DOA{k}": data_out[k] for k in range(18)} if wide else {}),
-        **{f"o_DOB{k}": data_out[k + (18 if wide else 0)] for k in range(18)},
+        **{f"o_DOA{k}": out_a[k] for k in range(18)},
+        **{f"o_DOB{k}": out_b[k] for k in range(18)},
     )
-    return data_out[:bits]
+    return (Cat(out_a, out_b), None) if wide else (out_b[:bits], out_a[:bits])
 
 
 def block_memory(c) -> Module:
-    if c.granularity == 1 and c.width > 1:
-        return _bitwise(c)
+    if (c.granularity == 1 and c.width > 1) or c.depth <= SHORT:
+        return _distributed(c)
     m = Module()
     bits, _, banks = tiling(c.depth, c.granularity)
     rows = {b: r for r, b in TILES}[bits]
@@ -91,7 +101,8 @@ def block_memory(c) -> Module:
             for k in range(0, c.granularity, bits):
                 part = c.w_data[base + k : base + min(k + bits, c.granularity)]
                 name = f"tile_{bank}_{group}_{k // bits}"
-                row.append(_tile(m, name, bits, enable, c.w_addr[:inner], part, c.r_addr[:inner])[: len(part)])
+                shown_part, _ = _tile(m, name, bits, enable, c.w_addr[:inner], part, c.r_addr[:inner])
+                row.append(shown_part[: len(part)])
         shown.append(Cat(row))
     if banks == 1:
         m.d.comb += c.r_data.eq(shown[0])
@@ -105,12 +116,25 @@ def block_memory(c) -> Module:
     return m
 
 
-def _bitwise(c) -> Module:
-    """Bits that are written one by one: distributed RAM between registers."""
+def dual_read_memory(c) -> Module:
+    m = Module()
+    bits = max((b for rows, b in TILES if rows >= c.depth and b <= 18), default=0)
+    if not bits:
+        raise ValueError(f"a memory with two readers has at most {TILES[-1][0]} rows, not {c.depth!r}")
+    for k in range(0, c.width, bits):
+        part = c.w_data[k : k + bits]
+        second, first = _tile(m, f"tile_{k // bits}", bits, c.w_en, c.addr[0], part, c.addr[1])
+        m.d.comb += [c.r_data[0][k : k + len(part)].eq(first), c.r_data[1][k : k + len(part)].eq(second)]
+    return m
+
+
+def _distributed(c) -> Module:
+    """Distributed RAM between registers: for bits that are written one by one, and for few rows of many bits."""
     m = Module()
     attributes = {"ram_style": "distributed"}
     m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes)
-    write, read = array.write_port(granularity=1), array.read_port(domain="comb")
+    write = array.write_port(granularity=c.granularity if c.granularity != c.width else None)
+    read = array.read_port(domain="comb")
     for port, value in ((write.en, c.w_en), (write.addr, c.w_addr), (write.data, c.w_data), (read.addr, c.r_addr)):
         held = Signal.like(value, name=f"held_{port.name}", reset_less=True)
         m.d.sync += held.eq(value)

@@ -3,7 +3,7 @@
 from amaranth.hdl import Module, Signal, signed, unsigned
 from amaranth.lib import data, memory
 
-__all__ = ["block_memory", "multiplier_array", "single_port_memory", "small_memory"]
+__all__ = ["block_memory", "dual_read_memory", "multiplier_array", "single_port_memory", "small_memory"]
 
 
 def block_memory(c, attributes: dict | None = None) -> Module:
@@ -36,6 +36,18 @@ def single_port_memory(c) -> Module:
         c.r_data.eq(held),
     ]
     m.d.sync += held.eq(read.data)
+    return m
+
+
+def dual_read_memory(c, attributes: dict | None = None) -> Module:
+    m = Module()
+    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes or {})
+    write = array.write_port()
+    m.d.comb += [write.en.eq(c.w_en), write.addr.eq(c.addr[0]), write.data.eq(c.w_data)]
+    for i in range(2):
+        read, held = array.read_port(), Signal(c.width, name=f"held_{i}", reset_less=True)
+        m.d.comb += [read.addr.eq(c.addr[i]), c.r_data[i].eq(held)]
+        m.d.sync += held.eq(read.data)
     return m
 
 

@@ -5,7 +5,7 @@ from amaranth.lib import memory
 
 from . import generic
 
-__all__ = ["block_memory", "multiplier_array", "single_port_memory", "small_memory"]
+__all__ = ["block_memory", "dual_read_memory", "multiplier_array", "single_port_memory", "small_memory"]
 
 SPRAM_ROWS, SPRAM_BITS = 16384, 16
 
@@ -27,6 +27,22 @@ def block_memory(c) -> Module:
         c.r_data.eq(second),
     ]
     m.d.sync += [first.eq(read.data), second.eq(first)]
+    return m
+
+
+def dual_read_memory(c) -> Module:
+    from .components import BlockMemory
+
+    m = Module()
+    for i in range(2):
+        m.submodules[f"copy_{i}"] = copy = BlockMemory(c.depth, c.width)
+        m.d.comb += [
+            copy.w_en.eq(c.w_en),
+            copy.w_addr.eq(c.addr[0]),
+            copy.w_data.eq(c.w_data),
+            copy.r_addr.eq(c.addr[i]),
+            c.r_data[i].eq(copy.r_data),
+        ]
     return m
 
 

@@ -1,5 +1,5 @@
 // Behavioural models of the two ECP5 primitives that Yosys has only as black boxes, as far as the primitives use them:
-// port A writes, port B reads. Written after Lattice's memory and sysDSP usage guides (FPGA-TN-02204, FPGA-TN-02205).
+// port A writes or reads, port B reads. Written after Lattice's memory and sysDSP usage guides (FPGA-TN-02204, FPGA-TN-02205).
 // A bit that is written in the cycle of its read comes out inverted, so that nothing can rely on it.
 
 module DP16KD #(
@@ -64,23 +64,30 @@ module DP16KD #(
     function [8:0] look(input [10:0] at);
         look = bytes[at] ^ (at - first < 11'd4 ? mask[9 * (at - first) +: 9] : 9'b0);
     endfunction
-    reg [35:0] array, held;
+    function [35:0] read(input integer width, input [13:0] at);
+        case (width)
+            36: read = {look({at[13:5], 2'd3}), look({at[13:5], 2'd2}), look({at[13:5], 2'd1}), look({at[13:5], 2'd0})};
+            18: read = {18'b0, look({at[13:4], 1'b1}), look({at[13:4], 1'b0})};
+            9: read = {27'b0, look(at[13:3])};
+            4: read = {32'b0, 4'(look(at[13:3]) >> (4 * at[2]))};
+            2: read = {34'b0, 2'(look(at[13:3]) >> (2 * at[2:1]))};
+            default: read = {35'b0, 1'(look(at[13:3]) >> at[2:0])};
+        endcase
+    endfunction
+    reg [35:0] array, held, array_a, held_a;
     always @(posedge CLKB) begin
-        if (CEB & ~WEB)
-            case (DATA_WIDTH_B)
-                36: array <= {look({adb[13:5], 2'd3}), look({adb[13:5], 2'd2}), look({adb[13:5], 2'd1}), look({adb[13:5], 2'd0})};
-                18: array <= {18'b0, look({adb[13:4], 1'b1}), look({adb[13:4], 1'b0})};
-                9: array <= {27'b0, look(adb[13:3])};
-                4: array <= {32'b0, 4'(look(adb[13:3]) >> (4 * adb[2]))};
-                2: array <= {34'b0, 2'(look(adb[13:3]) >> (2 * adb[2:1]))};
-                default: array <= {35'b0, 1'(look(adb[13:3]) >> adb[2:0])};
-            endcase
+        if (CEB & ~WEB) array <= read(DATA_WIDTH_B, adb);
         if (OCEB) held <= array;
     end
+    always @(posedge CLKA) begin
+        if (CEA & ~WEA) array_a <= read(DATA_WIDTH_A, ada);
+        if (OCEA) held_a <= array_a;
+    end
+    wire [35:0] shown_a = REGMODE_A == "OUTREG" ? held_a : array_a;
     wire [35:0] shown = REGMODE_B == "OUTREG" ? held : array;
     // A read of 36 bits takes both ports' pins; a narrower read beside a write of 36 bits comes out at port B's.
     assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9, DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0}
-        = DATA_WIDTH_B == 36 ? shown[17:0] : 18'h2aaaa;
+        = DATA_WIDTH_B == 36 ? shown[17:0] : shown_a[17:0];
     assign {DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8, DOB7, DOB6, DOB5, DOB4, DOB3, DOB2, DOB1, DOB0}
         = DATA_WIDTH_B == 36 ? shown[35:18] : shown[17:0];
     always @(posedge CLKA) begin
