@@ -62,7 +62,7 @@ class Flag(enum.IntFlag, shape=unsigned(8)):
     SINK = 4
     """Accumulators end in state memory; nothing is requantised or stored."""
     RESIDUAL = 8
-    """After the taps of an output, its residual word is added with a two-cycle diagonal weight."""
+    """After the taps of an output, its residual word is added with a wide diagonal weight."""
     TABLE = 16
     """The clamped value, as a signed 8-bit index, goes through table TABLE."""
     WINDOW = 32
