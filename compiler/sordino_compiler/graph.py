@@ -128,7 +128,7 @@ class Conv(Node):
     """Convolution (also fully connected layers: kernel = input size), event mode.
 
     `weight` int8 [cout, cin / groups, kh, kw]. With a residual, `inputs` = (x, r) and the accumulator of output
-    channel o gets `r[o] * residual_weight[o]` too (int64 [cout], -16448..16319).
+    channel o gets `r[o] * residual_weight[o]` too (int64 [cout], -16384..16383).
     """
 
     weight: np.ndarray
@@ -158,7 +158,7 @@ class Depthwise(Node):
     """One weight per channel and tap, vector mode: depthwise convolution, average pooling, standalone activation,
     standalone add (1x1 with a residual), nearest upsampling (1x1 with `repeat`).
 
-    `weight` int64 [c, kh, kw]: 8 bit, or -16448..16319 where `wide` (two cycles a tap). `label` names what it is.
+    `weight` int64 [c, kh, kw]: 8 bit, or -16384..16383 where `wide` (two cycles a tap). `label` names what it is.
     """
 
     weight: np.ndarray
@@ -288,7 +288,7 @@ class Graph:
                 rule(n.weight.dtype == np.int8, f"weight dtype {n.weight.dtype}")
             if isinstance(n, Depthwise):
                 rule(n.weight.shape == (c, *n.window.kernel), f"weight shape {n.weight.shape}")
-                low, high = (-16448, 16319) if n.wide else (-128, 127)
+                low, high = (-16384, 16383) if n.wide else (-128, 127)
                 rule(n.weight.min() >= low and n.weight.max() <= high, f"weights outside {low}..{high}")
             if isinstance(n, Conv | Depthwise):
                 rule(len(ins) == 1 + (n.residual_weight is not None), f"{len(ins)} inputs")
@@ -296,8 +296,8 @@ class Graph:
                     rule(ins[1].shape == shape, f"residual shape {ins[1].shape} differs from {shape}")
                     rule(n.residual_weight.shape == (channels,), f"residual weight shape {n.residual_weight.shape}")
                     rule(
-                        n.residual_weight.min() >= -16448 and n.residual_weight.max() <= 16319,
-                        "residual weight outside -16448..16319",
+                        n.residual_weight.min() >= -16384 and n.residual_weight.max() <= 16383,
+                        "residual weight outside -16384..16383",
                     )
             q = n.requant
             for name in ("bias", "mantissa", "shift", "threshold"):

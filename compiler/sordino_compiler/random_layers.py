@@ -266,7 +266,7 @@ class _Maker:
             return (), None
         same = [n.out for n in self.nodes if n.out.shape == shape]
         value = self.pick(*same) if same and self.chance(0.8) else self.input(shape)
-        return (value,), self.weight((shape[0],), -16448, 16319).astype(np.int64)
+        return (value,), self.weight((shape[0],), -16384, 16383).astype(np.int64)
 
     def peak(self, value: Value) -> int:
         return max(abs(b) for b in self.arch.act_range(value.signed))
@@ -335,7 +335,7 @@ class _Maker:
         taps = window.kernel[0] * window.kernel[1] * (1 + wide)
         if not self.affordable(self.arch.words(c) * oh * ow * (taps + 2 * self.arch.chunks + 8)):
             return None
-        low, high = (-16448, 16319) if wide else (-128, 127)
+        low, high = (-16384, 16383) if wide else (-128, 127)
         weight = self.weight((c, *window.kernel), low, high).astype(np.int64)
         label = "depthwise"
         if self.chance(0.3):
