@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -175,10 +176,8 @@ def _measure(task: StudyTask, data: Split, settings: Settings, model: nn.Module)
 
     def integer(part: tuple[Tensor, Tensor]) -> float:
         x, y = part
-        logits = golden(_frames(task, x))
-        if task.clips:
-            logits = logits.unflatten(0, x.shape[:2]).mean(1)
-        return float((logits.argmax(1) == y).double().mean())
+        logits = golden.integers(golden.quantise(program.inputs[0], _frames(task, x)))
+        return _hits(logits.reshape(*x.shape[: 1 + task.clips], -1), y)
 
     figures: dict[str, Any] = {
         "accuracy": {
@@ -230,11 +229,17 @@ def _delta(model: nn.Module, quantised: QuantizedModel, data: Split) -> dict[str
         inputs = quantised.quantise_inputs(x.flatten(0, 1))
         found = delta_run(quantised.graph, {n: v.reshape(*x.shape[:2], *v.shape[1:]) for n, v in inputs.items()}, thresholds)
         (logits,) = found.outputs.values()
-        hits = logits.mean(1).reshape(len(y), -1).argmax(1) == y.numpy()
-        return float(hits.mean()), found
+        return _hits(logits.reshape(*x.shape[:2], -1), y), found
 
     (validation, _), (test, found) = run(data.validation), run(data.test)
     return {"validation": validation, "test": test, **found.totals()}
+
+
+def _hits(logits: np.ndarray, y: Tensor) -> float:
+    """Accuracy of integer logits [n, classes], or [n, time, classes], whose sum over the frames decides (of equals the first)."""
+    if logits.ndim == 3:
+        logits = logits.sum(1)
+    return float((logits.argmax(1) == y.numpy()).mean())
 
 
 def _value(quantised: QuantizedModel, path: str) -> Value:
