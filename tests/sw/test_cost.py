@@ -10,7 +10,6 @@ from sordino.costs import COSTS
 from sordino.nn import sites
 from sordino.train import fit
 
-
 ONE = sd.ArchConfig(name="one core")
 """Here an event's cycle is not another core's too."""
 
