@@ -45,14 +45,12 @@ class Walker(wiring.Component):
         m = Module()
         d, group, rest = Signal(TapDescriptor()), Signal(self.arch.cores), Signal(self.arch.cores)
         busy, fresh, residual = Signal(), Signal(), Signal()
-        # Counters start at one, so that what ends them is a comparison with a register.
-        ky, kx = Signal(8), Signal(8)
+        ky, kx, last_ky, last_kx = Signal(8), Signal(8), Signal(), Signal()  # count from one
         # Columns from the first pixel of the span to the left edge (to the right of it) and to the right edge.
         left0, room0, left, room = (Signal(signed(INDEX), name=name) for name in ("left0", "room0", "left", "room"))
         iy = Signal(signed(INDEX))
         a_kernel, a, w, mask, r = (Signal(ADDR, name=name) for name in ("a_kernel", "a", "w", "mask", "r"))
 
-        last_kx, last_ky = kx == d.KX, ky == d.KH
         slice_, _ = lowest(rest, self.arch.cores)
         others = rest & ~slice_
         taps_done, end, last, step, reused = Signal(), Signal(), Signal(), Signal(), Signal()
@@ -108,10 +106,17 @@ class Walker(wiring.Component):
                 m.d.sync += [r.eq(r + 1), rest.eq(others)]
             m.d.sync += [w.eq(w + d.W_SPAN), mask.eq(mask + d.M_SPAN)]
             with m.If(last_kx):
-                m.d.sync += [kx.eq(1), ky.eq(ky + 1), iy.eq(iy + d.DY), left.eq(left0), room.eq(room0)]
+                m.d.sync += [kx.eq(1), last_kx.eq(d.KX == 1), ky.eq(ky + 1), last_ky.eq(ky + 1 == d.KH)]
+                m.d.sync += [iy.eq(iy + d.DY), left.eq(left0), room.eq(room0)]
                 m.d.sync += [s.eq(a_kernel + d.A_KY) for s in (a_kernel, a)]
             with m.Else():
-                m.d.sync += [kx.eq(kx + 1), left.eq(left - d.DX), room.eq(room - d.DX), a.eq(a + d.A_KX)]
+                m.d.sync += [
+                    kx.eq(kx + 1),
+                    last_kx.eq(kx + 1 == d.KX),
+                    left.eq(left - d.DX),
+                    room.eq(room - d.DX),
+                    a.eq(a + d.A_KX),
+                ]
             with m.If(taps_done):
                 m.d.sync += residual.eq(1)
             with m.If(last):
@@ -119,7 +124,8 @@ class Walker(wiring.Component):
 
         with m.If(self.job.valid & self.job.ready):
             job = self.job.payload
-            m.d.sync += [d.eq(self.d), busy.eq(1), fresh.eq(job.fresh), residual.eq(0), ky.eq(1), kx.eq(1)]
+            m.d.sync += [d.eq(self.d), busy.eq(1), fresh.eq(job.fresh), residual.eq(0)]
+            m.d.sync += [ky.eq(1), kx.eq(1), last_ky.eq(self.d.KH == 1), last_kx.eq(self.d.KX == 1)]
             m.d.sync += [s.eq(-job.ix0) for s in (left0, left)]
             m.d.sync += [s.eq(self.d.W - job.ix0) for s in (room0, room)]
             m.d.sync += [s.eq(job.a) for s in (a_kernel, a)]
@@ -137,13 +143,13 @@ class Clip(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         p, out = self.i.payload, self.o.payload
-        same = [name for name, _ in out.shape() if name not in ("low", "high", "empty")]
+        same = [name for name, _ in out.shape() if name not in ("low", "top", "empty")]
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
             m.d.sync += [
                 self.o.valid.eq(self.i.valid),
                 out.low.eq(p.low * p.words),
-                out.high.eq(p.high * p.words),
+                out.top.eq(p.high * p.words - 1),
                 out.empty.eq(~p.inside | (p.high <= p.low)),
                 *(out[name].eq(p[name]) for name in same),
             ]
@@ -180,7 +186,7 @@ class Splitter(wiring.Component):
         p, tag = self.i.payload, self.tag
         held = Signal(RowTag(self.arch))
         busy, empty, last, done = Signal(), Signal(), Signal(), Signal()
-        low, stop = Signal(OCC_BITS), Signal(ADDR + 1)
+        low, top, last_row = Signal(OCC_BITS), Signal(OCC_BITS), Signal(ADDR + 1 - OCC_BITS)
         m.d.comb += [
             tag.eq(held),
             tag.end.eq(held.end & last),
@@ -189,32 +195,29 @@ class Splitter(wiring.Component):
             done.eq(busy & last & (~self.valid | self.ready)),
             self.i.ready.eq(~busy | done),
         ]
-        m.d.sync += self.trap.eq(busy & ~empty & (stop > self.arch.act_depth))
-        # Bits from `low` up, below `stop`: two thermometer codes.
+        m.d.sync += self.trap.eq(busy & ~empty & (last_row >= self.arch.act_depth // OCC_WIDTH))
+        # Bits from `low` up, to `top`: two thermometer codes.
         above = Cat(low <= b for b in range(OCC_WIDTH))
-        below = Cat(~last | (stop[:OCC_BITS] > b) | (stop[:OCC_BITS] == 0) for b in range(OCC_WIDTH))
+        below = Cat(~last | (top >= b) for b in range(OCC_WIDTH))
         m.d.comb += self.bits.eq(Mux(empty, 0, above & below))
-
-        def is_last(row, stop):
-            return stop <= ((row + 1) << OCC_BITS)
 
         with m.If(done):
             m.d.sync += busy.eq(0)
         with m.Elif(busy & self.ready):
-            m.d.sync += [held.row.eq(held.row + 1), held.q.eq(held.q + OCC_WIDTH), low.eq(0), last.eq(is_last(held.row + 1, stop))]
+            m.d.sync += [low.eq(0), last.eq(held.row + 1 == last_row), held.row.eq(held.row + 1), held.q.eq(held.q + OCC_WIDTH)]
         with m.If(self.i.valid & self.i.ready):
-            # The first address is modular, the end is not: it may lie beyond the address space, and traps.
-            first, after = Signal(ADDR + 1), Signal(ADDR + 1)
-            m.d.comb += [first.eq(p.a + p.low), after.eq(p.a + p.high)]
-            row = first[OCC_BITS:ADDR]
+            # The first address is modular, the last is not: it may lie beyond the address space, and traps.
+            first, final = Signal(ADDR + 1), Signal(ADDR + 1)
+            m.d.comb += [first.eq(p.a + p.low), final.eq(p.a + p.top)]
             same = [name for name, _ in held.shape() if name not in ("row", "q")]
             m.d.sync += [
                 busy.eq(1),
                 empty.eq(p.empty),
-                last.eq(p.empty | is_last(row, Cat(after[:ADDR], after[ADDR] & ~first[ADDR]))),
+                last.eq(p.empty | (first[OCC_BITS:] == final[OCC_BITS:])),
                 low.eq(first[:OCC_BITS]),
-                stop.eq(Cat(after[:ADDR], after[ADDR] & ~first[ADDR])),
-                held.row.eq(row),
+                top.eq(final[:OCC_BITS]),
+                last_row.eq(Cat(final[OCC_BITS:ADDR], final[ADDR] & ~first[ADDR])),
+                held.row.eq(first[OCC_BITS:ADDR]),
                 held.q.eq(p.low - first[:OCC_BITS]),
                 *(held[name].eq(p[name]) for name in same),
             ]

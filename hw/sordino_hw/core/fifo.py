@@ -7,6 +7,16 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["Credit", "Fifo"]
 
 
+def _count(m: Module, counter, depth: int, up, down):
+    """Counts, and returns the register that says `counter != depth`: both are ready before `up` and `down`, which come late."""
+    room = Signal(init=1)
+    with m.If(up & ~down):
+        m.d.sync += [counter.eq(counter + 1), room.eq(counter != depth - 1)]
+    with m.Elif(down & ~up):
+        m.d.sync += [counter.eq(counter - 1), room.eq(1)]
+    return room
+
+
 class Fifo(wiring.Component):
     """A stream FIFO whose output is a register: an item pushed in cycle t can leave from cycle t + FIFO_LATENCY.
 
@@ -32,14 +42,13 @@ class Fifo(wiring.Component):
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=width, depth=self.depth + 1)
         push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
         m.d.comb += [
-            self.i.ready.eq(self.level != self.depth),
+            self.i.ready.eq(_count(m, self.level, self.depth, push, pop)),
             queue.w_data.eq(self.i.payload),
             queue.w_en.eq(push),
             self.o.payload.eq(queue.r_data),
             self.o.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.o.ready),
         ]
-        m.d.sync += self.level.eq(self.level + push - pop)
         return m
 
 
@@ -57,6 +66,5 @@ class Credit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         used = Signal(range(self.depth + 1))
-        m.d.comb += self.grant.eq(used != self.depth)
-        m.d.sync += used.eq(used + self.take - self.give)
+        m.d.comb += self.grant.eq(_count(m, used, self.depth, self.take, self.give))
         return m

@@ -35,7 +35,7 @@ CLIP_LATENCY = 1
 """From the cycle in which a span is walked to the first in which it is clipped."""
 SPLIT_LATENCY = 1
 """From the cycle in which a span is clipped to the first in which the splitter takes it."""
-ROW_LATENCY = LATENCY + 1 + FIFO_LATENCY
+ROW_LATENCY = LATENCY + 2 + FIFO_LATENCY
 """From a row's request to the first cycle in which the scanner can look at it."""
 READ_LATENCY = LATENCY + 3
 """From a word's request to the cycle in which its fetcher shows it to the cores."""

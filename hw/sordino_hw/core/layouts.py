@@ -139,10 +139,10 @@ class Span(data.StructLayout):
 
 
 class SpanRange(data.StructLayout):
-    """A clipped span: its words `low` to `high`, word 0 of which has activation address `a`; nothing if `empty`."""
+    """A clipped span: its words `low` to `top` (included), word 0 of which has activation address `a`; nothing if `empty`."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"a": ADDR, "low": 16, "high": 16, "empty": 1, "w": ADDR, "m": ADDR, "w_word": 8, **_tags(arch)})
+        super().__init__({"a": ADDR, "low": 16, "top": 16, "empty": 1, "w": ADDR, "m": ADDR, "w_word": 8, **_tags(arch)})
 
 
 class RowTag(data.StructLayout):
@@ -154,11 +154,11 @@ class RowTag(data.StructLayout):
 
 
 class Row(data.StructLayout):
-    """A row of occupancy: `bits` are the words to read, `count` of them; `skipped` counts the empty ones within the span."""
+    """A row of occupancy: `bits` are the words to read, `count` of them, or `none`; `skipped` counts the empty ones in the span."""
 
     def __init__(self, arch: ArchConfig):
         count = range(OCC_WIDTH + 1)
-        super().__init__({"tag": RowTag(arch), "bits": OCC_WIDTH, "count": count, "skipped": count})
+        super().__init__({"tag": RowTag(arch), "bits": OCC_WIDTH, "none": 1, "count": count, "skipped": count})
 
 
 class Request(data.StructLayout):
@@ -194,7 +194,7 @@ class Word(data.StructLayout):
 class SegmentEntry(data.StructLayout):
     """Up to eight events, or a vector item whose word waits in the vector FIFO, or (`null`) only an end.
 
-    `again`: a MAC2 item whose weights the lanes keep.
+    `again`: a MAC2 item whose weights the lanes keep; `once`: the item takes one cycle.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -203,6 +203,7 @@ class SegmentEntry(data.StructLayout):
                 "act": data.ArrayLayout(signed(arch.event_bits), arch.segment),
                 "mask": arch.segment,
                 "again": 1,
+                "once": 1,
                 **_ITEM,
             }
         )

@@ -61,14 +61,16 @@ class Occupancy(wiring.Component):
             wanted.eq(bits & (self.r_data | tag.dense.replicate(OCC_WIDTH))),
             missing.eq(bits & ~self.r_data & ~tag.dense.replicate(OCC_WIDTH)),
         ]
-        assert ROW_LATENCY == LATENCY + 1 + FIFO_LATENCY
-        m.d.comb += [
-            queue.i.valid.eq(delay(m, take, LATENCY + 1, "valid")),
-            queue.i.payload.tag.eq(delay(m, tag, 1, "late")),
-            queue.i.payload.bits.eq(wanted),
-            queue.i.payload.count.eq(count_ones(wanted, OCC_WIDTH)),
-            queue.i.payload.skipped.eq(count_ones(missing, OCC_WIDTH)),
+        row = Signal(Row(self.arch))
+        m.d.sync += [
+            row.tag.eq(delay(m, tag, 1, "late")),
+            row.bits.eq(wanted),
+            row.none.eq(~wanted.any()),
+            row.count.eq(count_ones(wanted, OCC_WIDTH)),
+            row.skipped.eq(count_ones(missing, OCC_WIDTH)),
         ]
+        assert ROW_LATENCY == LATENCY + 2 + FIFO_LATENCY
+        m.d.comb += [queue.i.valid.eq(delay(m, take, LATENCY + 2, "valid")), queue.i.payload.eq(row)]
         connect(m, queue.o, flipped(self.o))
         return m
 
@@ -129,9 +131,8 @@ class Scanner(wiring.Component):
                 with m.Case(k):
                     m.d.comb += slot.eq((self.cycle & (n - 1)) == (self.index // self.arch.ports & (n - 1)))
 
-        none, final, grant, zero = Signal(), Signal(), Signal(), Signal()
+        none, final, grant, zero = row.none, Signal(), Signal(), Signal()
         m.d.comb += [
-            none.eq(row.count == 0),
             final.eq(none | (number == row.count)),
             grant.eq((~tag.group | self.credit).all() & (none | tag.reuse | slot)),
             self.valid.eq(self.rows.valid & (~none | tag.end) & grant),
