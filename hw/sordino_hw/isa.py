@@ -40,7 +40,7 @@ OPCODE_DOC = {
     Opcode.SET: "`reg := imm`. Bits of `imm` above the register's width are ignored. An unknown register traps.",
     Opcode.CONV: "Event mode: every non-zero activation with a non-zero weight word is broadcast to all lanes. `imm` holds `Flag`s.",
     Opcode.VEC: "Vector mode: each lane takes its own channel of every non-empty word. `imm` holds `Flag`s and, in bits 9:8, a `Mode`.",
-    Opcode.WAIT: "Waits until every operation started before has stored its last output. Traps with `Trap.WAIT` if none was started since the last `WAIT`.",
+    Opcode.WAIT: "Waits until every operation started before has stored its last output. Traps with `Trap.WAIT` if none was started since the last `WAIT`. Operations in flight read and store in no order among each other, so one must stand before an operation that reads what an earlier one stores, or stores where an earlier one reads or stores.",
     Opcode.HALT: "Waits as `WAIT` does (without its trap), then stops the machine.",
 }
 
@@ -221,7 +221,7 @@ PERF_FIELDS = (*(c.name.lower() for c in Cause), "words", "skipped")
 """Fields of one performance record, 32 bits each: the causes, activation words read, empty words skipped.
 
 Every core writes records of its own, over the same cycles: record k covers those after record k-1 (or the start) up to
-the last issue of operation k on any core, or `RECORD_CYCLES` later than record k-1; one more record, for the tail, ends
+the last issue of operation k on any core (and a few cycles on: `CLOSE_LATENCY`), or `RECORD_CYCLES` later than record k-1; one more record, for the tail, ends
 with the program. A core's words are those that the fetcher of its number asked for in these cycles. Records beyond the
 log's depth are dropped.
 """
