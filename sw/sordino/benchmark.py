@@ -24,7 +24,10 @@ from .statistics import Stats, cycles_of
 from .tasks import DIGITS
 from .workloads import WorkloadLayer
 
-__all__ = ["DENSITIES", "SUITE", "LayerShape", "bench_layer", "bench_sim", "bench_suite", "layer_graph", "run_layer"]
+__all__ = ["DENSITIES", "SUITE", "LayerShape", "bench_layer", "bench_sim", "bench_suite", "layer_graph", "roomy", "run_layer"]
+
+ENOUGH = 250_000
+"""Dense issue cycles of a layer of the suite, at most: 25,000 are left at a density of 0.1."""
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.0)
 """Of the suite."""
@@ -54,6 +57,13 @@ SUITE = (
     _type("mobilenetv2 depthwise", "dwconv", 3, 144, 144, 56),
 )
 """Layer types of the workloads in benchmarks/workloads; a size that does not fit an architecture is cut down to one that does."""
+
+
+def roomy(arch: ArchConfig) -> ArchConfig:
+    """The architecture with memories that hold every layer of the suite, with `ENOUGH` cycles, in one piece."""
+    room = {"act_depth": 1 << 20, "weight_depth": 1 << 20, "mask_depth": 1 << 16}
+    sizes = {name: bits // arch.lanes for name, bits in room.items()}
+    return arch.replace(**sizes, param_depth=1024, state_depth=2048, name=f"{arch.name}, roomy")
 
 
 @dataclass(frozen=True)
@@ -151,9 +161,14 @@ def bench_suite(
 
 
 def _fitted(layer: WorkloadLayer, arch: ArchConfig) -> WorkloadLayer:
-    """The layer at the largest square size for which it compiles. Raises the `CompileError` of the smallest."""
+    """The layer at the largest square size that compiles and takes at most `ENOUGH` cycles, or at the smallest.
+
+    Raises the `CompileError` of the smallest.
+    """
     for size in range(layer.h, 0, -1):
         small = replace(layer, h=size, w=size)
+        if size > 1 and small.macs > ENOUGH * arch.cores * arch.lanes:
+            continue
         oh, ow = small.out_size
         inputs = 0 if layer.on_image else size * size * arch.words(layer.cin)
         fits = inputs + oh * ow * arch.words(layer.cout) <= arch.act_depth

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sordino.benchmark import DENSITIES, SUITE, bench_suite
+from sordino.benchmark import DENSITIES, ENOUGH, SUITE, bench_suite, roomy
 from sordino.cli import app
 from sordino.network_benchmark import bench_network, ideal_memory
 from sordino.workloads import WorkloadLayer, load_workload
@@ -142,6 +142,16 @@ def test_the_suite_is_drawn_from_the_workloads():
     known = {kind(x) for path in FILES for x in load_workload(path).layers}
     assert len({kind(x)[:5] for x in SUITE}) == len(SUITE) >= 12 and {kind(x) for x in SUITE} <= known
     assert DENSITIES == (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.0)
+
+
+def test_roomy_memories_cut_no_layer_of_the_suite_for_want_of_memory():
+    """Every layer has its own size, or as many cycles as are enough."""
+    arch = preset("ulx3s-85f")
+    chosen = tuple(x for x in SUITE if x.name in ("resnet50 layer1 1x1", "resnet50 layer4 3x3", "vgg16 fc3"))
+    figures = bench_suite(roomy(arch), (0.1,), "timing", suite=chosen)
+    for layer, x in zip(chosen, figures["layers"], strict=True):
+        assert x["shape"]["size"] == layer.h or x["macs"] > ENOUGH / 4 * arch.cores * arch.lanes
+        assert x["macs"] <= ENOUGH * arch.cores * arch.lanes and x["rows"][0]["eta"] > 0.9
 
 
 def test_suite_by_the_timing_model():

@@ -12,7 +12,7 @@ from sordino_hw.arch import ArchConfig, preset
 from sordino_hw.errors import InputError
 from sordino_hw.fpga import DEVICES, device_of
 
-from ..benchmark import DENSITIES, LayerShape, bench_layer, bench_sim, bench_suite
+from ..benchmark import DENSITIES, LayerShape, bench_layer, bench_sim, bench_suite, roomy
 from ..fpga_benchmark import bench_fpga, parse_seeds
 from ..network_benchmark import bench_network
 from ..workloads import load_workload
@@ -45,6 +45,9 @@ def layer(
     backend: Annotated[
         str, typer.Option("--backend", help="verilator (the RTL, checked against the models) or timing.")
     ] = "verilator",
+    own: Annotated[
+        bool, typer.Option("--own-memories", help="The suite in the architecture's own memories: smaller layers, and tiles.")
+    ] = False,
     arch: ArchOption = "ulx3s-85f",
     seed: SeedOption = 0,
     json: JsonOption = None,
@@ -56,7 +59,7 @@ def layer(
         raise InputError(f"--densities {densities}: give numbers from 0 to 1, such as 1,0.5,0.2,0.") from None
     target = preset(arch)
     if suite:
-        _suite(target, wanted, backend, seed, json)
+        _suite(target if own else roomy(target), wanted, backend, seed, json)
         return
     shape = LayerShape(cin, cout, kernel, size, stride)
     with progress_bar() as bar:
