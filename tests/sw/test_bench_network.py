@@ -161,7 +161,7 @@ def test_suite_by_the_timing_model():
     assert conv["shape"]["size"] == 7 and conv["of_size"] == 14 and project["shape"]["size"] == project["of_size"] == 56
     cut = bench_suite(ARCH, (1.0,), "timing", suite=chosen[1:])["layers"][0]
     assert cut["shape"]["size"] < 56 and cut["rows"][0]["eta"] < project["rows"][0]["eta"]
-    assert all(r["eta"] >= 0.98 and r["mapping"] == "1 group x 4 slices" for r in conv["rows"][:2])
+    assert all(r["eta"] >= 0.98 and "slices" in r["mapping"] for r in conv["rows"][:2])
     assert project["rows"][0]["eta"] == pytest.approx(24 / 32, abs=0.01)
     assert [r["nonzero_macs"] for r in (conv["rows"][2], project["rows"][2])] == [0, 0]
 
