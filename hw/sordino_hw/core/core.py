@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect
 
 from .. import isa
 from ..arch import OCC_WIDTH, ArchConfig
-from ..primitives import BlockMemory, SinglePortMemory, SmallMemory
+from ..primitives import BlockMemory, DualReadMemory, SinglePortMemory, SmallMemory
 from .fifo import Fifo
 from .flight import Outstanding
 from .issue import Issuer, MaskReader, Segmenter
@@ -14,7 +14,7 @@ from .lanes import Lanes
 from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY
 from .layouts import ADDR, IN_FLIGHT, TAG_BITS, DrainDescriptor, Output, ReadWord
 from .perf import LogControl, PerformanceLog
-from .ppu import Ppu
+from .ppu import Ppu, param_bits
 
 __all__ = ["Core", "CoreTraps", "HostAccess"]
 
@@ -191,29 +191,36 @@ class Core(wiring.Component):
 
         m.submodules.weight = weight = SinglePortMemory(*sizes(isa.Region.WEIGHT))
         m.submodules.mask = mask = BlockMemory(*sizes(isa.Region.MASK))
-        m.submodules.param = param = BlockMemory(*sizes(isa.Region.PARAM))
+        used = param_bits(arch)
+        m.submodules.param = param = BlockMemory(isa.region_depth(arch, isa.Region.PARAM), len(used))
         m.submodules.state = state = BlockMemory(*sizes(isa.Region.STATE))
-        tables = [BlockMemory(*sizes(isa.Region.TABLE)) for _ in range(arch.ppu)]
-        for i, table in enumerate(tables):
-            m.submodules[f"table_{i}"] = table
-        reads = [(mask, reader.mask_addr), (param, ppu.p_addr)]
-        reads += [(table, ppu.t_addr[i * ppu.table_bits :]) for i, table in enumerate(tables)]
-        for memory, address in reads:
-            write = host.mask if memory is mask else host.param if memory is param else host.table
+        for memory, address, write, value in (
+            (mask, reader.mask_addr, host.mask, host.data),
+            (param, ppu.p_addr, host.param, Cat(host.data[k] for k in used)),
+        ):
             m.d.comb += [
                 memory.r_addr.eq(address),
                 memory.w_en.eq(write),
                 memory.w_addr.eq(host.row),
-                memory.w_data.eq(host.data),
+                memory.w_data.eq(value),
             ]
+        for k, bit in zip(used, param.r_data, strict=True):
+            m.d.comb += ppu.p_data[k].eq(bit)
+        for i in range(0, arch.ppu, 2):
+            m.submodules[f"table_{i}"] = table = DualReadMemory(*sizes(isa.Region.TABLE))
+            m.d.comb += [table.w_en.eq(host.table), table.w_data.eq(host.data)]
+            for k in range(i, min(i + 2, arch.ppu)):
+                address = ppu.t_addr.word_select(k, ppu.table_bits)
+                m.d.comb += [
+                    table.addr[k - i].eq(Mux(held, host.row, address) if k == i else address),
+                    ppu.t_data.word_select(k, arch.event_bits).eq(table.r_data[k - i]),
+                ]
         m.d.comb += [
             weight.addr.eq(Mux(held, host.row, lanes.w_addr)),
             weight.w_en.eq(host.weight),
             weight.w_data.eq(host.data),
             lanes.w_data.eq(weight.r_data),
             reader.mask_data.eq(mask.r_data),
-            ppu.p_data.eq(param.r_data),
-            ppu.t_data.eq(Cat(t.r_data for t in tables)),
             state.w_en.eq(Mux(held, host.state, ppu.s_we)),
             state.w_addr.eq(Mux(held, host.row, ppu.s_waddr)),
             state.w_data.eq(Mux(held, host.data, ppu.s_wdata)),

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import isa
 from ..arch import ArchConfig
-from .combinators import delay, lowest
+from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo
 from .layouts import ADDR, Event, Kind, Output, ReadWord, SegmentEntry, Word
 
@@ -168,8 +168,10 @@ class Segmenter(wiring.Component):
         with m.Elif(advance):
             m.d.sync += done.eq(done | chosen)
 
+        single = (held.mask & (held.mask - 1)[:size]) == 0
         m.d.comb += [
             queue.i.payload.eq(held),
+            queue.i.payload.once.eq(held.null | Mux(held.kind == Kind.EVENT, single, (held.kind != Kind.MAC2) | held.again)),
             queue.i.valid.eq(push),
             vectors.i.payload.eq(held_act),
             vectors.i.valid.eq(push & (held.kind != Kind.EVENT)),
@@ -226,12 +228,16 @@ class Issuer(wiring.Component):
         arch, seg = self.arch, self.segments.payload
         seen, left, high, first = Signal(arch.segment), Signal(arch.segment), Signal(), Signal(init=1)
         bit, index = lowest(left, arch.segment)
+        # Whether a step is the item's last is known a cycle before: it decides on everything else.
+        fresh, last = Signal(init=1), Signal()
+        halves = [count_ones(left[k : k + 4], 4) for k in (0, 4)]
+        two_left = Cat((halves[0] == n) & (halves[1] == 2 - n) for n in range(3)).any()
         is_vector = seg.kind != Kind.EVENT
         final, blocked, issue, close = Signal(), Signal(), Signal(), Signal()
         shadow_free = self._spacing(m, close)
         m.d.comb += [
             left.eq(seg.mask & ~seen),
-            final.eq(seg.null | Mux(is_vector, (seg.kind != Kind.MAC2) | high | seg.again, (left & ~bit) == 0)),
+            final.eq(Mux(fresh, seg.once, last)),
             blocked.eq(final & seg.end & ~shadow_free),
             issue.eq(self.segments.valid & ~blocked),
             close.eq(self.segments.ready & seg.end),
@@ -241,6 +247,7 @@ class Issuer(wiring.Component):
         ]
         with m.If(issue):
             m.d.sync += [seen.eq(Mux(final, 0, seen | bit)), high.eq(~final & is_vector), first.eq(final & seg.end)]
+            m.d.sync += [fresh.eq(final), last.eq(is_vector | two_left)]
         valid = self.segments.valid
         m.d.sync += [
             self.status.busy.eq(issue & ~seg.null),
@@ -277,14 +284,15 @@ class Issuer(wiring.Component):
         """Whether the output at hand may close; counts from each close on."""
         bits = isa.REGISTERS["DRAIN"].bits + 1
         cores, drain = self.arch.cores, self.drain
-        same, other = Signal(bits), Signal(bits)
+        same, other, same_over, other_over = Signal(bits), Signal(bits), Signal(init=1), Signal(init=1)
         tag, free = Signal.like(self.outputs.payload.tag), Signal()
-        m.d.comb += free.eq(Mux(self.outputs.payload.tag == tag, same == 0, other == 0))
-        for counter, start in ((same, Mux(drain > cores, drain, cores) - 1), (other, drain + (cores - 1))):
+        m.d.comb += free.eq(Mux(self.outputs.payload.tag == tag, same_over, other_over))
+        starts = Mux(drain > cores, drain, cores) - 1, drain + (cores - 1)
+        for counter, over, start in ((same, same_over, starts[0]), (other, other_over, starts[1])):
             with m.If(close):
-                m.d.sync += counter.eq(start)
-            with m.Elif(counter != 0):
-                m.d.sync += counter.eq(counter - 1)
+                m.d.sync += [counter.eq(start), over.eq(start == 0)]
+            with m.Elif(~over):
+                m.d.sync += [counter.eq(counter - 1), over.eq(counter == 1)]
         with m.If(close):
             m.d.sync += tag.eq(self.outputs.payload.tag)
         return free

@@ -113,7 +113,7 @@ class Lanes(wiring.Component):
         accumulators = Signal(data.ArrayLayout(signed(32), lanes))
         for i in range(lanes):
             operand = Signal(signed(arch.event_bits), name=f"operand_{i}")
-            base, total = (Signal(signed(32), name=f"{name}_{i}") for name in ("base", "total"))
+            total = Signal(signed(32), name=f"total_{i}")
             c, s, value, product = controls[i // SHARE], steps[i // SHARE], act[i], multipliers.p[i]
             m.d.sync += operand.eq(Mux(c.event, broadcast[i // SHARE], value))
             with m.If(~c.op | (c.floor & (value < 0))):
@@ -122,16 +122,15 @@ class Lanes(wiring.Component):
                 multipliers.a[i].eq(delay(m, operand, LATENCY - 2, f"operand_{i}")),
                 multipliers.b[i].eq(weights[i]),
             ]
-            with m.If(s.first):
-                m.d.comb += base.eq(Mux(s.max, -(1 << 31), 0))
-            with m.Else():
-                m.d.comb += base.eq(accumulators[i])
+            accumulator = accumulators[i]
+            # A maximum is an activation: it is compared in as many bits.
+            greater = accumulator[: arch.event_bits].as_signed() < product[: arch.event_bits].as_signed()
             with m.If(s.max):
-                m.d.comb += total.eq(Mux(base < product, product, base))
+                m.d.comb += total.eq(Mux(s.first | greater, product, accumulator))
             with m.Else():
-                m.d.comb += total.eq(base + Mux(s.high, product << HI_SHIFT, product))
+                m.d.comb += total.eq(Mux(s.first, 0, accumulator) + Mux(s.high, product << HI_SHIFT, product))
             with m.If(s.valid):
-                m.d.sync += accumulators[i].eq(total)
+                m.d.sync += accumulator.eq(total)
             with m.If(ends[i // SHARE]):
                 m.d.sync += self.shadow[i].eq(accumulators[i])
             with m.Elif(self.shift):

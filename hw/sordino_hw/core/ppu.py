@@ -11,7 +11,7 @@ from .combinators import delay
 from .latencies import STORE_LATENCY
 from .layouts import ADDR, TAG_BITS, DrainDescriptor, Output
 
-__all__ = ["Ppu", "Requantiser", "param_layout"]
+__all__ = ["Ppu", "Requantiser", "param_bits", "param_layout"]
 
 REQUANT_LATENCY = 8
 """Cycles of the requantiser, from accumulator + bias to the clamped value."""
@@ -31,6 +31,16 @@ def param_layout():
             "_2": 8,
         }
     )
+
+
+def param_bits(arch: ArchConfig) -> list[int]:
+    """Which bits of a row of parameters mean something."""
+    bits = []
+    for i in range(arch.ppu):
+        for name, field in param_layout():
+            width = arch.mantissa_bits if name == "mantissa" else 0 if name.startswith("_") else field.width
+            bits += range(i * isa.PARAM_BITS + field.offset, i * isa.PARAM_BITS + field.offset + width)
+    return bits
 
 
 class Requantiser(wiring.Component):
