@@ -25,7 +25,9 @@ def disasm(
         found = p.meta.get("mapping")
         mappings = found if isinstance(found, dict) else {}
         for i, x in enumerate(p.layers):
-            layers.add_row(str(i), x.name, x.kind, ", ".join(x.inputs), x.output, f"{x.macs:,}", str(mappings.get(x.name, "")), x.source)
+            layers.add_row(
+                str(i), x.name, x.kind, ", ".join(x.inputs), x.output, f"{x.macs:,}", str(mappings.get(x.name, "")), x.source
+            )
         tensors = Table("tensor", "shape", "scale", "signed", "base", "row pitch", "pixel pitch", title="Tensors")
         for t in p.tensors.values():
             pitches = (str(t.base), str(t.row_pitch), str(t.pixel_pitch))
