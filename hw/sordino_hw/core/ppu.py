@@ -35,7 +35,7 @@ def param_layout():
 
 def param_bits(arch: ArchConfig) -> list[int]:
     """Which bits of a row of parameters mean something."""
-    bits = []
+    bits: list[int] = []
     for i in range(arch.ppu):
         for name, field in param_layout():
             width = arch.mantissa_bits if name == "mantissa" else 0 if name.startswith("_") else field.width
