@@ -82,13 +82,15 @@ class Requantiser(wiring.Component):
 
         # round_shift(v, n) = ((v >> n-1) + 1) >> 1: one shifter, and the rounding bit is the last one shifted out.
         wide = Signal(signed(32 + REQUANT_FRACTION + 1))
-        coarse, fine = Signal.like(wide), Signal.like(wide)
-        m.d.comb += [wide.eq(total << (REQUANT_FRACTION + 1)), fine.eq(coarse >> fine_shift)]
+        coarse = Signal.like(wide)
+        m.d.comb += wide.eq(total << (REQUANT_FRACTION + 1))
         m.d.sync += coarse.eq(wide >> (shift[3:] << 3))
+        # What lies above the bits kept decides on saturation: it is told before the fine shift, which so has few bits.
         kept, beyond, sign = Signal(signed(bits + 1)), Signal(), Signal()
+        above = (coarse[k] ^ coarse[-1] for k in range(bits, len(coarse)))
         m.d.sync += [
-            kept.eq(fine),
-            beyond.eq(Cat(fine[k] ^ coarse[-1] for k in range(bits, len(fine))).any()),
+            kept.eq(coarse[: bits + 8] >> fine_shift),
+            beyond.eq(Cat(bit & (fine_shift <= min(k, 7)) for k, bit in enumerate(above)).any()),
             sign.eq(coarse[-1]),
         ]
         rounded, operand = Signal(signed(bits + 1)), Signal(signed(bits))
