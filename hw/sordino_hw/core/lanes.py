@@ -125,10 +125,12 @@ class Lanes(wiring.Component):
             accumulator = accumulators[i]
             # A maximum is an activation: it is compared in as many bits.
             greater = accumulator[: arch.event_bits].as_signed() < product[: arch.event_bits].as_signed()
-            with m.If(s.max):
-                m.d.comb += total.eq(Mux(s.first | greater, product, accumulator))
-            with m.Else():
-                m.d.comb += total.eq(Mux(s.first, 0, accumulator) + Mux(s.high, product << HI_SHIFT, product))
+            base, term = (Signal(signed(32), name=f"{name}_{i}") for name in ("base", "term"))
+            with m.If(~s.first & ~(s.max & greater)):
+                m.d.comb += base.eq(accumulator)
+            with m.If(~s.max | s.first | greater):
+                m.d.comb += term.eq(Mux(s.high, product << HI_SHIFT, product))
+            m.d.comb += total.eq(base + term)
             with m.If(s.valid):
                 m.d.sync += accumulator.eq(total)
             with m.If(ends[i // SHARE]):
