@@ -19,10 +19,12 @@ from sordino_hw.asm import (
     register_value,
 )
 from sordino_hw.errors import ArchError, TrapError
-from sordino_hw.isa import NONZERO, REGISTERS, Flag, Mode, Opcode, Trap
+from sordino_hw.isa import NONZERO, REGISTERS, RUN_MAX, WINDOW_MAX, Flag, Mode, Opcode, Trap
 
 ARCH = ArchConfig(lanes=16, ppu=4, imem_depth=64, tables=2)
 VALID = {**dict.fromkeys(NONZERO, 1)}
+UNUSED = len(REGISTERS)
+"""A register index that no register has."""
 
 words = st.integers(0, (1 << 32) - 1)
 near_instructions = st.builds(
@@ -87,12 +89,12 @@ def test_text_is_readable():
 
 
 def test_text_of_what_is_no_instruction():
-    stream = [0, 0xFFFFFFFF, 1 << 28 | 39 << 22, 2 << 28 | 0x20, 3 << 28 | 0x300, 6 << 28 | 1, 1 << 28 | 0x1001]
+    stream = [0, 0xFFFFFFFF, 1 << 28 | UNUSED << 22, 2 << 28 | 0x40, 3 << 28 | 0x300, 6 << 28 | 1, 1 << 28 | 0x1001]
     assert disassemble(stream) == [
         ".word 0x00000000",
         ".word 0xffffffff",
-        ".word 0x19c00000  ; SET of register 39, which does not exist",
-        ".word 0x20000020  ; CONV with a mode or flag that is not defined",
+        f".word {stream[2]:#010x}  ; SET of register {UNUSED}, which does not exist",
+        ".word 0x20000040  ; CONV with a mode or flag that is not defined",
         ".word 0x30000300  ; VEC with a mode or flag that is not defined",
         ".word 0x60000001  ; WAIT, with unused bits set",
         ".word 0x10001001  ; SET  OH, 1, with unused bits set",
@@ -109,9 +111,12 @@ def test_comments_and_blank_lines():
         ("JUMP 3", r"assembly line 'JUMP 3': unknown instruction 'JUMP'; the instructions are SET, CONV, VEC, WAIT, HALT"),
         ("SET OH", r"assembly line 'SET OH': SET takes a register and a decimal number"),
         ("SET OH, x", r"assembly line 'SET OH, x': SET takes a register and a decimal number"),
-        ("SET Q, 1", r"SET Q: no such register; the registers are OH, OW, .*, TABLE"),
+        ("SET Q, 1", r"SET Q: no such register; the registers are OH, OW, .*, RUN"),
         ("VEC SINK", r"assembly line 'VEC SINK': VEC takes a mode first: MAC, MAC2, MAX"),
-        ("CONV FAST", r"assembly line 'CONV FAST': unknown flag 'FAST'; the flags are DENSE, SOURCE, SINK, RESIDUAL, TABLE"),
+        (
+            "CONV FAST",
+            r"assembly line 'CONV FAST': unknown flag 'FAST'; the flags are DENSE, SOURCE, SINK, RESIDUAL, TABLE, WINDOW",
+        ),
         ("CONV SINK, DENSE", r"assembly line 'CONV SINK, DENSE': too many operands"),
         ("WAIT 3", r"assembly line 'WAIT 3': WAIT takes no operand"),
         (".word 7", r"assembly line '\.word 7': \.word takes one hexadecimal number of at most 32 bits"),
@@ -163,7 +168,8 @@ def test_assembler_emits_only_what_changed(operations):
     a = Assembler()
     asked, expected = dict.fromkeys(REGISTERS, 0), []
     for changes, flags in operations:
-        valid = {**VALID, **dict(changes), "DRAIN": 1, "TABLE": 1}
+        valid = {**VALID, **dict(changes), "DRAIN": 1, "TABLE": 1, "SPLIT": 1, "SLICES": 1, "RUN": 1}
+        flags &= ~Flag.WINDOW
         valid |= {name: valid[name] or 1 for name in NONZERO}
         asked |= valid
         expected.append((dict(asked), flags))
@@ -206,6 +212,15 @@ def operation(flags=NO_FLAGS, **regs) -> list[int]:
     return a.words
 
 
+WINDOW = VALID | {"KH": WINDOW_MAX, "KX": WINDOW_MAX, "DX": 1, "RUN": RUN_MAX}
+
+
+def window(**regs) -> list[int]:
+    a = Assembler()
+    a.vec(Mode.MAX, Flag.WINDOW, **{**WINDOW, **regs})
+    return a.words
+
+
 HALT, WAIT = encode(Opcode.HALT), encode(Opcode.WAIT)
 
 
@@ -217,18 +232,25 @@ HALT, WAIT = encode(Opcode.HALT), encode(Opcode.WAIT)
         ([0xFFFFFFFF], Trap.OPCODE, 0),
         ([encode_set("OH", 1)], Trap.OPCODE, 1),
         ([encode_set("OH", 1)] * 64, Trap.END, 64),
-        ([encode(Opcode.SET, 39, 0), HALT], Trap.REGISTER, 0),
+        ([encode(Opcode.SET, UNUSED, 0), HALT], Trap.REGISTER, 0),
         ([encode(Opcode.SET, 63, 0), HALT], Trap.REGISTER, 0),
         ([encode(Opcode.CONV)], Trap.CONFIG, 0),
         ([WAIT, HALT], Trap.WAIT, 0),
         ([*operation(), WAIT, WAIT], Trap.WAIT, len(VALID) + 2),
-        ([encode(Opcode.CONV, 0, 1 << 5)], Trap.OPCODE, 0),
+        ([encode(Opcode.CONV, 0, 1 << 6)], Trap.OPCODE, 0),
         ([encode(Opcode.CONV, 0, 1 << 8)], Trap.OPCODE, 0),
         ([encode(Opcode.VEC, 0, 3 << 8)], Trap.OPCODE, 0),
         ([encode(Opcode.VEC, 0, 1 << 10)], Trap.OPCODE, 0),
         ([encode(Opcode.VEC, 0, 2 << 8 | Flag.RESIDUAL)], Trap.OPCODE, 0),
         (operation(DRAIN=5), Trap.CONFIG, len(VALID)),
         (operation(Flag.TABLE, TABLE=2), Trap.CONFIG, len(VALID) + 1),
+        (operation(SPLIT=2), Trap.CONFIG, len(VALID)),
+        (operation(SLICES=2), Trap.CONFIG, len(VALID)),
+        (operation(RUN=RUN_MAX + 1), Trap.CONFIG, len(VALID)),
+        (operation(Flag.SINK, RUN=2), Trap.CONFIG, len(VALID)),
+        (operation(Flag.WINDOW), Trap.CONFIG, len(VALID)),
+        (window(KH=WINDOW_MAX + 1), Trap.CONFIG, len(WINDOW)),
+        *((window(**{name: 2}), Trap.CONFIG, len(WINDOW)) for name in ("SPAN", "WORDS", "DX", "REPX")),
         *(([*operation()[:-1], encode_set(name, 0), encode(Opcode.CONV)], Trap.CONFIG, len(VALID) + 1) for name in NONZERO),
     ],
 )
@@ -246,6 +268,7 @@ def test_traps(stream, cause, pc):
         [HALT | 5, 0],
         [*operation(DRAIN=4), HALT],
         [*operation(TABLE=2), HALT],
+        [*window(), HALT],
         [*operation(Flag.TABLE, TABLE=1), HALT],
         [*operation(), WAIT, encode(Opcode.CONV, 7, 0), WAIT | 1, HALT],
         [encode_set("OH", 1)] * 63 + [HALT],
