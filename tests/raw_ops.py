@@ -225,7 +225,7 @@ def _interpret_slice(op: RawOp, arch: ArchConfig, s: Segment, act: list, state: 
                             continue
                         for j in range(r["WORDS"]):
                             a = r["A_BASE"] + qy * r["A_OY"] + qx * r["A_OX"] + ky * r["A_KY"] + kx * r["A_KX"]
-                            word = act[(a + p * r["WORDS"] + j) % (1 << 22)]
+                            word = act[(a + p * r["WORDS"] + j) % (2 * arch.act_depth)]
                             n, q = ky * r["KX"] + kx, p * r["WORDS"] + j
                             row = r["W_BASE"] + n * r["W_SPAN"] + q * r["W_WORD"]
                             for lane in lanes:

@@ -20,7 +20,6 @@ import numpy as np
 from .arch import ArchConfig
 from .errors import ArchError, TrapError
 from .isa import (
-    ADDR_BITS,
     IMM_BITS,
     MODE_SHIFT,
     NONZERO,
@@ -89,7 +88,7 @@ def encode_set(name: str, value: int) -> int:
     if name not in REGISTERS:
         raise ArchError(f"SET {name}: no such register; the registers are {', '.join(REGISTERS)}")
     r, value = REGISTERS[name], int(value)
-    low = -(1 << (r.bits - 1)) if r.signed or r.bits == ADDR_BITS else 0
+    low = -(1 << (r.bits - 1)) if r.signed or r.region else 0
     high = (1 << (r.bits - r.signed)) - 1
     if not low <= value <= high:
         raise ArchError(f"register {name} ({r.doc}) cannot hold {value}: it takes {low}..{high}. Use smaller layers or tiles.")

@@ -23,7 +23,9 @@ __all__ = ["IMM_BITS", "REGISTERS", "Cause", "Flag", "Instruction", "Mode", "Opc
 IMM_BITS = 22
 REG_BITS = 6
 ADDR_BITS = 22
-"""Address registers are modular: bases may lie before a memory's start as long as every word touched lies inside."""
+"""Address registers are modular: bases may lie before a memory's start as long as every word touched lies inside.
+
+The modulus is `1 << address_bits(arch, region)`: the hardware ignores higher bits."""
 
 
 class Opcode(enum.Enum, shape=unsigned(4)):
@@ -84,14 +86,35 @@ class Mode(enum.Enum, shape=unsigned(2)):
 MODE_SHIFT = 8
 
 
+class Region(enum.Enum, shape=unsigned(4)):
+    """Regions of the host's address space: bits 27:24 of a byte address.
+
+    A row of a region takes `row_bytes(bits)` bytes (a power of two), least significant 32-bit piece first. Writing the
+    last piece commits the row. Of the regions in `PER_CORE` every core has a memory: row r of core c has the number
+    `c * region_stride(arch, region) + r`. A row of PERF is one field: field f of record k is row
+    `k * len(PERF_FIELDS) + f`.
+    """
+
+    CSR = 0
+    IMEM = 1
+    WEIGHT = 2
+    MASK = 3
+    PARAM = 4
+    ACT = 5
+    STATE = 6
+    TABLE = 7
+    PERF = 8
+
+
 @dataclass(frozen=True)
 class Register:
-    """One register: its index, width in bits, signedness and meaning."""
+    """One register: its index, width in bits, signedness and meaning; `region`: the memory that it holds an address of, if it does."""
 
     index: int
     bits: int
     signed: bool
     doc: str
+    region: "Region | None" = None
 
 
 _SIZE, _STEP = 12, 8
@@ -99,6 +122,10 @@ _SIZE, _STEP = 12, 8
 
 def _reg(index, bits, doc, signed=False):
     return Register(index, bits, signed, doc)
+
+
+def _address(index, region, doc):
+    return Register(index, ADDR_BITS, False, doc, region)
 
 
 # Addresses of activations are in words of `lanes` channels, of weights in rows of `lanes` weights, of masks in rows
@@ -122,25 +149,25 @@ _REGISTERS = {
     "DX": _reg(13, _STEP, "input columns between spans (dilation)"),
     "REPY": _reg(14, _STEP, "output rows that read the same input rows (nearest upsampling; 1 = none)"),
     "REPX": _reg(15, _STEP, "output columns that read the same input columns"),
-    "A_BASE": _reg(16, ADDR_BITS, "activation address of the first output's first tap (at IY0, IX0)"),
-    "A_OY": _reg(17, ADDR_BITS, "activation address step of SY input rows"),
-    "A_OX": _reg(18, ADDR_BITS, "activation address step of SX input columns"),
-    "A_KY": _reg(19, ADDR_BITS, "activation address step of DY input rows"),
-    "A_KX": _reg(20, ADDR_BITS, "activation address step of one span"),
-    "W_BASE": _reg(21, ADDR_BITS, "first weight row"),
-    "W_SPAN": _reg(22, ADDR_BITS, "weight rows of one span"),
+    "A_BASE": _address(16, Region.ACT, "activation address of the first output's first tap (at IY0, IX0)"),
+    "A_OY": _address(17, Region.ACT, "activation address step of SY input rows"),
+    "A_OX": _address(18, Region.ACT, "activation address step of SX input columns"),
+    "A_KY": _address(19, Region.ACT, "activation address step of DY input rows"),
+    "A_KX": _address(20, Region.ACT, "activation address step of one span"),
+    "W_BASE": _address(21, Region.WEIGHT, "first weight row"),
+    "W_SPAN": _address(22, Region.WEIGHT, "weight rows of one span"),
     "W_WORD": _reg(23, 8, "weight rows of one word"),
-    "M_BASE": _reg(24, ADDR_BITS, "first weight-mask row (CONV)"),
-    "M_SPAN": _reg(25, ADDR_BITS, "weight-mask rows of one span: SPAN x WORDS"),
-    "R_BASE": _reg(26, ADDR_BITS, "activation address of the first output's residual word"),
-    "R_OY": _reg(27, ADDR_BITS, "residual address step of one output row"),
-    "R_OX": _reg(28, ADDR_BITS, "residual address step of one output column"),
-    "R_W": _reg(29, ADDR_BITS, "weight row of the residual's low half; the high half follows"),
-    "O_BASE": _reg(30, ADDR_BITS, "activation address of the first output"),
-    "O_OY": _reg(31, ADDR_BITS, "output address step of one output row"),
-    "O_OX": _reg(32, ADDR_BITS, "output address step of one output column"),
-    "P_BASE": _reg(33, ADDR_BITS, "first requantiser parameter row"),
-    "S_BASE": _reg(34, ADDR_BITS, "first state row; outputs follow each other, DRAIN rows each"),
+    "M_BASE": _address(24, Region.MASK, "first weight-mask row (CONV)"),
+    "M_SPAN": _address(25, Region.MASK, "weight-mask rows of one span: SPAN x WORDS"),
+    "R_BASE": _address(26, Region.ACT, "activation address of the first output's residual word"),
+    "R_OY": _address(27, Region.ACT, "residual address step of one output row"),
+    "R_OX": _address(28, Region.ACT, "residual address step of one output column"),
+    "R_W": _address(29, Region.WEIGHT, "weight row of the residual's low half; the high half follows"),
+    "O_BASE": _address(30, Region.ACT, "activation address of the first output"),
+    "O_OY": _address(31, Region.ACT, "output address step of one output row"),
+    "O_OX": _address(32, Region.ACT, "output address step of one output column"),
+    "P_BASE": _address(33, Region.PARAM, "first requantiser parameter row"),
+    "S_BASE": _address(34, Region.STATE, "first state row; outputs follow each other, DRAIN rows each"),
     "DRAIN": _reg(35, 6, "rows of `ppu` channels to drain for each output, 1..lanes/ppu"),
     "LO": _reg(36, 10, "clamp: least value (0 for ReLU)", signed=True),
     "HI": _reg(37, 10, "clamp: greatest value", signed=True),
@@ -229,26 +256,6 @@ RECORD_CYCLES = len(PERF_FIELDS)
 """A record is written field by field: the least distance of two records, in cycles."""
 
 
-class Region(enum.Enum, shape=unsigned(4)):
-    """Regions of the host's address space: bits 27:24 of a byte address.
-
-    A row of a region takes `row_bytes(bits)` bytes (a power of two), least significant 32-bit piece first. Writing the
-    last piece commits the row. Of the regions in `PER_CORE` every core has a memory: row r of core c has the number
-    `c * region_stride(arch, region) + r`. A row of PERF is one field: field f of record k is row
-    `k * len(PERF_FIELDS) + f`.
-    """
-
-    CSR = 0
-    IMEM = 1
-    WEIGHT = 2
-    MASK = 3
-    PARAM = 4
-    ACT = 5
-    STATE = 6
-    TABLE = 7
-    PERF = 8
-
-
 PER_CORE = (Region.WEIGHT, Region.MASK, Region.PARAM, Region.STATE, Region.PERF)
 """Regions of which every core has a memory of its own."""
 
@@ -318,6 +325,18 @@ def region_depth(arch, region: Region) -> int:
         Region.TABLE: 256 * arch.tables,
         Region.PERF: arch.perf_depth * len(PERF_FIELDS),
     }[region]
+
+
+def address_bits(arch, region: Region) -> int:
+    """Bits of an address of a memory in the hardware: those of twice its rows, so that the rows just beyond it, and just
+    before its first one, are addresses too, and trap. (Of 2**22 rows there are none beyond.)"""
+    return min(ADDR_BITS, (region_depth(arch, region) - 1).bit_length() + 1)
+
+
+def register_bits(arch, name: str) -> int:
+    """Bits of a register in the hardware: an address register has those of its memory's addresses."""
+    r = REGISTERS[name]
+    return address_bits(arch, r.region) if r.region else r.bits
 
 
 def region_stride(arch, region: Region) -> int:

@@ -6,16 +6,20 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from sordino_hw.isa import ADDR_BITS
+from sordino_hw.arch import ArchConfig
+from sordino_hw.isa import Region, address_bits
 
-__all__ = ["Geometry", "coverage", "geometry", "output_addresses", "residual_addresses"]
-
-ADDR_MASK = (1 << ADDR_BITS) - 1
+__all__ = ["Geometry", "coverage", "geometry", "modular", "output_addresses", "residual_addresses"]
 
 _TAPS = (
     *("OH", "OW", "KH", "KX", "SPAN", "WORDS", "H", "W", "IY0", "IX0", "SY", "SX", "DY", "DX", "REPY", "REPX"),
     *("A_BASE", "A_OY", "A_OX", "A_KY", "A_KX"),
 )
+
+
+def modular(addresses, arch: ArchConfig, region: Region):
+    """Addresses of a memory, modulo its address space."""
+    return addresses & (1 << address_bits(arch, region)) - 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Geometry:
     """int64 [taps]: number s of the span that a tap is in (ky * KX + kx)."""
     offset: np.ndarray
     """int64 [taps]: number q of the word in its span (pixel * WORDS + word)."""
+    address_bits: int
+    """Addresses are modulo 2**address_bits."""
 
     @property
     def outputs(self) -> int:
@@ -56,7 +62,7 @@ class Geometry:
     @cached_property
     def first_address(self) -> int:
         """Least address of a word in bounds, 0 if there is none."""
-        return int(self.addresses.min(initial=ADDR_MASK, where=self.addresses >= 0)) if self.taps else 0
+        return int(self.addresses.min(initial=1 << self.address_bits, where=self.addresses >= 0)) if self.taps else 0
 
     @cached_property
     def last_address(self) -> int:
@@ -66,13 +72,13 @@ class Geometry:
     @cached_property
     def addresses(self) -> np.ndarray:
         """Word addresses: int64 [outputs, taps], -1 where out of bounds."""
-        a = self.row_address[:, None, :, None] + self.col_address[:, None, :] & ADDR_MASK
+        a = self.row_address[:, None, :, None] + self.col_address[:, None, :] & (1 << self.address_bits) - 1
         valid = self.row_valid[:, None, :, None] & self.col_valid[:, None, :]
         return np.where(valid, a, -1).reshape(self.outputs, self.taps)
 
 
 @lru_cache(maxsize=256)
-def _geometry(*values: int) -> Geometry:
+def _geometry(values: tuple[int, ...], address_bits: int) -> Geometry:
     r = dict(zip(_TAPS, values, strict=True))
     qy, qx = np.arange(r["OH"]) // r["REPY"], np.arange(r["OW"]) // r["REPX"]
     ky = np.arange(r["KH"])
@@ -96,33 +102,33 @@ def _geometry(*values: int) -> Geometry:
     col_valid = col_valid.repeat(r["WORDS"], 1)
     col_address = qx[:, None] * r["A_OX"] + kx * r["A_KX"] + offset
     span = (ky[:, None] * r["KX"] + kx).ravel()
-    return Geometry(row_address, row_valid, col_address, col_valid, span, np.tile(offset, len(ky)))
+    return Geometry(row_address, row_valid, col_address, col_valid, span, np.tile(offset, len(ky)), address_bits)
 
 
-def geometry(regs: Mapping[str, int]) -> Geometry:
+def geometry(regs: Mapping[str, int], arch: ArchConfig) -> Geometry:
     """The input words of the operation with these registers (cached)."""
-    return _geometry(*(regs[name] for name in _TAPS))
+    return _geometry(tuple(regs[name] for name in _TAPS), address_bits(arch, Region.ACT))
 
 
-def _sliced(regs: Mapping[str, int], base: str, row: str, column: str) -> np.ndarray:
+def _sliced(regs: Mapping[str, int], arch: ArchConfig, base: str, row: str, column: str) -> np.ndarray:
     oy, ox = np.divmod(np.arange(regs["OH"] * regs["OW"]), regs["OW"])
     first = regs[base] + oy * regs[row] + ox * regs[column]
-    return first[:, None] + np.arange(regs["SLICES"]) & ADDR_MASK
+    return modular(first[:, None] + np.arange(regs["SLICES"]), arch, Region.ACT)
 
 
-def output_addresses(regs: Mapping[str, int]) -> np.ndarray:
+def output_addresses(regs: Mapping[str, int], arch: ArchConfig) -> np.ndarray:
     """Word addresses of the outputs: int64 [outputs, SLICES]."""
-    return _sliced(regs, "O_BASE", "O_OY", "O_OX")
+    return _sliced(regs, arch, "O_BASE", "O_OY", "O_OX")
 
 
-def residual_addresses(regs: Mapping[str, int]) -> np.ndarray:
+def residual_addresses(regs: Mapping[str, int], arch: ArchConfig) -> np.ndarray:
     """Addresses of the residual words: int64 [outputs, SLICES]."""
-    return _sliced(regs, "R_BASE", "R_OY", "R_OX")
+    return _sliced(regs, arch, "R_BASE", "R_OY", "R_OX")
 
 
 @lru_cache(maxsize=256)
-def _coverage(values: tuple[int, ...], masks: bytes, lanes: int) -> np.ndarray:
-    g = _geometry(*values)
+def _coverage(values: tuple[int, ...], address_bits: int, masks: bytes, lanes: int) -> np.ndarray:
+    g = _geometry(values, address_bits)
     first, size = g.first_address, max(0, g.last_address + 1 - g.first_address)
     valid = g.addresses >= 0
     counts = np.zeros((size, lanes))
@@ -133,10 +139,10 @@ def _coverage(values: tuple[int, ...], masks: bytes, lanes: int) -> np.ndarray:
     return counts
 
 
-def coverage(regs: Mapping[str, int], mask: np.ndarray) -> np.ndarray:
+def coverage(regs: Mapping[str, int], arch: ArchConfig, mask: np.ndarray) -> np.ndarray:
     """How often an operation meets each activation: float64 (integers) [words, lanes] (cached).
 
     `mask`: bool [taps, lanes]. Row w, lane l is the number of outputs and taps that read lane l of the word at
     `first_address + w` with their mask bit set.
     """
-    return _coverage(tuple(regs[name] for name in _TAPS), mask.tobytes(), mask.shape[1])
+    return _coverage(tuple(regs[name] for name in _TAPS), address_bits(arch, Region.ACT), mask.tobytes(), mask.shape[1])

@@ -18,10 +18,10 @@ from sordino_hw import numbers
 from sordino_hw.arch import OCC_WIDTH, ArchConfig
 from sordino_hw.asm import Step, decode_segment
 from sordino_hw.errors import BinaryError, TrapError
-from sordino_hw.isa import TRAP_DOC, Flag, Mode, Opcode, Trap
+from sordino_hw.isa import TRAP_DOC, Flag, Mode, Opcode, Region, Trap
 from sordino_hw.program import Segment
 
-from .geometry import ADDR_MASK, Geometry, coverage, geometry, output_addresses, residual_addresses
+from .geometry import Geometry, coverage, geometry, modular, output_addresses, residual_addresses
 
 __all__ = ["Counts", "Machine", "Observer"]
 
@@ -106,7 +106,7 @@ class Machine:
         for step in decode_segment(self.imem, self.arch):
             if step.opcode not in (Opcode.CONV, Opcode.VEC):
                 continue
-            g = geometry(step.regs)
+            g = geometry(step.regs, self.arch)
             cycles += max(g.outputs, g.in_bounds // (OCC_WIDTH * step.regs["SPLIT"]))
             if cycles > cycle_limit:
                 raise _trap(Trap.CYCLES, step)
@@ -157,35 +157,36 @@ class _Operation:
 
         rows = r["W_BASE"] + g.span * r["W_SPAN"] + g.offset * r["W_WORD"]
         if step.opcode is Opcode.CONV:
-            mask_rows = r["M_BASE"] + g.span * r["M_SPAN"] + g.offset & ADDR_MASK
+            mask_rows = modular(r["M_BASE"] + g.span * r["M_SPAN"] + g.offset, arch, Region.MASK)
             self.bounds(Trap.MASK, mask_rows, arch.mask_depth)
             self.replicated("mask", mask_rows)
             self.mask = machine.mask[self.cores[:, None], mask_rows]
-            self.weight_rows = rows[:, None] + np.arange(arch.lanes) & ADDR_MASK
+            self.weight_rows = modular(rows[:, None] + np.arange(arch.lanes), arch, Region.WEIGHT)
             used = self.weight_rows[self.mask.any(0)]
         else:
             self.mask = np.ones((self.slices, g.taps, arch.lanes), bool)
             halves = {Mode.MAC: 1, Mode.MAC2: 2, Mode.MAX: 0}[step.mode]
-            self.weight_rows = rows[:, None] + np.arange(halves) & ADDR_MASK
+            self.weight_rows = modular(rows[:, None] + np.arange(halves), arch, Region.WEIGHT)
             used = self.weight_rows.reshape(-1)
         if step.has(Flag.RESIDUAL):
-            self.residual = residual_addresses(r)
+            self.residual = residual_addresses(r, arch)
             self.bounds(Trap.ACT_READ, self.residual, arch.act_depth)
-            self.residual_rows = r["R_W"] + np.arange(2) & ADDR_MASK
+            self.residual_rows = modular(r["R_W"] + np.arange(2), arch, Region.WEIGHT)
             used = np.append(used, self.residual_rows)
         self.bounds(Trap.WEIGHT, used, arch.weight_depth)
         self.replicated("weight", used)
         if step.has(Flag.SOURCE) or step.has(Flag.SINK):
             turn, group = np.divmod(np.arange(g.outputs), r["SPLIT"])
             self.state_cores = group[:, None] + self.cores
-            self.state_rows = r["S_BASE"] + turn[:, None] * r["DRAIN"] + np.arange(r["DRAIN"]) & ADDR_MASK
+            rows = r["S_BASE"] + turn[:, None] * r["DRAIN"] + np.arange(r["DRAIN"])
+            self.state_rows = modular(rows, arch, Region.STATE)
             self.bounds(Trap.STATE, self.state_rows, arch.state_depth)
         if not step.has(Flag.SINK):
-            self.param_rows = r["P_BASE"] + np.arange(r["DRAIN"]) & ADDR_MASK
+            self.param_rows = modular(r["P_BASE"] + np.arange(r["DRAIN"]), arch, Region.PARAM)
             self.bounds(Trap.PARAM, self.param_rows, arch.param_depth)
             for name in ("bias", "mantissa", "shift", "threshold"):
                 self.replicated(name, self.param_rows)
-            self.outputs = output_addresses(r)
+            self.outputs = output_addresses(r, arch)
             self.bounds(Trap.ACT_WRITE, self.outputs, arch.act_depth)
 
     def replicated(self, name: str, rows: np.ndarray) -> None:
@@ -214,7 +215,7 @@ class _Operation:
         values = live.reshape(self.m.batch, -1).astype(np.float64)
         events, nonzero = (np.zeros((self.m.batch, self.arch.cores), np.int64) for _ in range(2))
         for i, mask in enumerate(self.mask):
-            times = coverage(self.step.regs, mask)
+            times = coverage(self.step.regs, self.arch, mask)
             nonzero[:, i] = values @ times.reshape(-1)
             events[:, i] = int(times.sum()) if self.step.has(Flag.DENSE) else nonzero[:, i]
         return events, nonzero

@@ -20,7 +20,6 @@ __all__ = ["CLOSED_LAST", "DEALT", "EVENT", "MAC", "MAC2", "MAX", "STORED_LAST",
 
 # Numba keeps compiled functions until this file changes, so what other files say comes as data, or is checked at import.
 OCC_BITS = 5
-ADDR_MASK = (1 << 22) - 1
 IN_FLIGHT = 4
 EVENT, MAC, MAC2, MAX = range(4)
 """As `layouts.Kind`."""
@@ -33,22 +32,22 @@ NEVER = -(1 << 40)
 MAX_FIFO = 64
 """Deepest FIFO."""
 
-assert OCC_WIDTH == 1 << OCC_BITS and ADDR_MASK.bit_length() == isa.ADDR_BITS and layouts.IN_FLIGHT == IN_FLIGHT
+assert OCC_WIDTH == 1 << OCC_BITS and layouts.IN_FLIGHT == IN_FLIGHT
 assert [kind.value for kind in layouts.Kind] == [EVENT, MAC, MAC2, MAX] and latencies.OUTPUTS <= MAX_FIFO
 assert isa.PERF_FIELDS == ("busy", "fetch", "ppu", "marker", "memory", "idle", "words", "skipped")
 
 # The state is one vector: numba passes it from function to function at no cost, as it does not a structure of arrays.
 # First the cluster; then a block for every core, which holds the core's and the fetcher's of the same number.
-CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO, WIDE_CYCLES = range(6)
-"""The architecture."""
-OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DRAINED = range(6, 15)
+CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO, WIDE_CYCLES, A_MASK, W_MASK, M_MASK = range(9)
+"""The architecture; the greatest address of activations, weights and masks."""
+OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DRAINED = range(9, 18)
 """A depth and the latencies of `sordino_hw.core.latencies`."""
-OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(15, 22)
+OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(18, 25)
 """The operation: its number, what it does, when it was started."""
-DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(22, 27)
+DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(25, 30)
 """The last deal, the groups that it was for (0: none yet), the last request that ended a job; the operation's last close and
 last store."""
-ENDS = 27
+ENDS = 30
 """The last cycles of the newest records, by operation modulo `IN_FLIGHT`; far in the past before the first."""
 _R = ENDS + IN_FLIGHT
 R_OH, R_OW, R_KH, R_KX, R_SPAN, R_WORDS, R_H, R_W = range(_R, _R + 8)
@@ -84,7 +83,9 @@ class Clock:
 
     def __init__(self, arch: ArchConfig):
         self.t = np.full(BLOCKS + arch.cores * BLOCK, NEVER, np.int64)
-        self.t[:OUTPUTS] = arch.cores, arch.ports, arch.row_fifo, arch.word_fifo, arch.segment_fifo, arch.wide_cycles
+        self.t[:A_MASK] = arch.cores, arch.ports, arch.row_fifo, arch.word_fifo, arch.segment_fifo, arch.wide_cycles
+        memories = (isa.Region.ACT, isa.Region.WEIGHT, isa.Region.MASK)
+        self.t[A_MASK:OUTPUTS] = [(1 << isa.address_bits(arch, memory)) - 1 for memory in memories]
         self.t[OUTPUTS] = latencies.OUTPUTS
         names = ("CLIP", "SPLIT", "FIFO", "ROW", "WORD", "SHADOW", "STORE")
         self.t[CLIP:DRAINED] = [getattr(latencies, f"{name}_LATENCY") for name in names]
@@ -308,8 +309,8 @@ def _span(t, b, low, high, start, stop, m, w, kind, end, reuse, nonzero, occupie
                     _at(t, b, WORDS, time, 1)
                     at_end = ends and left == 0
                     n = a - start
-                    w_row = (w + n * t[R_W_WORD]) & ADDR_MASK
-                    _send(t, b, low, high, time, kind, False, at_end, a, (m + n) & ADDR_MASK, w_row, nonzero, masks)
+                    w_row = (w + n * t[R_W_WORD]) & t[W_MASK]
+                    _send(t, b, low, high, time, kind, False, at_end, a, (m + n) & t[M_MASK], w_row, nonzero, masks)
         elif ends:
             time = max(time, _credit(t, b) + 1)
             _send(t, b, low, high, time, kind, True, True, 0, 0, 0, nonzero, masks)
@@ -342,7 +343,7 @@ def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
             high = max(0, min(t[R_SPAN], t[R_W] - ix))
             if iy < 0 or iy >= t[R_H] or high < low:
                 high = low
-            start = (a0 + ky * t[R_A_KY] + kx * t[R_A_KX] + low * t[R_WORDS]) & ADDR_MASK
+            start = (a0 + ky * t[R_A_KY] + kx * t[R_A_KX] + low * t[R_WORDS]) & t[A_MASK]
             stop = start + (high - low) * t[R_WORDS]
             end = ky == t[R_KH] - 1 and kx == t[R_KX] - 1 and not t[RESIDUAL]
             reuse = t[WINDOW] and not fresh and kx < t[R_KX] - t[R_SX]
@@ -352,7 +353,7 @@ def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
             w += t[R_W_SPAN]
     if t[RESIDUAL]:
         for s in range(slices):
-            start = (t[R_R_BASE] + oy * t[R_R_OY] + ox * t[R_R_OX] + s) & ADDR_MASK
+            start = (t[R_R_BASE] + oy * t[R_R_OY] + ox * t[R_R_OX] + s) & t[A_MASK]
             _span(t, b, s, s + 1, start, start + 1, 0, t[R_R_W], MAC2, True, False, nonzero, occupied, masks)
 
 

@@ -115,10 +115,10 @@ class SegmentTiming:
         """Times the operation `step`, which `machine` is about to run."""
         if self._masks is None:  # they are the segment's: no operation changes them
             self._masks = np.packbits(machine.mask, axis=2, bitorder="little")
-        g = geometry(step.regs)
+        g = geometry(step.regs, self.arch)
         reads = [slice(g.first_address, g.last_address + 1)]
         if step.has(Flag.RESIDUAL):
-            residual = residual_addresses(step.regs)
+            residual = residual_addresses(step.regs, self.arch)
             reads.append(slice(residual.min(), residual.max() + 1))
         for read in reads:
             self._nonzero[:, read] = np.packbits(machine.act[:, read] != 0, axis=2, bitorder="little")

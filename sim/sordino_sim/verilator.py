@@ -16,7 +16,7 @@ from sordino_hw.isa import PERF_FIELDS, TRAP_DOC, Flag, Opcode, Region, Trap
 from sordino_hw.program import Program, Segment
 
 from .build import processors
-from .geometry import ADDR_MASK, geometry, output_addresses, residual_addresses
+from .geometry import geometry, modular, output_addresses, residual_addresses
 from .golden import Golden
 from .images import segment_images
 from .results import Progress, Result, check_inputs, check_keep
@@ -239,20 +239,20 @@ def stale_rows(program: Program) -> dict[tuple[Region, int], np.ndarray]:
         for step in decode_segment(segment.imem, arch):
             if step.opcode not in (Opcode.CONV, Opcode.VEC):
                 continue
-            r, g = step.regs, geometry(step.regs)
+            r, g = step.regs, geometry(step.regs, arch)
             reads = [g.addresses[g.addresses >= 0]]
             if step.has(Flag.RESIDUAL):
-                reads.append(residual_addresses(r).reshape(-1))
+                reads.append(residual_addresses(r, arch).reshape(-1))
             _note(stale, written, np.concatenate(reads), reads=True)
             for c in range(r["SPLIT"] * r["SLICES"]):
                 turns = len(range(c % r["SPLIT"], g.outputs, r["SPLIT"]))
-                state = r["S_BASE"] + np.arange(turns * r["DRAIN"]) & ADDR_MASK
+                state = modular(r["S_BASE"] + np.arange(turns * r["DRAIN"]), arch, Region.STATE)
                 if step.has(Flag.SOURCE):
                     _note(state_stale[c], state_written[c], state, reads=True)
                 if step.has(Flag.SINK):
                     _note(state_stale[c], state_written[c], state, reads=False)
             if not step.has(Flag.SINK):
-                _note(stale, written, output_addresses(r).reshape(-1), reads=False)
+                _note(stale, written, output_addresses(r, arch).reshape(-1), reads=False)
     rows = {(Region.ACT, 0): np.flatnonzero(stale)}
     rows.update({(Region.STATE, c): np.flatnonzero(core) for c, core in enumerate(state_stale)})
     return {place: index for place, index in rows.items() if len(index)}

@@ -29,8 +29,9 @@ from sordino_hw.core.layouts import (
 )
 from sordino_hw.primitives import LATENCY, BlockMemory
 
-ADDRESSES = 1 << isa.ADDR_BITS
 BASE = {"lanes": 8, "ppu": 4, "act_depth": 256, "weight_depth": 64, "mask_depth": 64, "param_depth": 16, "state_depth": 16}
+ACT, WEIGHT, MASK, STATE = 512, 128, 128, 32
+"""Addresses of each memory: twice its rows."""
 
 
 # -- operations ----------------------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ def random_op(rng, arch: ArchConfig, window=False) -> Op:
     r.update(O_BASE=pick(0, 4000), O_OY=pick(0, 99), O_OX=pick(0, 9), S_BASE=pick(0, 99), DRAIN=pick(1, 2))
     stateful = not window and rng.random() < 0.3
     r.update(SPLIT=groups, SLICES=slices, RUN=1 if stateful else pick(1, isa.RUN_MAX))
-    r = {name: value % ADDRESSES if isa.REGISTERS[name].bits == isa.ADDR_BITS else value for name, value in r.items()}
+    r = {name: value % (1 << isa.register_bits(arch, name)) if isa.REGISTERS[name].region else value for name, value in r.items()}
     residual = kind is not Kind.MAX and rng.random() < 0.4
     return Op(r, kind, dense=rng.random() < 0.15, residual=residual, window=window, stateful=stateful)
 
@@ -133,7 +134,7 @@ class FetcherModel:
         clipped = max(walked + CLIP_LATENCY, self.taken)
         taken = max(clipped + SPLIT_LATENCY, self.split)
         self.walked, self.clipped, self.taken, self.split = walked, clipped, taken, taken + 1
-        words = [(a % ADDRESSES, q) for a, q in words]
+        words = [(a % ACT, q) for a, q in words]
         rows = [[(a, q) for a, q in words if a // OCC_WIDTH == row] for row in sorted({a // OCC_WIDTH for a, _ in words})]
         if end and not rows:
             rows = [[]]
@@ -181,11 +182,11 @@ class FetcherModel:
             a, q = item
             act = [int(v) for v in self.act[a]]
             live = (1 << lanes) - 1 if op.dense else sum(1 << i for i, v in enumerate(act) if v)
-            row = (w + q * op.regs["W_WORD"]) % ADDRESSES
+            row = (w + q * op.regs["W_WORD"]) % WEIGHT
             if not reuse:
                 add["read"].append((time + 1, self.index, a))
             if kind is Kind.EVENT:
-                add["mask"].append((time + READ_LATENCY - LATENCY, self.index, mask, (m + q) % ADDRESSES))
+                add["mask"].append((time + READ_LATENCY - LATENCY, self.index, mask, (m + q) % MASK))
         # What says that a word was skipped is read with the end of an output.
         zero = self.zero if end else None
         add["word"].append((time + READ_LATENCY, self.index, mask, act, live, row, kind, int(item is None), int(end), zero))
@@ -223,12 +224,12 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
                     time += 1
                 qy, qx = oy // r["REPY"], ox // r["REPX"]
                 iy0, ix0 = r["IY0"] + qy * r["SY"], r["IX0"] + qx * r["SX"]
-                a = (r["A_BASE"] + qy * r["A_OY"] + qx * r["A_OX"]) % ADDRESSES
-                rest = (r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"]) % ADDRESSES
+                a = (r["A_BASE"] + qy * r["A_OY"] + qx * r["A_OX"]) % ACT
+                rest = (r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"]) % ACT
                 expected["deal"].append((time, g, iy0, ix0, a, rest, sum(1 << c for c in cores[g]), int(fresh), k % IN_FLIGHT))
-                state = (r["S_BASE"] + n // groups * r["DRAIN"]) % ADDRESSES if op.stateful else None
+                state = (r["S_BASE"] + n // groups * r["DRAIN"]) % STATE if op.stateful else None
                 for s, c in enumerate(cores[g]):
-                    address = (r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] + s) % ADDRESSES
+                    address = (r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] + s) % ACT
                     expected["output"].append((time, c, address, state, k % IN_FLIGHT))
                 ended = max(ended, fetchers[g].run(op, time, fresh, iy0, ix0, a, rest, cores[g]))
                 dealt, n, time = time, n + 1, time + 1
@@ -245,7 +246,7 @@ class Bench(wiring.Component):
 
     def __init__(self, arch: ArchConfig):
         self.arch = arch
-        super().__init__({"op": In(stream.Signature(DealDescriptor())), "d": In(TapDescriptor())})
+        super().__init__({"op": In(stream.Signature(DealDescriptor(arch))), "d": In(TapDescriptor(arch))})
         self.dealer = Dealer(arch)
         self.fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
         self.act = [BlockMemory(arch.act_depth, arch.lanes * arch.event_bits) for _ in range(arch.ports)]
@@ -285,9 +286,10 @@ def pack(values, bits: int) -> int:
     return sum((int(v) & ((1 << bits) - 1)) << i * bits for i, v in enumerate(values))
 
 
-def descriptors(op: Op, tag: int) -> tuple[dict, dict]:
+def descriptors(op: Op, arch: ArchConfig, tag: int) -> tuple[dict, dict]:
     deal = {**{name: op.regs[name] for name in DEAL_REGISTERS}, "stateful": op.stateful, "tag": tag}
     flags = {"kind": op.kind, "dense": op.dense, "residual": op.residual, "window": op.window}
+    flags["shared"] = op.regs["SPLIT"] // (2 * arch.ports)
     return deal, {**{name: op.regs[name] for name in TAP_REGISTERS}, **flags}
 
 
@@ -326,7 +328,7 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
             tag = next_op % IN_FLIGHT
             offered |= next_op < len(ops) and rng.random() < pace and not any(tag in tags for tags in waiting)
             if offered:
-                deal, tap = descriptors(ops[next_op], tag)
+                deal, tap = descriptors(ops[next_op], arch, tag)
                 ctx.set(dut.op.payload, deal)
                 ctx.set(dut.d, tap)
             ctx.set(dut.op.valid, int(offered))
@@ -490,28 +492,30 @@ def test_residual_reaches_each_slice(rng):
     assert [event[3] for event in ends] == act[100:140].tolist()
 
 
-def test_trap(rng):
-    """A span that ends at the memory's end is read; one word further it traps."""
+@pytest.mark.parametrize(
+    ("base", "words", "traps"), [(252, 4, False), (253, 4, True), (-1, 1, True), (0, 255, False), (200, 2 * 255, True)]
+)
+def test_trap(base, words, traps):
+    """A span that ends at the memory's end is read; one word further it traps, and so does one that starts before the
+    memory, or reaches beyond the addresses and back into it."""
     arch = ArchConfig(**BASE)
+    dut, span = Bench(arch), min(words, 255)
+    op = image_op(Kind.EVENT, OH=1, OW=1, KH=1, KX=1, SPAN=span, WORDS=words // span, W=300, A_BASE=base % ACT)
+    seen = []
 
-    for beyond in (0, 1):
-        dut = Bench(arch)
-        op = image_op(Kind.EVENT, OH=1, OW=1, KH=1, KX=1, SPAN=4, A_BASE=arch.act_depth - 4 + beyond)
-        traps = []
+    async def testbench(ctx):
+        deal, tap = descriptors(op, arch, 0)
+        ctx.set(dut.op.payload, deal)
+        ctx.set(dut.d, tap)
+        ctx.set(dut.op.valid, 1)
+        ctx.set(dut.dealer.output_room, 1)
+        for _ in range(40):
+            await ctx.tick()
+            ctx.set(dut.op.valid, 0)
+            seen.append(ctx.get(dut.fetchers[0].trap_act))
 
-        async def testbench(ctx, dut=dut, op=op, traps=traps):
-            deal, tap = descriptors(op, 0)
-            ctx.set(dut.op.payload, deal)
-            ctx.set(dut.d, tap)
-            ctx.set(dut.op.valid, 1)
-            ctx.set(dut.dealer.output_room, 1)
-            for _ in range(40):
-                await ctx.tick()
-                ctx.set(dut.op.valid, 0)
-                traps.append(ctx.get(dut.fetchers[0].trap_act))
-
-        run(dut, testbench)
-        assert any(traps) == beyond
+    run(dut, testbench)
+    assert any(seen) == traps
 
 
 # -- small pieces --------------------------------------------------------------------------------------------------

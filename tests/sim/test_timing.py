@@ -64,11 +64,11 @@ def cycles(records: np.ndarray) -> np.ndarray:
 # -- conservation --------------------------------------------------------------------------------------------------
 
 
-def words_of(op: RawOp, occupied: np.ndarray) -> tuple[int, int, int]:
+def words_of(op: RawOp, arch: ArchConfig, occupied: np.ndarray) -> tuple[int, int, int]:
     """(words read, of them residual, empty words skipped) of an operation, by the definition."""
-    addresses = geometry(op.regs).addresses
+    addresses = geometry(op.regs, arch).addresses
     addresses = addresses[addresses >= 0]
-    residual = residual_addresses(op.regs).reshape(-1) if Flag.RESIDUAL in op.flags else np.zeros(0, int)
+    residual = residual_addresses(op.regs, arch).reshape(-1) if Flag.RESIDUAL in op.flags else np.zeros(0, int)
     if Flag.DENSE in op.flags:
         return len(addresses) + len(residual), len(residual), 0
     read, rest = int(occupied[addresses].sum()), int(occupied[residual].sum())
@@ -90,7 +90,7 @@ def test_every_cycle_word_and_event_is_counted_once(arch, seed):
 
         def observe(number, step, machine, ops=ops, timing=timing, want=want):
             op, slices = ops[number], step.regs["SLICES"]
-            words, residual, skipped = words_of(op, machine.occupancy[0])
+            words, residual, skipped = words_of(op, arch, machine.occupancy[0])
             want["words"] += words
             want["skipped"] += skipped
             want["busy"] += 2 * residual
@@ -152,7 +152,9 @@ def test_groups_runs_and_the_window_change_no_value(opcode, rng):
                 records, machine = run(CLUSTER, segment, act.astype(np.int16))
                 outputs.append(machine.act[0, 200:235])
                 lengths.append(int(cycles(records)[0, :, 0].sum()))
-                assert records[..., FIELD["words"]].sum() == words_of(op, act.any(-1)[0])[0], "a word from the window counts too"
+                assert records[..., FIELD["words"]].sum() == words_of(op, CLUSTER, act.any(-1)[0])[0], (
+                    "a word from the window counts too"
+                )
     assert outputs[0].any() and all(np.array_equal(out, outputs[0]) for out in outputs)
     assert len(set(lengths)) > 4, "time does depend on it"
 

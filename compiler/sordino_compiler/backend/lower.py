@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sordino_hw.arch import ArchConfig
 from sordino_hw.errors import CompileError
-from sordino_hw.isa import ADDR_BITS, REGISTERS
+from sordino_hw.isa import REGISTERS
 
 from ..graph import Conv, Depthwise, MaxPool, Node, Window
 from .fold import in_phases
@@ -67,7 +67,7 @@ def _as_one_row(node: Conv | Depthwise | MaxPool, inputs: list[View]) -> tuple[C
 def _check_registers(op: Operation) -> None:
     for name, value in op.registers.items():
         r = REGISTERS[name]
-        if r.bits == ADDR_BITS:
+        if r.region:
             continue
         low, high = (-(1 << (r.bits - 1)), (1 << (r.bits - 1)) - 1) if r.signed else (0, (1 << r.bits) - 1)
         if not low <= value <= high:

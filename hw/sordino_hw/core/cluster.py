@@ -17,7 +17,7 @@ from .dealer import Dealer
 from .fetcher import Fetcher
 from .flight import Flight
 from .latencies import DONE_LATENCY
-from .layouts import ADDR, DrainDescriptor, ReadWord, TapDescriptor
+from .layouts import ReadWord, act_address, mask_address
 from .perf import FLUSH_CYCLES, RecordControl
 from .sequencer import Sequencer
 
@@ -98,7 +98,7 @@ class Cluster(wiring.Component):
             flight.closed.eq(reduce(lambda a, b: a & b, (core.closed for core in cores))),
             flight.stored.eq(reduce(lambda a, b: a & b, (core.stored for core in cores))),
         ]
-        tap, drain = Signal(TapDescriptor()), Signal(DrainDescriptor())
+        tap, drain = Signal.like(sequencer.tap), Signal.like(sequencer.drain)
         started, tag = Signal(), Signal.like(flight.tag)
         stages.d.sync += [tap.eq(sequencer.tap), drain.eq(sequencer.drain), started.eq(sequencer.started), tag.eq(flight.tag)]
         for fetcher in fetchers:
@@ -124,7 +124,7 @@ class Cluster(wiring.Component):
         splits = [s for s in (1, 2, 4, 8) if s <= len(cores)]
         for c, core in enumerate(cores):
             sources = [fetchers[g] for g in sorted({c % s for s in splits})]
-            word, m_addr = Signal(ReadWord(self.arch), name=f"word_{c}"), Signal(ADDR, name=f"m_addr_{c}")
+            word, m_addr = Signal(ReadWord(self.arch), name=f"word_{c}"), Signal(mask_address(self.arch), name=f"m_addr_{c}")
             word_valid, mask_valid = Signal(name=f"word_valid_{c}"), Signal(name=f"mask_valid_{c}")
             stages.d.sync += [
                 word.as_value().eq(_either((f.word_valid[c], f.word) for f in sources)),
@@ -241,7 +241,7 @@ class Cluster(wiring.Component):
     def _activations(self, m, running, fetchers, cores, row, value, host_we):
         """Copies of the activation memory, one a port, and of the occupancy memory, one a fetcher. Returns the host's data."""
         arch = self.arch
-        word, place, we = Signal(isa.region_bits(arch, isa.Region.ACT)), Signal(ADDR), Signal()
+        word, place, we = Signal(isa.region_bits(arch, isa.Region.ACT)), Signal(act_address(arch)), Signal()
         m.d.sync += [
             we.eq(Cat(core.we for core in cores).any() | host_we),
             place.eq(reduce(or_, (core.address for core in cores)) | Mux(host_we, row, 0)),

@@ -12,7 +12,7 @@ from .flight import Outstanding
 from .issue import Issuer, MaskReader, Segmenter
 from .lanes import Lanes
 from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY
-from .layouts import ADDR, IN_FLIGHT, TAG_BITS, DrainDescriptor, Output, ReadWord
+from .layouts import IN_FLIGHT, TAG_BITS, DrainDescriptor, Output, ReadWord, act_address, mask_address
 from .perf import LogControl, PerformanceLog
 from .ppu import Ppu, param_bits
 
@@ -27,9 +27,10 @@ assert SHADOW_LATENCY + 2 <= CLOSED
 class HostAccess(data.StructLayout):
     """The host's access to a core's memories: row `row`, and what `data` is written to. Only while the machine is stopped."""
 
-    def __init__(self, bits: int):
+    def __init__(self, arch: ArchConfig, bits: int):
         writes = ("weight", "mask", "param", "state", "table")
-        super().__init__({"row": ADDR, "data": bits, **dict.fromkeys(writes, 1)})
+        rows = max(isa.region_depth(arch, region) for region in (*isa.PER_CORE, isa.Region.TABLE))
+        super().__init__({"row": range(rows), "data": bits, **dict.fromkeys(writes, 1)})
 
 
 class CoreTraps(data.StructLayout):
@@ -74,26 +75,26 @@ class Core(wiring.Component):
         super().__init__(
             {
                 "running": In(1),
-                "outputs": In(stream.Signature(Output())),
+                "outputs": In(stream.Signature(Output(arch))),
                 "mask_valid": In(1),
-                "m_addr": In(ADDR),
+                "m_addr": In(mask_address(arch)),
                 "word": In(ReadWord(arch)),
                 "word_valid": In(1),
                 "credit": Out(1),
                 "take": In(1),
                 "drain_we": In(1),
                 "drain_tag": In(TAG_BITS),
-                "drain": In(DrainDescriptor()),
+                "drain": In(DrainDescriptor(arch)),
                 "slot": In(1),
                 "we": Out(1),
-                "address": Out(ADDR),
+                "address": Out(act_address(arch)),
                 "data": Out(isa.region_bits(arch, isa.Region.ACT)),
                 "closed": Out(IN_FLIGHT),
                 "stored": Out(IN_FLIGHT),
                 "words": In(1),
                 "skipped": In(range(OCC_WIDTH + 1)),
                 "log": In(LogControl(arch)),
-                "host": In(HostAccess(host_bits)),
+                "host": In(HostAccess(arch, host_bits)),
                 "state_data": Out(isa.region_bits(arch, isa.Region.STATE)),
                 "perf_data": Out(isa.region_bits(arch, isa.Region.PERF)),
                 "traps": Out(CoreTraps()),
@@ -111,8 +112,8 @@ class Core(wiring.Component):
         stages.submodules.issuer = issuer = Issuer(arch)
         stages.submodules.lanes = lanes = Lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
-        stages.submodules.dealt = dealt = Fifo(Output(), OUTPUTS)
-        stages.submodules.closed = closed = Fifo(Output(), CLOSED)
+        stages.submodules.dealt = dealt = Fifo(Output(arch), OUTPUTS)
+        stages.submodules.closed = closed = Fifo(Output(arch), CLOSED)
         stages.submodules.unclosed = unclosed = Outstanding(OUTPUTS)
         stages.submodules.unstored = unstored = Outstanding(OUTPUTS + SHADOW_LATENCY + STORE_LATENCY + arch.cores)
         m.submodules.stages = ResetInserter(held)(stages)
@@ -171,7 +172,7 @@ class Core(wiring.Component):
 
     def _descriptors(self, m, issuer, ppu, closing):
         """The operations' drain descriptors, once for the issuer and once for the PPU."""
-        width = DrainDescriptor().size
+        width = DrainDescriptor(self.arch).size
         drains = SmallMemory(IN_FLIGHT, isa.REGISTERS["DRAIN"].bits)
         ops = SmallMemory(IN_FLIGHT, width)
         m.submodules.drains, m.submodules.ops = drains, ops

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from ..arch import ArchConfig
 from .combinators import lowest
 from .latencies import DRAINED, JOBS, OUTPUTS
-from .layouts import ADDR, INDEX, TAG_BITS, DealDescriptor, Job, Output
+from .layouts import INDEX, TAG_BITS, DealDescriptor, Job, Output
 
 __all__ = ["Dealer"]
 
@@ -46,10 +46,10 @@ class Dealer(wiring.Component):
         self.arch = arch
         super().__init__(
             {
-                "op": In(stream.Signature(DealDescriptor())),
+                "op": In(stream.Signature(DealDescriptor(arch))),
                 "jobs": Out(Job(arch)),
                 "deal": Out(arch.cores),
-                "outputs": Out(data.ArrayLayout(Output(), arch.cores)),
+                "outputs": Out(data.ArrayLayout(Output(arch), arch.cores)),
                 "output_valid": Out(arch.cores),
                 "job_levels": In(data.ArrayLayout(range(JOBS + 1), arch.cores)),
                 "output_room": In(arch.cores),
@@ -63,7 +63,7 @@ class Dealer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         cores = self.arch.cores
-        d, o = Signal(DealDescriptor()), self.op.payload
+        d, o = Signal(DealDescriptor(self.arch)), self.op.payload
         dealing, start = Signal(), Signal()
         last_ox, last_oy, address = self._step(m, d, dealing)
         m.d.comb += [
@@ -106,7 +106,7 @@ class Dealer(wiring.Component):
             m.d.comb += [self.deal.eq(Mux(fresh, chosen, next_)), dealing.eq(Mux(fresh, free.any(), next_.any()))]
 
         turn_ends = Cat(turn[n - 1] & d.SPLIT[n.bit_length() - 1] for n in sizes).any()
-        run_ends, state = last_ox | (position == d.RUN), Signal(ADDR)
+        run_ends, state = last_ox | (position == d.RUN), Signal.like(d.S_BASE)
         with m.If(dealing):
             m.d.sync += [
                 waiting.eq(0),
@@ -138,7 +138,7 @@ class Dealer(wiring.Component):
         """
         oy, ox, ry, rx = (Signal(n, name=name) for name, n in (("oy", 12), ("ox", 12), ("ry", 8), ("rx", 8)))
         iy0, ix0 = Signal(signed(INDEX)), Signal(signed(INDEX))
-        a_row, a, r_row, r, o_row, o = (Signal(ADDR, name=name) for name in ("a_row", "a", "r_row", "r", "o_row", "o"))
+        a_row, a, r_row, r, o_row, o = (Signal.like(d.A_BASE, name=name) for name in ("a_row", "a", "r_row", "r", "o_row", "o"))
         last_ox, last_oy = ox == d.OW, oy == d.OH
         m.d.comb += [self.jobs.iy0.eq(iy0), self.jobs.ix0.eq(ix0), self.jobs.a.eq(a), self.jobs.r.eq(r)]
         with m.If(dealing & last_ox):

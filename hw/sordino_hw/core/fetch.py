@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..arch import OCC_WIDTH, ArchConfig
 from .combinators import lowest
-from .layouts import ADDR, INDEX, Job, Kind, RowTag, Span, SpanRange, TapDescriptor
+from .layouts import INDEX, Job, Kind, RowTag, Span, SpanRange, TapDescriptor
 
 __all__ = ["Clip", "Splitter", "Walker"]
 
@@ -36,20 +36,21 @@ class Walker(wiring.Component):
         super().__init__(
             {
                 "job": In(stream.Signature(Job(arch))),
-                "d": In(TapDescriptor()),
+                "d": In(TapDescriptor(arch)),
                 "spans": Out(stream.Signature(Span(arch))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        d, group, rest = Signal(TapDescriptor()), Signal(self.arch.cores), Signal(self.arch.cores)
+        d, group, rest = Signal(TapDescriptor(self.arch)), Signal(self.arch.cores), Signal(self.arch.cores)
         busy, fresh, residual = Signal(), Signal(), Signal()
         ky, kx, last_ky, last_kx = Signal(8), Signal(8), Signal(), Signal()  # count from one
         # Columns from the first pixel of the span to the left edge (to the right of it) and to the right edge.
         left0, room0, left, room = (Signal(signed(INDEX), name=name) for name in ("left0", "room0", "left", "room"))
         iy = Signal(signed(INDEX))
-        a_kernel, a, w, mask, r = (Signal(ADDR, name=name) for name in ("a_kernel", "a", "w", "mask", "r"))
+        a_kernel, a, r = (Signal.like(d.A_KX, name=name) for name in ("a_kernel", "a", "r"))
+        w, mask = Signal.like(d.W_BASE, name="w"), Signal.like(d.M_BASE, name="mask")
 
         slice_, _ = lowest(rest, self.arch.cores)
         others = rest & ~slice_
@@ -83,7 +84,7 @@ class Walker(wiring.Component):
                 out.last.eq(last),
                 out.to.eq(group),
                 out.group.eq(group),
-                out.split.eq(Cat(d.SPLIT[1] | d.SPLIT[3], d.SPLIT[2] | d.SPLIT[3])),
+                out.shared.eq(d.shared),
                 out.keep.eq(d.window),
                 out.reuse.eq(d.window & reused),
                 out.place.eq(Cat((-left)[:2], ky[:2])),
@@ -186,7 +187,7 @@ class Splitter(wiring.Component):
         p, tag = self.i.payload, self.tag
         held = Signal(RowTag(self.arch))
         busy, empty, last, done = Signal(), Signal(), Signal(), Signal()
-        low, top, last_row = Signal(OCC_BITS), Signal(OCC_BITS), Signal(ADDR + 1 - OCC_BITS)
+        low, top, last_row, beyond = Signal(OCC_BITS), Signal(OCC_BITS), Signal.like(tag.row), Signal()
         m.d.comb += [
             tag.eq(held),
             tag.end.eq(held.end & last),
@@ -195,7 +196,7 @@ class Splitter(wiring.Component):
             done.eq(busy & last & (~self.valid | self.ready)),
             self.i.ready.eq(~busy | done),
         ]
-        m.d.sync += self.trap.eq(busy & ~empty & (last_row >= self.arch.act_depth // OCC_WIDTH))
+        m.d.sync += self.trap.eq(busy & ~empty & (beyond | (last_row >= self.arch.act_depth // OCC_WIDTH)))
         # Bits from `low` up, to `top`: two thermometer codes.
         above = Cat(low <= b for b in range(OCC_WIDTH))
         below = Cat(~last | (top >= b) for b in range(OCC_WIDTH))
@@ -207,17 +208,18 @@ class Splitter(wiring.Component):
             m.d.sync += [low.eq(0), last.eq(held.row + 1 == last_row), held.row.eq(held.row + 1), held.q.eq(held.q + OCC_WIDTH)]
         with m.If(self.i.valid & self.i.ready):
             # The first address is modular, the last is not: it may lie beyond the address space, and traps.
-            first, final = Signal(ADDR + 1), Signal(ADDR + 1)
-            m.d.comb += [first.eq(p.a + p.low), final.eq(p.a + p.top)]
+            first, final = p.a + p.low, p.a + p.top
+            bits = len(p.a)
             same = [name for name, _ in held.shape() if name not in ("row", "q")]
             m.d.sync += [
                 busy.eq(1),
                 empty.eq(p.empty),
                 last.eq(p.empty | (first[OCC_BITS:] == final[OCC_BITS:])),
+                beyond.eq(first[bits:] != final[bits:]),
                 low.eq(first[:OCC_BITS]),
                 top.eq(final[:OCC_BITS]),
-                last_row.eq(Cat(final[OCC_BITS:ADDR], final[ADDR] & ~first[ADDR])),
-                held.row.eq(first[OCC_BITS:ADDR]),
+                last_row.eq(final[OCC_BITS:bits]),
+                held.row.eq(first[OCC_BITS:bits]),
                 held.q.eq(p.low - first[:OCC_BITS]),
                 *(held[name].eq(p[name]) for name in same),
             ]

@@ -10,7 +10,7 @@ from ..primitives import SmallMemory
 from .fetch import Clip, Splitter, Walker
 from .fifo import Fifo
 from .latencies import JOBS
-from .layouts import ADDR, IN_FLIGHT, TAG_BITS, Job, ReadWord, TapDescriptor
+from .layouts import IN_FLIGHT, TAG_BITS, Job, ReadWord, TapDescriptor, mask_address
 from .scan import Occupancy, Scanner, WordReader
 
 __all__ = ["Fetcher"]
@@ -60,7 +60,7 @@ class Fetcher(wiring.Component):
                 "job_level": Out(range(JOBS + 1)),
                 "d_we": In(1),
                 "d_tag": In(TAG_BITS),
-                "d": In(TapDescriptor()),
+                "d": In(TapDescriptor(arch)),
                 "cycle": In(3),
                 "occ_addr": Out(max(1, (arch.act_depth // OCC_WIDTH - 1).bit_length())),
                 "occ_data": In(OCC_WIDTH),
@@ -70,7 +70,7 @@ class Fetcher(wiring.Component):
                 "credit": In(arch.cores),
                 "take": Out(arch.cores),
                 "mask_valid": Out(arch.cores),
-                "m_addr": Out(ADDR),
+                "m_addr": Out(mask_address(arch)),
                 "word_valid": Out(arch.cores),
                 "word": Out(ReadWord(arch)),
                 "words": Out(1),
@@ -84,7 +84,7 @@ class Fetcher(wiring.Component):
         m = Module()
         arch = self.arch
         m.submodules.jobs = jobs = Fifo(Job(arch), JOBS)
-        m.submodules.descriptors = descriptors = SmallMemory(IN_FLIGHT, TapDescriptor().size)
+        m.submodules.descriptors = descriptors = SmallMemory(IN_FLIGHT, TapDescriptor(arch).size)
         m.submodules.walker = walker = Walker(arch)
         m.submodules.clip = clip = Clip(arch)
         m.submodules.splitter = splitter = Splitter(arch)

@@ -11,7 +11,7 @@ from .. import isa
 from ..arch import ArchConfig
 from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo, Ring
-from .layouts import ADDR, Event, Kind, Output, ReadWord, SegmentEntry, Word
+from .layouts import Event, Kind, Output, ReadWord, SegmentEntry, Word, mask_address
 
 __all__ = ["ISSUE_LATENCY", "VECTOR_LATENCY", "IssueStatus", "Issuer", "MaskReader", "MaskedWord", "Segmenter"]
 
@@ -51,7 +51,7 @@ class MaskReader(wiring.Component):
         super().__init__(
             {
                 "mask_valid": In(1),
-                "m_addr": In(ADDR),
+                "m_addr": In(mask_address(arch)),
                 "word": In(ReadWord(arch)),
                 "word_valid": In(1),
                 "credit": Out(1),
@@ -216,7 +216,7 @@ class Issuer(wiring.Component):
                 "segments": In(stream.Signature(SegmentEntry(arch))),
                 "vector": In(1),
                 "act": In(Word(arch)["act"].shape),
-                "outputs": In(stream.Signature(Output())),
+                "outputs": In(stream.Signature(Output(arch))),
                 "drain": In(isa.REGISTERS["DRAIN"].bits),
                 "event": Out(Event(arch)),
                 "event_valid": Out(1),

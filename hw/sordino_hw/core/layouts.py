@@ -1,6 +1,6 @@
 """What flows between the stages of the cluster. Each layout is one word of a stream or a FIFO."""
 
-from amaranth.hdl import signed, unsigned
+from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data, enum
 
 from .. import isa
@@ -22,13 +22,14 @@ __all__ = [
     "SpanRange",
     "TapDescriptor",
     "Word",
+    "act_address",
+    "mask_address",
+    "sharing",
+    "weight_address",
 ]
 
-ADDR = isa.ADDR_BITS
 INDEX = 14
 """Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
-OFFSET = 17
-"""Bits of a signed word index within a span; negative for a row's bits ahead of the span."""
 TAG_BITS = 2
 """An operation's number modulo `IN_FLIGHT`."""
 IN_FLIGHT = 1 << TAG_BITS
@@ -44,9 +45,37 @@ class Kind(enum.Enum, shape=unsigned(2)):
     MAX = 3
 
 
-def _registers(*names):
-    shapes = {name: isa.REGISTERS[name] for name in names}
-    return {name: signed(r.bits) if r.signed else unsigned(r.bits) for name, r in shapes.items()}
+def act_address(arch: ArchConfig) -> int:
+    """Bits of an activation address. Address arithmetic is modular."""
+    return isa.address_bits(arch, isa.Region.ACT)
+
+
+def weight_address(arch: ArchConfig) -> int:
+    """Bits of a weight row's address."""
+    return isa.address_bits(arch, isa.Region.WEIGHT)
+
+
+def mask_address(arch: ArchConfig) -> int:
+    """Bits of a mask row's address."""
+    return isa.address_bits(arch, isa.Region.MASK)
+
+
+def _registers(arch: ArchConfig, names: tuple[str, ...]) -> dict[str, Shape]:
+    """The registers of an operation that passed the sequencer's checks: some are known to be small then."""
+    most = {"DRAIN": arch.chunks, "TABLE": arch.tables - 1, "SPLIT": arch.cores, "SLICES": arch.cores}
+    shapes = {}
+    for name in names:
+        r = isa.REGISTERS[name]
+        bits = isa.register_bits(arch, name) if name not in most else most[name].bit_length()
+        shapes[name] = signed(bits) if r.signed else unsigned(bits)
+    return shapes
+
+
+def sharing(arch: ArchConfig) -> int:
+    """Bits of `shared`: bit k says that there are 2**(k + 1) groups to a port of activation memory; none, that every group
+    has a port. They are the upper bits of SPLIT.
+    """
+    return (arch.cores // arch.ports).bit_length() - 1
 
 
 DEAL_REGISTERS = (
@@ -55,7 +84,7 @@ DEAL_REGISTERS = (
 )
 TAP_REGISTERS = (
     *("KH", "KX", "SPAN", "WORDS", "H", "W", "SX", "DY", "DX", "A_KY", "A_KX"),
-    *("W_BASE", "W_SPAN", "W_WORD", "M_BASE", "M_SPAN", "R_W", "SPLIT"),
+    *("W_BASE", "W_SPAN", "W_WORD", "M_BASE", "M_SPAN", "R_W"),
 )
 DRAIN_REGISTERS = ("P_BASE", "DRAIN", "LO", "HI", "TABLE")
 
@@ -63,22 +92,23 @@ DRAIN_REGISTERS = ("P_BASE", "DRAIN", "LO", "HI", "TABLE")
 class DealDescriptor(data.StructLayout):
     """An operation, as the dealer needs it. `stateful`: SOURCE or SINK."""
 
-    def __init__(self):
-        super().__init__({**_registers(*DEAL_REGISTERS), "stateful": 1, "tag": TAG_BITS})
+    def __init__(self, arch: ArchConfig):
+        super().__init__({**_registers(arch, DEAL_REGISTERS), "stateful": 1, "tag": TAG_BITS})
 
 
 class TapDescriptor(data.StructLayout):
-    """An operation, as a walker needs it."""
+    """An operation, as a walker needs it. `shared`: see `sharing`."""
 
-    def __init__(self):
-        super().__init__({**_registers(*TAP_REGISTERS), "kind": Kind, "dense": 1, "residual": 1, "window": 1})
+    def __init__(self, arch: ArchConfig):
+        flags = {"kind": Kind, "dense": 1, "residual": 1, "window": 1, "shared": sharing(arch)}
+        super().__init__({**_registers(arch, TAP_REGISTERS), **flags})
 
 
 class DrainDescriptor(data.StructLayout):
     """An operation, as an issuer and a PPU need it."""
 
-    def __init__(self):
-        super().__init__({**_registers(*DRAIN_REGISTERS), "source": 1, "sink": 1, "table": 1})
+    def __init__(self, arch: ArchConfig):
+        super().__init__({**_registers(arch, DRAIN_REGISTERS), "source": 1, "sink": 1, "table": 1})
 
 
 class Job(data.StructLayout):
@@ -92,8 +122,8 @@ class Job(data.StructLayout):
             {
                 "iy0": signed(INDEX),
                 "ix0": signed(INDEX),
-                "a": ADDR,
-                "r": ADDR,
+                "a": act_address(arch),
+                "r": act_address(arch),
                 "to": arch.cores,
                 "fresh": 1,
                 "tag": TAG_BITS,
@@ -104,25 +134,28 @@ class Job(data.StructLayout):
 class Output(data.StructLayout):
     """An output for a core: where its word goes (its own slice's), its first state row, and its operation."""
 
-    def __init__(self):
-        super().__init__({"address": ADDR, "state": ADDR, "tag": TAG_BITS})
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"address": act_address(arch), "state": isa.address_bits(arch, isa.Region.STATE), "tag": TAG_BITS})
 
 
 def _tags(arch: ArchConfig):
     """What a fetcher's items carry from the walker on.
 
-    `to`: the cores that an item is for; `group`: those that its output is for; `end`: the last item of the output for each
-    core in `to`; `last`: the last one for the fetcher, too; `split`: log2 of the operation's groups; `keep`: the word
+    `w`, `m`: weight and mask row of the span's word 0; `w_word`: weight rows of a word; `to`: the cores that an item is for; `group`: those that its output is for; `end`: the last item of the output for each
+    core in `to`; `last`: the last one for the fetcher, too; `shared`: the groups that share a port (`sharing`); `keep`: the word
     goes into the window at `place`, or is taken from there (`reuse`).
     """
     return {
+        "w": weight_address(arch),
+        "m": mask_address(arch),
+        "w_word": isa.REGISTERS["W_WORD"].bits,
         "kind": Kind,
         "dense": 1,
         "end": 1,
         "last": 1,
         "to": arch.cores,
         "group": arch.cores,
-        "split": 2,
+        "shared": sharing(arch),
         "keep": 1,
         "reuse": 1,
         "place": 4,
@@ -133,24 +166,22 @@ class Span(data.StructLayout):
     """A span before clipping: its pixels `low` to `high` lie within the columns of the image, `inside` says if its row does."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__(
-            {"a": ADDR, "low": 8, "high": 8, "inside": 1, "words": 8, "w": ADDR, "m": ADDR, "w_word": 8, **_tags(arch)}
-        )
+        super().__init__({"a": act_address(arch), "low": 8, "high": 8, "inside": 1, "words": 8, **_tags(arch)})
 
 
 class SpanRange(data.StructLayout):
     """A clipped span: its words `low` to `top` (included), word 0 of which has activation address `a`; nothing if `empty`."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"a": ADDR, "low": 16, "top": 16, "empty": 1, "w": ADDR, "m": ADDR, "w_word": 8, **_tags(arch)})
+        super().__init__({"a": act_address(arch), "low": 16, "top": 16, "empty": 1, **_tags(arch)})
 
 
 class RowTag(data.StructLayout):
-    """What accompanies a row of occupancy bits: `q` is the word index in the span of its bit 0; `w` and `m` are the span's."""
+    """What accompanies a row of occupancy bits: `q` is the word index in the span of its bit 0, modulo the mask and weight addresses."""
 
     def __init__(self, arch: ArchConfig):
-        row = ADDR - (OCC_WIDTH - 1).bit_length()
-        super().__init__({"row": row, "q": signed(OFFSET), "w": ADDR, "m": ADDR, "w_word": 8, **_tags(arch)})
+        row = act_address(arch) - (OCC_WIDTH - 1).bit_length()
+        super().__init__({"row": row, "q": max(mask_address(arch), weight_address(arch)), **_tags(arch)})
 
 
 class Row(data.StructLayout):
@@ -162,33 +193,33 @@ class Row(data.StructLayout):
 
 
 class Request(data.StructLayout):
-    """A word that the scanner asks for: activation `address` in the row of a `RowTag`, whose `q`, `w` and `m` it has.
+    """A word that the scanner asks for: activation `address` in the row of a `RowTag`, whose `q` it has.
 
     `null`: nothing but the end of an output; `zero`: an empty word was skipped in it.
     """
 
     def __init__(self, arch: ArchConfig):
-        super().__init__(
-            {"address": ADDR, "q": signed(OFFSET), "w": ADDR, "m": ADDR, "w_word": 8, "null": 1, "zero": 1, **_tags(arch)}
-        )
+        q = RowTag(arch)["q"].shape
+        super().__init__({"address": act_address(arch), "q": q, "null": 1, "zero": 1, **_tags(arch)})
 
 
-_ITEM = {"w": ADDR, "kind": Kind, "null": 1, "end": 1, "zero": 1}
-"""`w`: weight row of the first lane; `null`: nothing but the end of an output; `zero`: an empty word was skipped in it."""
+def _item(arch: ArchConfig):
+    """`w`: weight row of the first lane; `null`: nothing but the end of an output; `zero`: an empty word was skipped in it."""
+    return {"w": weight_address(arch), "kind": Kind, "null": 1, "end": 1, "zero": 1}
 
 
 class ReadWord(data.StructLayout):
     """An activation word on its way to the cores; `live`: the lanes to issue as far as activations decide it."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"act": data.ArrayLayout(signed(arch.event_bits), arch.lanes), "live": arch.lanes, **_ITEM})
+        super().__init__({"act": data.ArrayLayout(signed(arch.event_bits), arch.lanes), "live": arch.lanes, **_item(arch)})
 
 
 class Word(data.StructLayout):
     """An activation word with a core's event mask."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"act": data.ArrayLayout(signed(arch.event_bits), arch.lanes), "mask": arch.lanes, **_ITEM})
+        super().__init__({"act": data.ArrayLayout(signed(arch.event_bits), arch.lanes), "mask": arch.lanes, **_item(arch)})
 
 
 class SegmentEntry(data.StructLayout):
@@ -204,7 +235,7 @@ class SegmentEntry(data.StructLayout):
                 "mask": arch.segment,
                 "again": 1,
                 "once": 1,
-                **_ITEM,
+                **_item(arch),
             }
         )
 
@@ -219,7 +250,7 @@ class Event(data.StructLayout):
         super().__init__(
             {
                 "act": signed(arch.event_bits),
-                "w": ADDR,
+                "w": weight_address(arch),
                 "kind": Kind,
                 "op": 1,
                 "high": 1,

@@ -9,7 +9,7 @@ from ..arch import REQUANT_FRACTION, ArchConfig
 from ..primitives import LATENCY
 from .combinators import delay
 from .latencies import STORE_LATENCY
-from .layouts import ADDR, TAG_BITS, DrainDescriptor, Output
+from .layouts import TAG_BITS, DrainDescriptor, Output, act_address
 
 __all__ = ["Ppu", "Requantiser", "param_bits", "param_layout"]
 
@@ -121,8 +121,8 @@ class ChunkTag(data.StructLayout):
                 "index": range(max(2, arch.chunks)),
                 "last": 1,
                 "tag": TAG_BITS,
-                "address": ADDR,
-                "state": ADDR,
+                "address": act_address(arch),
+                "state": isa.address_bits(arch, isa.Region.STATE),
                 "source": 1,
                 "sink": 1,
                 "table": 1,
@@ -164,9 +164,9 @@ class Ppu(wiring.Component):
         self.table_bits = max(1, (256 * arch.tables - 1).bit_length())
         super().__init__(
             {
-                "outputs": In(stream.Signature(Output())),
+                "outputs": In(stream.Signature(Output(arch))),
                 "tag": Out(TAG_BITS),
-                "op": In(DrainDescriptor()),
+                "op": In(DrainDescriptor(arch)),
                 "loaded": In(1),
                 "shadow": In(data.ArrayLayout(signed(32), arch.lanes)),
                 "shift": Out(1),
@@ -183,7 +183,7 @@ class Ppu(wiring.Component):
                 "stored": Out(1),
                 "stored_tag": Out(TAG_BITS),
                 "we": Out(1),
-                "address": Out(ADDR),
+                "address": Out(act_address(arch)),
                 "word": Out(isa.region_bits(arch, isa.Region.ACT)),
                 "trap_param": Out(1),
                 "trap_state": Out(1),
@@ -198,7 +198,7 @@ class Ppu(wiring.Component):
         # Turn: which chunk of which output drains in this cycle.
         draining, index = Signal(), Signal(range(max(2, arch.chunks)))
         turn, chunk, last = Signal(), Signal.like(index), Signal()
-        tag, p_row = Signal(ChunkTag(arch)), Signal(ADDR)
+        tag, p_row = Signal(ChunkTag(arch)), Signal(isa.address_bits(arch, isa.Region.PARAM))
         m.d.comb += [
             turn.eq(self.loaded | draining),
             chunk.eq(Mux(draining, index, 0)),

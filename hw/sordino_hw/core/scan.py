@@ -10,7 +10,7 @@ from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
 from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo
 from .latencies import FIFO_LATENCY, READ_LATENCY, ROW_LATENCY
-from .layouts import ADDR, OFFSET, Kind, ReadWord, Request, Row, RowTag
+from .layouts import Kind, ReadWord, Request, Row, RowTag, mask_address
 
 __all__ = ["Occupancy", "Scanner", "WordReader"]
 
@@ -124,12 +124,11 @@ class Scanner(wiring.Component):
         seen, number = Signal(OCC_WIDTH), Signal(range(OCC_WIDTH + 1), init=1)
         bit, index = lowest(row.bits & ~seen, OCC_WIDTH)
 
-        slot = Signal()
-        with m.Switch(tag.split):
-            for k in range(self.arch.cores.bit_length()):
-                n = max(1, (1 << k) // self.arch.ports)
-                with m.Case(k):
-                    m.d.comb += slot.eq((self.cycle & (n - 1)) == (self.index // self.arch.ports & (n - 1)))
+        slot = Signal(init=1)
+        for k, shared in enumerate(tag.shared):
+            others = (1 << (k + 1)) - 1
+            with m.If(shared):
+                m.d.comb += slot.eq((self.cycle & others) == (self.index // self.arch.ports & others))
 
         none, final, grant, zero = row.none, Signal(), Signal(), Signal()
         m.d.comb += [
@@ -167,7 +166,7 @@ class WordReader(wiring.Component):
         The `Scanner`'s outputs.
     act_en : Out(1), act_addr, act_data
         Activation memory; `act_addr` means something with `act_en` alone.
-    mask_valid : Out(cores), m_addr : Out(ADDR)
+    mask_valid : Out(cores), m_addr
         The mask row that a core needs LATENCY cycles later: of EVENT words that are not null.
     word_valid : Out(cores), word : Out(ReadWord)
         The word, for the cores in `word_valid`. A null word has no lane live and zero activations.
@@ -183,7 +182,7 @@ class WordReader(wiring.Component):
                 "act_addr": Out(max(1, (arch.act_depth - 1).bit_length())),
                 "act_data": In(isa.region_bits(arch, isa.Region.ACT)),
                 "mask_valid": Out(arch.cores),
-                "m_addr": Out(ADDR),
+                "m_addr": Out(mask_address(arch)),
                 "word_valid": Out(arch.cores),
                 "word": Out(ReadWord(arch)),
             }
@@ -199,15 +198,15 @@ class WordReader(wiring.Component):
         m.d.comb += [self.act_en.eq(reads), self.act_addr.eq(requested.address)]
 
         # The word's index in the span, and what follows from it, in the cycles of the read.
-        q = Signal(OFFSET)
-        m.submodules.product = product = Multiplier(OFFSET + 1, 9)
+        q = Signal.like(requested.q)
+        m.submodules.product = product = Multiplier(len(q) + 1, len(requested.w_word) + 1)
         m.d.comb += [q.eq(requested.q + requested.address[:OCC_BITS]), product.a.eq(q), product.b.eq(requested.w_word)]
         m_base, index = delay(m, requested.m, 1, "m"), delay(m, q, 1, "q")
         m.d.sync += self.m_addr.eq(m_base + index)
         checked = delay(m, Mux((requested.kind == Kind.EVENT) & ~requested.null, to, 0), 1, "checked")
         m.d.sync += self.mask_valid.eq(checked)
         w = delay(m, requested.w, MULTIPLIER_LATENCY, "w")
-        row = Signal(ADDR)
+        row = Signal.like(w)
         m.d.sync += row.eq(w + product.p)
 
         # The window is written in the cycle of its read, so the next word can already be taken from it.

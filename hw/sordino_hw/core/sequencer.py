@@ -48,9 +48,9 @@ class Sequencer(wiring.Component):
                 "i_addr": Out(max(1, (arch.imem_depth - 1).bit_length())),
                 "i_data": In(32),
                 "started": Out(1),
-                "deal": Out(stream.Signature(DealDescriptor())),
-                "tap": Out(TapDescriptor()),
-                "drain": Out(DrainDescriptor()),
+                "deal": Out(stream.Signature(DealDescriptor(arch))),
+                "tap": Out(TapDescriptor(arch)),
+                "drain": Out(DrainDescriptor(arch)),
                 "tag": In(TAG_BITS),
                 "free": In(1),
                 "idle": In(1),
@@ -64,7 +64,7 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         queue = self._prefetch(m)
-        regs = {name: Signal(r.bits, name=f"r_{name.lower()}") for name, r in isa.REGISTERS.items()}
+        regs = {name: Signal(isa.register_bits(self.arch, name), name=f"r_{name.lower()}") for name in isa.REGISTERS}
         word = queue.payload.word
         flags = {f: word.imm[f.value.bit_length() - 1] for f in isa.Flag}
         mode = word.imm[isa.MODE_SHIFT : isa.MODE_SHIFT + 2]
@@ -81,6 +81,7 @@ class Sequencer(wiring.Component):
             tap.dense.eq(flags[isa.Flag.DENSE]),
             tap.residual.eq(flags[isa.Flag.RESIDUAL]),
             tap.window.eq(flags[isa.Flag.WINDOW]),
+            tap.shared.eq(regs["SPLIT"] >> self.arch.ports.bit_length()),
             *(drain[name].eq(regs[name]) for name in DRAIN_REGISTERS),
             drain.source.eq(flags[isa.Flag.SOURCE]),
             drain.sink.eq(flags[isa.Flag.SINK]),
