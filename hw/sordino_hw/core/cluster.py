@@ -4,7 +4,7 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, connect
 
 from .. import isa
@@ -120,15 +120,21 @@ class Cluster(wiring.Component):
             ]
 
     def _serve(self, m, stages, fetchers, cores):
-        """Words and mask rows from fetchers to cores. A core has at most one fetcher at a time, and the others are silent."""
+        """Words and mask rows from fetchers to cores.
+
+        A core has at most one fetcher at a time: one that serves more groups than any other that shows a word.
+        """
         splits = [s for s in (1, 2, 4, 8) if s <= len(cores)]
         for c, core in enumerate(cores):
             sources = [fetchers[g] for g in sorted({c % s for s in splits})]
             word, m_addr = Signal(ReadWord(self.arch), name=f"word_{c}"), Signal(mask_address(self.arch), name=f"m_addr_{c}")
             word_valid, mask_valid = Signal(name=f"word_valid_{c}"), Signal(name=f"mask_valid_{c}")
+            shown, asked = sources[0].word.as_value(), sources[0].m_addr
+            for f in sources[1:]:
+                shown, asked = Mux(f.word_valid.any(), f.word, shown), Mux(f.mask_valid.any(), f.m_addr, asked)
             stages.d.sync += [
-                word.as_value().eq(_either((f.word_valid[c], f.word) for f in sources)),
-                m_addr.eq(_either((f.mask_valid[c], f.m_addr) for f in sources)),
+                word.as_value().eq(shown),
+                m_addr.eq(asked),
                 word_valid.eq(Cat(f.word_valid[c] for f in sources).any()),
                 mask_valid.eq(Cat(f.mask_valid[c] for f in sources).any()),
             ]
@@ -213,7 +219,7 @@ class Cluster(wiring.Component):
                     if r in _HOST_WRITES
                 ),
             ]
-        act = self._activations(m, running, fetchers, cores, row, value, writes(isa.Region.ACT))
+        act = self._activations(m, running, fetchers, cores, row)
 
         # The host holds region and row until it has its row.
         assert LATENCY + 3 == WINDOW_LATENCY
@@ -238,15 +244,20 @@ class Cluster(wiring.Component):
         low = (isa.region_stride(self.arch, region) - 1).bit_length()
         return row[low : low + max(1, (self.arch.cores - 1).bit_length())]
 
-    def _activations(self, m, running, fetchers, cores, row, value, host_we):
+    def _activations(self, m, running, fetchers, cores, row):
         """Copies of the activation memory, one a port, and of the occupancy memory, one a fetcher. Returns the host's data."""
         arch = self.arch
         word, place, we = Signal(isa.region_bits(arch, isa.Region.ACT)), Signal(act_address(arch)), Signal()
+        # What the host writes is zero in other cycles, as what a core stores is.
+        host = Signal(data.StructLayout({"we": 1, "address": place.shape(), "data": word.shape()}))
         m.d.sync += [
-            we.eq(Cat(core.we for core in cores).any() | host_we),
-            place.eq(reduce(or_, (core.address for core in cores)) | Mux(host_we, row, 0)),
-            word.eq(reduce(or_, (core.data for core in cores)) | Mux(host_we, value[: len(word)], 0)),
+            host.eq(0),
+            we.eq(Cat(source.we for source in (host, *cores)).any()),
+            place.eq(reduce(or_, (source.address for source in (host, *cores)))),
+            word.eq(reduce(or_, (source.data for source in (host, *cores)))),
         ]
+        with m.If(self.window.we & (self.window.region == isa.Region.ACT)):
+            m.d.sync += [host.we.eq(1), host.address.eq(self.window.row), host.data.eq(self.window.wdata)]
         acts = []
         for p in range(arch.ports):
             m.submodules[f"act_{p}"] = act = BlockMemory(arch.act_depth, len(word))

@@ -59,7 +59,7 @@ class Core(wiring.Component):
     slot : In(1)
         The core may store in this cycle.
     we, address, data : Out
-        The store, zero in other cycles.
+        The store, a cycle after it; zero in other cycles.
     closed, stored : Out(IN_FLIGHT)
         No output dealt is to be closed, or stored: see `Outstanding`.
     words, skipped, log
@@ -153,9 +153,6 @@ class Core(wiring.Component):
             ppu.shadow.eq(lanes.shadow),
             lanes.shift.eq(ppu.shift),
             ppu.slot.eq(self.slot),
-            self.we.eq(ppu.we),
-            self.address.eq(Mux(ppu.we, ppu.address, 0)),
-            self.data.eq(Mux(ppu.we, ppu.word, 0)),
             perf.status.eq(issuer.status),
             perf.words.eq(self.words),
             perf.skipped.eq(self.skipped),
@@ -166,6 +163,9 @@ class Core(wiring.Component):
             self.traps.state.eq(ppu.trap_state),
             self.traps.act_write.eq(ppu.trap_act),
         ]
+        m.d.sync += [self.we.eq(ppu.we), self.address.eq(0), self.data.eq(0)]
+        with m.If(ppu.we):
+            m.d.sync += [self.address.eq(ppu.address), self.data.eq(ppu.word)]
         self._descriptors(m, issuer, ppu, dealt.o.payload.tag)
         self._memories(m, held, reader, lanes, ppu, perf)
         return m
