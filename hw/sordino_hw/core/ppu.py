@@ -102,14 +102,15 @@ class Requantiser(wiring.Component):
         for k in (4, 3, 2):
             value, beyond = self._step(m, value, shift[k], 1 << k, bits + (1 << k))
             lost.append(beyond)
-        coarse, sign = Signal.like(value, reset_less=True), Signal(reset_less=True)
+        coarse = Signal.like(value, reset_less=True)
         overflow, fine_shift = Signal(len(lost), reset_less=True), delay(m, shift[:2], 1, "fine_shift")
         m.d.sync += [coarse.eq(value), overflow.eq(Cat(lost))]
         value, beyond = self._step(m, coarse, fine_shift[1], 2, bits + 2)
         last = fine_shift[0]
         saturates = overflow.any() | beyond | (~last & (value[-1] != value[-2]))
 
-        # The last step is in the adder that rounds. Saturated to +-2**(bits-1), which multiplies to the same as one less.
+        # The last step is in the adder that rounds. Saturated to +-2**(bits-1): times less than 2**(REQUANT_FRACTION-1), and
+        # rounded, that is the same as one less.
         m.submodules.rounder = rounder = FusedAdder(
             bits + 1, lambda kept, shifted, keep: (kept & keep) | (shifted & ~keep), carry=True
         )
@@ -134,7 +135,7 @@ class Requantiser(wiring.Component):
         product = Signal(signed(bits + len(mantissa)), reset_less=True)
         m.d.sync += product.eq(sum(partial))
 
-        # Above LO, rounded; then below HI, nothing above zero; then their sum. What is beyond a bound counts as zero.
+        # Rounded: how far above LO, and not below it; then of that, how far below HI, and not above it.
         rest = product >> (REQUANT_FRACTION - 1)
         above = Signal(signed(len(rest)), reset_less=True)
         m.d.sync += above.eq((rest + Cat(Const(1, 1), self.clamp.minus_lo).as_signed()) >> 1)
@@ -326,7 +327,7 @@ class Ppu(wiring.Component):
         return m
 
     def _threshold(self, m, value, threshold, i):
-        """`value`, which is there in cycle `CHOSEN`, or zero if nearer to it than `threshold`: two cycles later."""
+        """`value` as it was two cycles before, or zero where it is nearer to that than `threshold`."""
         negative, held = value[-1], delay(m, value, 1, f"held_{i}")
         m.submodules[f"threshold_{i}"] = adder = FusedAdder(len(value), lambda b, invert, one: (b ^ invert) & one, carry=True)
         m.d.comb += [
