@@ -1,6 +1,7 @@
 """`sordino bench fpga`: figures, cache and refusals, without the tools."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ def calls(monkeypatch, tmp_path):
     monkeypatch.setenv("SORDINO_CACHE", str(tmp_path))
     monkeypatch.setattr(fpga_benchmark, "tool_versions", lambda tools: dict.fromkeys(tools, "1"))
     monkeypatch.setattr(fpga_benchmark, "require", lambda tools: None)
+    monkeypatch.setattr(fpga_benchmark, "Harness", lambda arch: SimpleNamespace(ports=[]))
 
     def synthesise(design, ports, device, folder):
         made.append("synthesis")

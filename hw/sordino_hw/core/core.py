@@ -143,10 +143,12 @@ class Core(wiring.Component):
         m.d.comb += self.credit.eq(reader.credit)
         connect(m, reader.o, segmenter.words)
         connect(m, segmenter.segments, issuer.segments)
-        connect(m, segmenter.vectors, issuer.vectors)
         m.d.comb += [
             lanes.event.eq(issuer.event),
             lanes.event_valid.eq(issuer.event_valid),
+            issuer.vector.eq(segmenter.vector),
+            issuer.act.eq(reader.o.payload.word.act),
+            lanes.operands.eq(issuer.operands),
             ppu.loaded.eq(lanes.loaded),
             ppu.shadow.eq(lanes.shadow),
             lanes.shift.eq(ppu.shift),

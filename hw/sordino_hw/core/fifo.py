@@ -1,10 +1,12 @@
-"""Small FIFOs and the credits that let a pipeline of fixed latency feed one without overflow."""
+"""Small FIFOs, and the credits that let a pipeline of fixed latency feed one without overflow."""
 
 from amaranth.hdl import Module, Shape, Signal
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Credit", "Fifo"]
+from ..primitives import SmallMemory
+
+__all__ = ["Credit", "Fifo", "Ring"]
 
 
 def _count(m: Module, counter, depth: int, up, down):
@@ -49,6 +51,34 @@ class Fifo(wiring.Component):
             self.o.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.o.ready),
         ]
+        return m
+
+
+class Ring(wiring.Component):
+    """A queue whose ends know from elsewhere that there is room, and that an item is there: nothing but a memory and two counters.
+
+    Parameters
+    ----------
+    shape
+    items : int
+        Items in it at most.
+
+    Members
+    -------
+    push : In(1), i : In(shape)
+    pop : In(1), o : Out(shape)
+        The oldest item, at the earliest in the cycle after its push; `pop` drops it.
+    """
+
+    def __init__(self, shape, items: int):
+        self.shape, self.depth = shape, 1 << (items - 1).bit_length()
+        super().__init__({"push": In(1), "i": In(shape), "pop": In(1), "o": Out(shape)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = SmallMemory(self.depth, Shape.cast(self.shape).width)
+        m.d.sync += [memory.w_addr.eq(memory.w_addr + self.push), memory.r_addr.eq(memory.r_addr + self.pop)]
+        m.d.comb += [memory.w_en.eq(self.push), memory.w_data.eq(self.i), self.o.eq(memory.r_data)]
         return m
 
 

@@ -10,13 +10,15 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from .. import isa
 from ..arch import ArchConfig
 from .combinators import count_ones, delay, lowest
-from .fifo import Credit, Fifo
+from .fifo import Credit, Fifo, Ring
 from .layouts import Event, Kind, Output, ReadWord, SegmentEntry, Word, mask_address
 
-__all__ = ["ISSUE_LATENCY", "IssueStatus", "Issuer", "MaskReader", "MaskedWord", "Segmenter"]
+__all__ = ["ISSUE_LATENCY", "VECTOR_LATENCY", "IssueStatus", "Issuer", "MaskReader", "MaskedWord", "Segmenter"]
 
 ISSUE_LATENCY = 2
 """From the cycle in which an item is issued to the one in which its event is at the lanes."""
+VECTOR_LATENCY = 2
+"""From an event at the lanes to its vector."""
 
 
 class MaskedWord(data.StructLayout):
@@ -97,8 +99,8 @@ class Segmenter(wiring.Component):
     -------
     words : In(stream of MaskedWord)
     segments : Out(stream of SegmentEntry)
-    vectors : Out(stream of Word.act)
-        The words of vector items, in their order.
+    vector : Out(1)
+        The word at hand is a vector item, which follows among the segments.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -107,7 +109,7 @@ class Segmenter(wiring.Component):
             {
                 "words": In(stream.Signature(MaskedWord(arch))),
                 "segments": Out(stream.Signature(SegmentEntry(arch))),
-                "vectors": Out(stream.Signature(Word(arch)["act"].shape)),
+                "vector": Out(1),
             }
         )
 
@@ -116,7 +118,6 @@ class Segmenter(wiring.Component):
         arch, word = self.arch, self.words.payload.word
         size, count = arch.segment, arch.lanes // arch.segment
         m.submodules.queue = queue = Fifo(SegmentEntry(arch), arch.segment_fifo)
-        m.submodules.vectors = vectors = Fifo(Word(arch)["act"].shape, arch.segment_fifo)
 
         done, left = Signal(count), Signal(count)
         is_vector = word.kind != Kind.EVENT
@@ -125,7 +126,6 @@ class Segmenter(wiring.Component):
 
         held = Signal(SegmentEntry(arch))
         is_wide, wide, kept = word.kind == Kind.MAC2, Signal.like(word.w), Signal()
-        held_act = Signal.like(word.act)
         full, push, advance, final = Signal(), Signal(), Signal(), Signal()
         item, merge, want = Signal(), Signal(), Signal()
         m.d.comb += [
@@ -149,7 +149,6 @@ class Segmenter(wiring.Component):
             m.d.sync += [
                 full.eq(1),
                 held.again.eq(is_wide & kept & (word.w == wide)),
-                held_act.eq(word.act),
                 held.kind.eq(word.kind),
                 held.null.eq(~item),
                 held.end.eq(word.end & (final | ~item)),
@@ -173,11 +172,9 @@ class Segmenter(wiring.Component):
             queue.i.payload.eq(held),
             queue.i.payload.once.eq(held.null | Mux(held.kind == Kind.EVENT, single, (held.kind != Kind.MAC2) | held.again)),
             queue.i.valid.eq(push),
-            vectors.i.payload.eq(held_act),
-            vectors.i.valid.eq(push & (held.kind != Kind.EVENT)),
+            self.vector.eq(advance & item & is_vector),
         ]
         connect(m, queue.o, flipped(self.segments))
-        connect(m, vectors.o, flipped(self.vectors))
         return m
 
 
@@ -198,14 +195,17 @@ class Issuer(wiring.Component):
 
     Members
     -------
-    segments, vectors
-        From the `Segmenter`.
+    segments : In(stream of SegmentEntry)
+    vector, act
+        From the `Segmenter`: `act` is the word of a vector item that follows among the segments.
     outputs : In(stream of Output)
         One leaves with each close.
     drain : In(6)
         DRAIN of the operation `outputs.payload.tag`.
     event : Out(Event), event_valid : Out(1)
         To the lanes, `ISSUE_LATENCY` after its issue.
+    operands : Out(array of lanes x signed(event_bits))
+        To the lanes: the word of a vector event of `VECTOR_LATENCY` cycles before.
     status : Out(IssueStatus)
     """
 
@@ -214,11 +214,13 @@ class Issuer(wiring.Component):
         super().__init__(
             {
                 "segments": In(stream.Signature(SegmentEntry(arch))),
-                "vectors": In(stream.Signature(Word(arch)["act"].shape)),
+                "vector": In(1),
+                "act": In(Word(arch)["act"].shape),
                 "outputs": In(stream.Signature(Output(arch))),
                 "drain": In(isa.REGISTERS["DRAIN"].bits),
                 "event": Out(Event(arch)),
                 "event_valid": Out(1),
+                "operands": Out(Word(arch)["act"].shape),
                 "status": Out(IssueStatus()),
             }
         )
@@ -242,7 +244,6 @@ class Issuer(wiring.Component):
             issue.eq(self.segments.valid & ~blocked),
             close.eq(self.segments.ready & seg.end),
             self.segments.ready.eq(issue & final),
-            self.vectors.ready.eq(self.segments.ready & is_vector),
             self.outputs.ready.eq(close),
         ]
         with m.If(issue):
@@ -259,7 +260,6 @@ class Issuer(wiring.Component):
         item, act = Signal(Event(arch)), Signal.like(seg.act)
         chosen, offset = Signal.like(bit), Signal.like(index)
         m.d.sync += [
-            item.act.eq(self.vectors.payload),
             item.w.eq(seg.w),
             item.kind.eq(seg.kind),
             item.op.eq(~seg.null),
@@ -272,12 +272,24 @@ class Issuer(wiring.Component):
             chosen.eq(bit),
             offset.eq(Mux(is_vector, high, index)),
         ]
-        event = self.event
-        m.d.sync += [event.eq(item), event.w.eq(item.w + offset), self.event_valid.eq(delay(m, issue, ISSUE_LATENCY - 1, "issued"))]
-        with m.If(item.kind == Kind.EVENT):
-            picked = Signal(arch.event_bits)
-            m.d.comb += picked.eq(_one_of(chosen, act))
-            m.d.sync += event.act[0].eq(picked)
+        event, picked = self.event, Signal(arch.event_bits)
+        m.d.comb += picked.eq(_one_of(chosen, act))
+        m.d.sync += [
+            event.eq(item),
+            event.act.eq(picked),
+            event.w.eq(item.w + offset),
+            self.event_valid.eq(delay(m, issue, ISSUE_LATENCY - 1, "issued")),
+        ]
+
+        # Vectors wait for their segments beside them: those held, queued, and issued but not yet at the lanes.
+        late = ISSUE_LATENCY + VECTOR_LATENCY - 1
+        m.submodules.vectors = vectors = Ring(self.act.shape(), 1 + arch.segment_fifo + late)
+        m.d.comb += [
+            vectors.push.eq(self.vector),
+            vectors.i.eq(self.act),
+            vectors.pop.eq(delay(m, self.segments.ready & is_vector & ~seg.null, late, "taken")),
+        ]
+        m.d.sync += self.operands.eq(vectors.o)
         return m
 
     def _spacing(self, m, close):

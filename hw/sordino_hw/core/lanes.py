@@ -6,36 +6,51 @@ from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import ArchConfig
-from ..numbers import HI_SHIFT
-from ..primitives import LATENCY, MULTIPLIER_LATENCY, MultiplierArray, copies
+from ..primitives import LATENCY, MULTIPLIER_LATENCY, MaskedAdder, MultiplierArray, copies
 from .combinators import delay
-from .issue import ISSUE_LATENCY
+from .issue import ISSUE_LATENCY, VECTOR_LATENCY
 from .latencies import SHADOW_LATENCY
 from .layouts import Event, Kind
 
 __all__ = ["Lanes"]
 
-assert SHADOW_LATENCY == ISSUE_LATENCY + LATENCY + MULTIPLIER_LATENCY + 2
+assert SHADOW_LATENCY == ISSUE_LATENCY + LATENCY + 1 + MULTIPLIER_LATENCY + 2
+
+assert VECTOR_LATENCY == LATENCY, "an operand is registered beside its byte of the weight row"
 
 SHARE = 4
 """Lanes that one copy of the control signals drives."""
 
 
 class Control(data.StructLayout):
-    """What a lane must know of an event. `floor`: an output that skipped an empty word must not fall below zero.
+    """What a lane must know of an event when it takes its activation.
 
-    `low`, `high`: the half of a wide weight that is read, and kept for `again`.
+    `op`: the lanes multiply; `floor`: an output that skipped an empty word must not fall below zero.
     """
 
     def __init__(self):
-        super().__init__({"event": 1, "max": 1, "op": 1, "floor": 1, "low": 1, "high": 1, "again": 1})
+        super().__init__({"event": 1, "op": 1, "floor": 1})
+
+
+class Halves(data.StructLayout):
+    """Which half of a wide weight is read, and kept, in this cycle."""
+
+    def __init__(self):
+        super().__init__({"low": 1, "high": 1})
+
+
+class Choice(data.StructLayout):
+    """What a lane's weight is: the wide one that it keeps, 1 for MAX, or else what was read."""
+
+    def __init__(self):
+        super().__init__({"wide": 1, "max": 1})
 
 
 class Step(data.StructLayout):
-    """What a lane must know of a product."""
+    """What a lane must know of a product. `clear`: it replaces the sum."""
 
     def __init__(self):
-        super().__init__({"valid": 1, "max": 1, "high": 1, "first": 1})
+        super().__init__({"valid": 1, "max": 1, "first": 1, "clear": 1})
 
 
 class Lanes(wiring.Component):
@@ -46,8 +61,8 @@ class Lanes(wiring.Component):
 
     Members
     -------
-    event, event_valid
-        From the `Issuer`.
+    event, event_valid, operands
+        From the `Issuer`; `operands` are the lanes' own for a vector event of `VECTOR_LATENCY` cycles before.
     w_addr, w_data
         Weight memory.
     shadow : Out(array of lanes x signed 32)
@@ -65,6 +80,7 @@ class Lanes(wiring.Component):
             {
                 "event": In(Event(arch)),
                 "event_valid": In(1),
+                "operands": In(data.ArrayLayout(signed(arch.event_bits), arch.lanes)),
                 "w_addr": Out(max(1, (arch.weight_depth - 1).bit_length())),
                 "w_data": In(isa.region_bits(arch, isa.Region.WEIGHT)),
                 "shadow": Out(data.ArrayLayout(signed(32), arch.lanes)),
@@ -81,31 +97,32 @@ class Lanes(wiring.Component):
         m.d.comb += [self.w_addr.eq(event.w), reads.eq(self.event_valid & event.op & ~is_max)]
         m.d.sync += self.trap.eq(reads & (event.w >= arch.weight_depth))
 
-        # While the weights are read: each lane's operand.
-        control, step = Signal(Control()), Signal(Step())
+        # The low half of a wide weight is only kept: the cycle of the high half multiplies by both.
+        control, halves, choice, step = Signal(Control()), Signal(Halves()), Signal(Choice()), Signal(Step())
+        low = is_wide & ~event.high & ~event.again
         m.d.comb += [
             control.event.eq(event.kind == Kind.EVENT),
-            control.max.eq(is_max),
-            control.op.eq(event.op),
+            control.op.eq(event.op & ~low),
             control.floor.eq(is_max & event.zero),
-            control.low.eq(self.event_valid & event.op & is_wide & ~event.high & ~event.again),
-            control.high.eq(self.event_valid & event.high),
-            control.again.eq(is_wide & event.again),
+            halves.low.eq(reads & low),
+            halves.high.eq(self.event_valid & event.high),
+            choice.wide.eq(event.high | (is_wide & event.again)),
+            choice.max.eq(is_max),
             step.valid.eq(self.event_valid),
             step.max.eq(is_max),
-            step.high.eq(event.high),
             step.first.eq(event.first),
+            step.clear.eq(event.first | is_max),
         ]
         shares = -(-lanes // SHARE)
-        controls = copies(m, control, shares, "control", init=None)
-        broadcast = copies(m, event.act[0], shares, "broadcast")
-        act = delay(m, event.act, 1, "act")
-        late = [delay(m, c, LATENCY - 1, f"late_{k}") for k, c in enumerate(controls)]
-        weights = [self._weight(m, late[i // SHARE], self.w_data[8 * i : 8 * i + 8], i) for i in range(lanes)]
+        controls = copies(m, delay(m, control, VECTOR_LATENCY - 1, "control"), shares, "controls", init=None)
+        broadcast = copies(m, delay(m, event.act, VECTOR_LATENCY - 1, "act"), shares, "broadcast")
+        kept = copies(m, delay(m, halves, LATENCY - 1, "halves"), shares, "kept", init=None)
+        choices = copies(m, delay(m, choice, LATENCY, "choice"), shares, "choices", init=None)
+        weights = [self._weight(m, kept[i // SHARE], choices[i // SHARE], i) for i in range(lanes)]
         m.submodules.multipliers = multipliers = MultiplierArray(lanes, arch.event_bits, len(weights[0]))
 
-        depth = LATENCY + MULTIPLIER_LATENCY
-        steps = copies(m, delay(m, step, depth - 1, "step"), shares, "step", init=None)
+        depth = LATENCY + 1 + MULTIPLIER_LATENCY
+        steps = copies(m, delay(m, step, depth - 1, "step"), shares, "steps", init=None)
         end = delay(m, self.event_valid & event.end, depth, "end")
         ends = copies(m, end, shares, "ended")
         m.d.sync += self.loaded.eq(ends[0])
@@ -113,44 +130,39 @@ class Lanes(wiring.Component):
         accumulators = Signal(data.ArrayLayout(signed(32), lanes))
         for i in range(lanes):
             operand = Signal(signed(arch.event_bits), name=f"operand_{i}")
-            total = Signal(signed(32), name=f"total_{i}")
-            c, s, value, product = controls[i // SHARE], steps[i // SHARE], act[i], multipliers.p[i]
+            c, s, value, product = controls[i // SHARE], steps[i // SHARE], self.operands[i], multipliers.p[i]
             m.d.sync += operand.eq(Mux(c.event, broadcast[i // SHARE], value))
             with m.If(~c.op | (c.floor & (value < 0))):
                 m.d.sync += operand.eq(0)
-            m.d.comb += [
-                multipliers.a[i].eq(delay(m, operand, LATENCY - 2, f"operand_{i}")),
-                multipliers.b[i].eq(weights[i]),
-            ]
+            m.d.comb += [multipliers.a[i].eq(operand), multipliers.b[i].eq(weights[i])]
             accumulator = accumulators[i]
+            m.submodules[f"adder_{i}"] = adder = MaskedAdder(32)
+            m.d.comb += [adder.a.eq(accumulator), adder.b.eq(product), adder.mask.eq(s.clear)]
             # A maximum is an activation: it is compared in as many bits.
             greater = accumulator[: arch.event_bits].as_signed() < product[: arch.event_bits].as_signed()
-            base, term = (Signal(signed(32), name=f"{name}_{i}") for name in ("base", "term"))
-            with m.If(~s.first & ~(s.max & greater)):
-                m.d.comb += base.eq(accumulator)
-            with m.If(~s.max | s.first | greater):
-                m.d.comb += term.eq(Mux(s.high, product << HI_SHIFT, product))
-            m.d.comb += total.eq(base + term)
-            with m.If(s.valid):
-                m.d.sync += accumulator.eq(total)
+            with m.If(s.valid & (~s.max | s.first | greater)):
+                m.d.sync += accumulator.eq(adder.s)
             with m.If(ends[i // SHARE]):
-                m.d.sync += self.shadow[i].eq(accumulators[i])
+                m.d.sync += self.shadow[i].eq(accumulator)
             with m.Elif(self.shift):
                 m.d.sync += self.shadow[i].eq(self.shadow[i + arch.ppu] if i + arch.ppu < lanes else 0)
         return m
 
-    def _weight(self, m, c, row, i):
-        """Lane `i`'s multiplier operand, of its byte of the weight row: the weight, 1 for MAX, or the wide weight it keeps."""
-        lower, upper, low, high = (
-            Signal(n, name=f"{name}_{i}") for name, n in (("lower", 7), ("upper", 8), ("low", 7), ("high", 8))
-        )
-        m.d.comb += [lower.eq(Mux(c.max, 1, row[:7])), upper.eq(row[7].replicate(8) & ~(c.max | c.low).replicate(8))]
-        if self.arch.wide_cycles == 2:
-            return Cat(lower, upper[0]).as_signed()
-        with m.If(c.low):
-            m.d.sync += low.eq(row[:7])
-        with m.If(c.high):
-            m.d.sync += high.eq(row)
-        with m.If(c.again):
-            m.d.comb += [lower.eq(low), upper.eq(high)]
+    def _weight(self, m, keep, choice, i):
+        """Lane `i`'s multiplier operand.
+
+        The byte that is read is registered, so that the halves of a wide weight are kept in time for the high one's event.
+        """
+        row, read = self.w_data[8 * i : 8 * i + 8], Signal(8, name=f"read_{i}")
+        low, high = Signal(7, name=f"low_{i}"), Signal(8, name=f"high_{i}")
+        m.d.sync += read.eq(row)
+        with m.If(keep.low):
+            m.d.sync += low.eq(row)
+        if self.arch.wide_cycles == 1:
+            with m.If(keep.high):
+                m.d.sync += high.eq(row)
+        else:
+            m.d.comb += high.eq(read)
+        lower = Mux(choice.wide, low, Mux(choice.max, 1, read[:7]))
+        upper = Mux(choice.wide, high, (read[7] & ~choice.max).replicate(8))
         return Cat(lower, upper).as_signed()

@@ -43,7 +43,7 @@ WORD_LATENCY = READ_LATENCY + 1 + FIFO_LATENCY
 """From a word's request to the first cycle in which the segmenter can take it: a core registers its fetcher's word."""
 DRAINED = 3
 """From the last request of an operation to the first deal of one with another SPLIT."""
-SHADOW_LATENCY = 8
+SHADOW_LATENCY = 9
 """From the issue of an output's last item to the first cycle in which the shadow accumulators show it."""
 STORE_LATENCY = 17
 """From a chunk's turn to the first cycle in which its word can be stored."""

@@ -248,7 +248,7 @@ class SegmentEntry(data.StructLayout):
 
 
 class Event(data.StructLayout):
-    """One lane cycle. EVENT: `act[0]` goes to every lane; otherwise each lane takes its own.
+    """One lane cycle. EVENT: `act` goes to every lane; otherwise each lane takes its own of a vector that follows.
 
     `op`: the lanes do something; `high`: with the high half of a wide weight; `again`: with the wide weight that they keep.
     """
@@ -256,7 +256,7 @@ class Event(data.StructLayout):
     def __init__(self, arch: ArchConfig):
         super().__init__(
             {
-                "act": data.ArrayLayout(signed(arch.event_bits), arch.lanes),
+                "act": signed(arch.event_bits),
                 "w": weight_address(arch),
                 "kind": Kind,
                 "op": 1,

@@ -1,4 +1,4 @@
-"""Memories, multipliers and register copies: the only gateware that knows which FPGA it is built for.
+"""Memories, multipliers, adders and register copies: the only gateware that knows which FPGA it is built for.
 
 Each component has one interface and several forms. The form follows from the `platform` that elaboration carries (see
 `family.Target`); without one it is plain Amaranth, as simulators take it. The forms agree cycle for cycle, except
@@ -10,6 +10,7 @@ from .components import (
     MULTIPLIER_LATENCY,
     BlockMemory,
     DualReadMemory,
+    MaskedAdder,
     Multiplier,
     MultiplierArray,
     SinglePortMemory,
@@ -24,6 +25,7 @@ __all__ = [
     "MULTIPLIER_LATENCY",
     "BlockMemory",
     "DualReadMemory",
+    "MaskedAdder",
     "Multiplier",
     "MultiplierArray",
     "SinglePortMemory",

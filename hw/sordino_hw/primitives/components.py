@@ -15,6 +15,7 @@ __all__ = [
     "MULTIPLIER_LATENCY",
     "BlockMemory",
     "DualReadMemory",
+    "MaskedAdder",
     "Multiplier",
     "MultiplierArray",
     "SinglePortMemory",
@@ -218,3 +219,28 @@ class Multiplier(wiring.Component):
         m.submodules.array = array = self._array
         m.d.comb += [array.a[0].eq(self.a), array.b[0].eq(self.b), self.p.eq(array.p[0])]
         return m
+
+
+class MaskedAdder(wiring.Component):
+    """A sum of two operands, one of which a common bit masks; no register. On the ECP5 the mask costs nothing: each bit of
+    its carry chain has an input to spare.
+
+    Parameters
+    ----------
+    width : int
+
+    Members
+    -------
+    a, b : In(width), mask : In(1)
+    s : Out(width)
+        `(mask ? 0 : a) + b`, modulo `2**width`.
+    """
+
+    def __init__(self, width: int):
+        if width < 1:
+            raise ValueError(f"an adder needs at least one bit, not width={width!r}")
+        self.width = width
+        super().__init__({"a": In(width), "b": In(width), "mask": In(1), "s": Out(width)})
+
+    def elaborate(self, platform):
+        return _form(platform).masked_adder(self)

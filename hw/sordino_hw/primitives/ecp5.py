@@ -9,7 +9,15 @@ from amaranth.lib import memory
 
 from . import generic
 
-__all__ = ["block_memory", "dual_read_memory", "multiplier_array", "single_port_memory", "small_memory", "tiling"]
+__all__ = [
+    "block_memory",
+    "dual_read_memory",
+    "masked_adder",
+    "multiplier_array",
+    "single_port_memory",
+    "small_memory",
+    "tiling",
+]
 
 TILES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 """Shapes of a DP16KD: rows and bits."""
@@ -194,4 +202,31 @@ def multiplier_array(c) -> Module:
             **{f"i_C{k}": Const(0) for k in range(18)},
             **{f"o_P{k}": p[k] for k in range(36)},
         )
+    return m
+
+
+MASKED_SUM = 0b1100_0110_0000_1100
+"""LUT of a carry bit with A, B, mask on C and ones on D: it propagates (A & ~C) ^ B; its first four bits generate B."""
+
+
+def masked_adder(c) -> Module:
+    m = Module()
+    carry = Const(0)
+    for k in range(0, c.width, 2):
+        next_carry = Signal(name=f"carry_{k}")
+        bits = [(c.a[j], c.b[j]) if j < c.width else (Const(0), Const(0)) for j in (k, k + 1)]
+        outputs = {f"o_S{j}": c.s[k + j] for j in range(2) if k + j < c.width}
+        m.submodules[f"sum_{k}"] = Instance(
+            "CCU2C",
+            p_INIT0=Const(MASKED_SUM, 16),
+            p_INIT1=Const(MASKED_SUM, 16),
+            p_INJECT1_0="NO",
+            p_INJECT1_1="NO",
+            i_CIN=carry,
+            **{f"i_{pin}{j}": value for j in range(2) for pin, value in zip("AB", bits[j], strict=True)},
+            **{f"i_{pin}{j}": value for j in range(2) for pin, value in (("C", c.mask), ("D", Const(1)))},
+            **outputs,
+            o_COUT=next_carry,
+        )
+        carry = next_carry
     return m

@@ -3,7 +3,7 @@
 from amaranth.hdl import Module, Signal, signed, unsigned
 from amaranth.lib import data, memory
 
-__all__ = ["block_memory", "dual_read_memory", "multiplier_array", "single_port_memory", "small_memory"]
+__all__ = ["block_memory", "dual_read_memory", "masked_adder", "multiplier_array", "single_port_memory", "small_memory"]
 
 
 def block_memory(c, attributes: dict | None = None) -> Module:
@@ -77,4 +77,10 @@ def multiplier_array(c) -> Module:
     p = Signal(data.ArrayLayout(signed(c.a_width + c.b_width), c.count), reset_less=True)
     m.d.sync += [a.eq(c.a), b.eq(c.b), *(p[i].eq(a[i] * b[i]) for i in range(c.count))]
     m.d.comb += c.p.eq(p)
+    return m
+
+
+def masked_adder(c) -> Module:
+    m = Module()
+    m.d.comb += c.s.eq((c.a & ~c.mask.replicate(c.width)) + c.b)
     return m

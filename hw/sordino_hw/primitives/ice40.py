@@ -5,7 +5,7 @@ from amaranth.lib import memory
 
 from . import generic
 
-__all__ = ["block_memory", "dual_read_memory", "multiplier_array", "single_port_memory", "small_memory"]
+__all__ = ["block_memory", "dual_read_memory", "masked_adder", "multiplier_array", "single_port_memory", "small_memory"]
 
 SPRAM_ROWS, SPRAM_BITS = 16384, 16
 
@@ -48,6 +48,10 @@ def dual_read_memory(c) -> Module:
 
 def small_memory(c) -> Module:
     return generic.small_memory(c)
+
+
+def masked_adder(c) -> Module:
+    return generic.masked_adder(c)
 
 
 def single_port_memory(c) -> Module:
