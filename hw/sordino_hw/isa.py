@@ -68,7 +68,8 @@ class Flag(enum.IntFlag, shape=unsigned(8)):
     TABLE = 16
     """The clamped value, as a signed 8-bit index, goes through table TABLE."""
     WINDOW = 32
-    """VEC: words that the window of the output before in the same run covers too are taken from the window, not read again."""
+    """VEC: words that the window of the output before in the same run covers too are taken from the window, not read again, where
+    groups share a port of activation memory."""
 
 
 class Mode(enum.Enum, shape=unsigned(2)):

@@ -1,7 +1,7 @@
 """Small FIFOs, and the credits that let a pipeline of fixed latency feed one without overflow."""
 
-from amaranth.hdl import Module, Shape, Signal
-from amaranth.lib import fifo, stream, wiring
+from amaranth.hdl import Module, Shape, Signal, Value, unsigned
+from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..primitives import SmallMemory
@@ -40,17 +40,25 @@ class Fifo(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         width = Shape.cast(self.shape).width
-        # One place more: its memory takes `depth` items even before the first has moved to the output register.
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=width, depth=self.depth + 1)
-        push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
+        # One item is in the output register whenever others wait, so the memory is never full.
+        rows, width = 1 << (self.depth - 1).bit_length(), Shape.cast(self.shape).width
+        attributes = {"no_rw_check": 1}  # no row is read in the cycle in which it is written
+        m.submodules.array = array = memory.Memory(shape=unsigned(width), depth=rows, init=[], attrs=attributes)
+        write, read = array.write_port(), array.read_port(domain="comb")
+        item = Signal(width, reset_less=True)
+        push, pop, load = self.i.valid & self.i.ready, self.o.valid & self.o.ready, Signal()
         m.d.comb += [
             self.i.ready.eq(_count(m, self.level, self.depth, push, pop)),
-            queue.w_data.eq(self.i.payload),
-            queue.w_en.eq(push),
-            self.o.payload.eq(queue.r_data),
-            self.o.valid.eq(queue.r_rdy),
-            queue.r_en.eq(self.o.ready),
+            Value.cast(self.o.payload).eq(item),
+            write.data.eq(self.i.payload),
+            write.en.eq(push),
+            load.eq((read.addr != write.addr) & (~self.o.valid | self.o.ready)),
         ]
+        m.d.sync += [write.addr.eq(write.addr + push), read.addr.eq(read.addr + load)]
+        with m.If(load):
+            m.d.sync += [item.eq(read.data), self.o.valid.eq(1)]
+        with m.Elif(pop):
+            m.d.sync += self.o.valid.eq(0)
         return m
 
 
