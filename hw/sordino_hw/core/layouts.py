@@ -118,7 +118,8 @@ class DrainDescriptor(data.StructLayout):
 class Job(data.StructLayout):
     """An output for a fetcher: where its first tap and its first residual word lie, and the cores that it is for (`to`).
 
-    `iy0`: row of the first tap; `left`: columns from it to the image's left edge, minus its own column; `fresh`: first of its run, so that nothing of its window is there.
+    `iy0`: row of the first tap; `left`: columns from it to the image's left edge, minus its own column; `fresh`: first of
+    its run, so that nothing of its window is there.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -145,9 +146,10 @@ class Output(data.StructLayout):
 def _tags(arch: ArchConfig):
     """What a fetcher's items carry from the walker on.
 
-    `w`, `m`: weight and mask row of the span's word 0; `w_word`: weight rows of a word; `to`: the cores that an item is for; `group`: those that its output is for; `end`: the last item of the output for each
-    core in `to`; `last`: the last one for the fetcher, too; `shared`: the groups that share a port (`sharing`); `place`: of
-    the word in the window, where it is already if `reuse`.
+    `w`, `m`: weight and mask row of the span's word 0; `w_word`: weight rows of a word; `to`: the cores that an item is for;
+    `group`: those that its output is for; `end`: the last item of the output for each core in `to`; `last`: the last one for
+    the fetcher, too; `shared`: the groups that share a port (`sharing`); `place`: of the word in the window, where it is
+    already if `reuse`.
     """
     return {
         "w": weight_address(arch),
@@ -184,7 +186,7 @@ class SpanRange(data.StructLayout):
 
 
 class RowTag(data.StructLayout):
-    """What accompanies a row of occupancy bits: `q` is the word index in the span of its bit 0, modulo the mask and weight addresses."""
+    """What accompanies a row of occupancy bits: `q` is the index in the span of its bit 0, as far as addresses need it."""
 
     def __init__(self, arch: ArchConfig):
         row = act_address(arch) - (OCC_WIDTH - 1).bit_length()

@@ -1,6 +1,6 @@
 """Fetch, second half: from rows of occupancy to activation words."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -58,8 +58,8 @@ class Occupancy(wiring.Component):
             self.r_addr.eq(self.tag.row),
         ]
         tag, low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("tag", "low", "top", "empty"))
-        # Bits from `low` up, to `top`: two thermometer codes.
-        inside = Cat((low <= b) & (top >= b) for b in range(OCC_WIDTH))
+        ones = Const((1 << OCC_WIDTH) - 1)
+        inside = (ones << low) & (ones >> ~top)  # bits from `low` up, to `top`
         wanted, size = Signal(OCC_WIDTH), Signal(range(OCC_WIDTH + 1))
         m.d.sync += [wanted.eq(inside & (self.r_data | tag.dense.replicate(OCC_WIDTH))), size.eq(top - low + 1)]
         with m.If(empty):
