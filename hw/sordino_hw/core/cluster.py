@@ -4,7 +4,7 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, connect
 
 from .. import isa
@@ -220,7 +220,7 @@ class Cluster(wiring.Component):
                     if r in _HOST_WRITES
                 ),
             ]
-        act = self._activations(m, running, fetchers, cores, row, value, writes(isa.Region.ACT))
+        act = self._activations(m, running, fetchers, cores, row)
 
         # The host holds region and row until it has its row.
         assert LATENCY + 3 == WINDOW_LATENCY
@@ -245,15 +245,20 @@ class Cluster(wiring.Component):
         low = (isa.region_stride(self.arch, region) - 1).bit_length()
         return row[low : low + max(1, (self.arch.cores - 1).bit_length())]
 
-    def _activations(self, m, running, fetchers, cores, row, value, host_we):
+    def _activations(self, m, running, fetchers, cores, row):
         """Copies of the activation memory, one a port, and of the occupancy memory, one a fetcher. Returns the host's data."""
         arch = self.arch
         word, place, we = Signal(isa.region_bits(arch, isa.Region.ACT)), Signal(act_address(arch)), Signal()
+        # What the host writes is zero in other cycles, as what a core stores is.
+        host = Signal(data.StructLayout({"we": 1, "address": place.shape(), "data": word.shape()}))
         m.d.sync += [
-            we.eq(Cat(core.we for core in cores).any() | host_we),
-            place.eq(reduce(or_, (core.address for core in cores)) | Mux(host_we, row, 0)),
-            word.eq(reduce(or_, (core.data for core in cores)) | Mux(host_we, value[: len(word)], 0)),
+            host.eq(0),
+            we.eq(Cat(source.we for source in (host, *cores)).any()),
+            place.eq(reduce(or_, (source.address for source in (host, *cores)))),
+            word.eq(reduce(or_, (source.data for source in (host, *cores)))),
         ]
+        with m.If(self.window.we & (self.window.region == isa.Region.ACT)):
+            m.d.sync += [host.we.eq(1), host.address.eq(self.window.row), host.data.eq(self.window.wdata)]
         acts = []
         for p in range(arch.ports):
             m.submodules[f"act_{p}"] = act = BlockMemory(arch.act_depth, len(word))
