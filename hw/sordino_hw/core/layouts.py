@@ -30,6 +30,8 @@ __all__ = [
 
 INDEX = 14
 """Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
+OFFSET = 17
+"""Bits of a signed word index within a span; negative for a row's bits ahead of the span."""
 WINDOW_BITS = 4
 """Bits of a place in a window of `isa.WINDOW_MAX` words squared."""
 TAG_BITS = 2
@@ -190,7 +192,8 @@ class RowTag(data.StructLayout):
 
     def __init__(self, arch: ArchConfig):
         row = act_address(arch) - (OCC_WIDTH - 1).bit_length()
-        super().__init__({"row": row, "q": max(mask_address(arch), weight_address(arch)), **_tags(arch)})
+        q = signed(min(OFFSET, max(mask_address(arch), weight_address(arch))))
+        super().__init__({"row": row, "q": q, **_tags(arch)})
 
 
 class Row(data.StructLayout):

@@ -201,7 +201,7 @@ class WordReader(wiring.Component):
         m.d.comb += [self.act_en.eq(reads), self.act_addr.eq(requested.address)]
 
         # The word's index in the span, and what follows from it, in the cycles of the read.
-        q = Signal.like(requested.q)
+        q = Signal(len(requested.q))
         m.submodules.product = product = Multiplier(len(q) + 1, len(requested.w_word) + 1)
         m.d.comb += [q.eq(requested.q + requested.address[:OCC_BITS]), product.a.eq(q), product.b.eq(requested.w_word)]
         m_base, index = delay(m, requested.m, 1, "m"), delay(m, q, 1, "q")
