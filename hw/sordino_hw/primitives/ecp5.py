@@ -6,6 +6,7 @@ a product's register lands wherever there is room.
 
 from functools import reduce
 from operator import or_
+from typing import Any
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, unsigned
 from amaranth.lib import memory
@@ -248,7 +249,8 @@ def _chain(m: Module, inputs, table: int, sums, carry=None):
         bits.append((0, zero, zero, zero, zero, Signal(name="above")))
     chained = zero
     for k in range(0, len(bits), 2):
-        following, pins = Signal(name=f"carry_{k}"), {}
+        following = Signal(name=f"carry_{k}")
+        pins: dict[str, Any] = {}
         for j, (init, a, b, c, d, s) in enumerate(bits[k : k + 2]):
             pins |= {f"p_INIT{j}": Const(init, 16), f"p_INJECT1_{j}": "NO", f"o_S{j}": s}
             pins |= {f"i_A{j}": a, f"i_B{j}": b, f"i_C{j}": c, f"i_D{j}": d}
