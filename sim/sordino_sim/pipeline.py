@@ -346,7 +346,7 @@ def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
             start = (a0 + ky * t[R_A_KY] + kx * t[R_A_KX] + low * t[R_WORDS]) & t[A_MASK]
             stop = start + (high - low) * t[R_WORDS]
             end = ky == t[R_KH] - 1 and kx == t[R_KX] - 1 and not t[RESIDUAL]
-            reuse = t[WINDOW] and not fresh and kx < t[R_KX] - t[R_SX]
+            reuse = t[WINDOW] and not fresh and 0 < t[R_SX] < t[R_KX] - kx
             q = low * t[R_WORDS]
             _span(t, b, 0, slices, start, stop, m + q, w + q * t[R_W_WORD], t[KIND], end, reuse, nonzero, occupied, masks)
             m += t[R_M_SPAN]

@@ -121,7 +121,7 @@ class FetcherModel:
                 a = a0 + ky * r["A_KY"] + kx * r["A_KX"]
                 words = [(a + q, q) for p in pixels for q in range(p * r["WORDS"], (p + 1) * r["WORDS"])]
                 end = (ky, kx) == (r["KH"] - 1, r["KX"] - 1) and not op.residual
-                reuse = op.window and not fresh and kx < r["KX"] - r["SX"]
+                reuse = op.window and not fresh and 0 < r["SX"] < r["KX"] - kx
                 self._span(op, words, w, m, op.kind, end, end, to, to, reuse)
                 w, m = w + r["W_SPAN"], m + r["M_SPAN"]
         if op.residual:
@@ -183,7 +183,7 @@ class FetcherModel:
             act = [int(v) for v in self.act[a]]
             live = (1 << lanes) - 1 if op.dense else sum(1 << i for i, v in enumerate(act) if v)
             row = (w + q * op.regs["W_WORD"]) % WEIGHT
-            if not reuse:
+            if not reuse or self.arch.ports == self.arch.cores:
                 add["read"].append((time + 1, self.index, a))
             if kind is Kind.EVENT:
                 add["mask"].append((time + READ_LATENCY - LATENCY, self.index, mask, (m + q) % MASK))
@@ -288,8 +288,10 @@ def pack(values, bits: int) -> int:
 
 def descriptors(op: Op, arch: ArchConfig, tag: int) -> tuple[dict, dict]:
     deal = {**{name: op.regs[name] for name in DEAL_REGISTERS}, "stateful": op.stateful, "tag": tag}
-    flags = {"kind": op.kind, "dense": op.dense, "residual": op.residual, "window": op.window}
-    flags["shared"] = op.regs["SPLIT"] // (2 * arch.ports)
+    flags = {"kind": op.kind, "dense": op.dense, "residual": op.residual}
+    if arch.ports < arch.cores:
+        flags["shared"] = op.regs["SPLIT"] // (2 * arch.ports)
+        flags["reused"] = max(0, op.regs["KX"] - op.regs["SX"]) if op.window and op.regs["SX"] else 0
     return deal, {**{name: op.regs[name] for name in TAP_REGISTERS}, **flags}
 
 
@@ -360,7 +362,7 @@ def record(ctx, dut: Bench, events: dict, waiting: list, time: int):
     if deal := ctx.get(dealer.deal):
         assert deal.bit_count() == 1 and ctx.get(dealer.busy)
         g, job = deal.bit_length() - 1, ctx.get(dealer.jobs)
-        events["deal"].append((time, g, job.iy0, job.ix0, job.a, job.r, job.to, job.fresh, job.tag))
+        events["deal"].append((time, g, job.iy0, -job.left, job.a, job.r, job.to, job.fresh, job.tag))
         waiting[g].append(job.tag)
     if valid := ctx.get(dealer.output_valid):
         for c in range(arch.cores):

@@ -140,7 +140,7 @@ class Dealer(wiring.Component):
         iy0, ix0 = Signal(signed(INDEX)), Signal(signed(INDEX))
         a_row, a, r_row, r, o_row, o = (Signal.like(d.A_BASE, name=name) for name in ("a_row", "a", "r_row", "r", "o_row", "o"))
         last_ox, last_oy = ox == d.OW, oy == d.OH
-        m.d.comb += [self.jobs.iy0.eq(iy0), self.jobs.ix0.eq(ix0), self.jobs.a.eq(a), self.jobs.r.eq(r)]
+        m.d.comb += [self.jobs.iy0.eq(iy0), self.jobs.left.eq(-ix0), self.jobs.a.eq(a), self.jobs.r.eq(r)]
         with m.If(dealing & last_ox):
             m.d.sync += [ox.eq(1), rx.eq(1), oy.eq(oy + 1), ix0.eq(d.IX0)]
             m.d.sync += [s.eq(r_row + d.R_OY) for s in (r_row, r)]

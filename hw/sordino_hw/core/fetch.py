@@ -47,20 +47,20 @@ class Walker(wiring.Component):
         busy, fresh, residual = Signal(), Signal(), Signal()
         ky, kx, last_ky, last_kx = Signal(8), Signal(8), Signal(), Signal()  # count from one
         # Columns from the first pixel of the span to the left edge (to the right of it) and to the right edge.
-        left0, room0, left, room = (Signal(signed(INDEX), name=name) for name in ("left0", "room0", "left", "room"))
+        left0, left, room = (Signal(signed(INDEX), name=name) for name in ("left0", "left", "room"))
         iy = Signal(signed(INDEX))
         a_kernel, a, r = (Signal.like(d.A_KX, name=name) for name in ("a_kernel", "a", "r"))
         w, mask = Signal.like(d.W_BASE, name="w"), Signal.like(d.M_BASE, name="mask")
 
         slice_, _ = lowest(rest, self.arch.cores)
         others = rest & ~slice_
-        taps_done, end, last, step, reused = Signal(), Signal(), Signal(), Signal(), Signal()
+        taps_done, end, last, step, column = Signal(), Signal(), Signal(), Signal(), kx[:2]
         m.d.comb += [
             taps_done.eq(last_kx & last_ky),
             end.eq(residual | (taps_done & ~d.residual)),
             last.eq(Mux(residual, others == 0, taps_done & ~d.residual)),
             step.eq(busy & (~self.spans.valid | self.spans.ready)),
-            reused.eq(~fresh & (kx + d.SX <= d.KX)),
+            room.eq(left + d.W),
             self.job.ready.eq(~busy | (step & last)),
         ]
 
@@ -85,8 +85,7 @@ class Walker(wiring.Component):
                 out.to.eq(group),
                 out.group.eq(group),
                 out.shared.eq(d.shared),
-                out.keep.eq(d.window),
-                out.reuse.eq(d.window & reused),
+                out.reuse.eq(~fresh & (column != 0) & (column <= d.reused)),
                 out.place.eq(Cat((-left)[:2], ky[:2])),
             ]
             with m.If(residual):
@@ -99,8 +98,8 @@ class Walker(wiring.Component):
                     out.w.eq(d.R_W),
                     out.kind.eq(Kind.MAC2),
                     out.to.eq(slice_),
-                    out.keep.eq(0),
                     out.reuse.eq(0),
+                    out.place.eq((-left0)[:2]),  # a column that the next output has no more
                 ]
 
             with m.If(residual):
@@ -108,14 +107,13 @@ class Walker(wiring.Component):
             m.d.sync += [w.eq(w + d.W_SPAN), mask.eq(mask + d.M_SPAN)]
             with m.If(last_kx):
                 m.d.sync += [kx.eq(1), last_kx.eq(d.KX == 1), ky.eq(ky + 1), last_ky.eq(ky + 1 == d.KH)]
-                m.d.sync += [iy.eq(iy + d.DY), left.eq(left0), room.eq(room0)]
+                m.d.sync += [iy.eq(iy + d.DY), left.eq(left0)]
                 m.d.sync += [s.eq(a_kernel + d.A_KY) for s in (a_kernel, a)]
             with m.Else():
                 m.d.sync += [
                     kx.eq(kx + 1),
                     last_kx.eq(kx + 1 == d.KX),
                     left.eq(left - d.DX),
-                    room.eq(room - d.DX),
                     a.eq(a + d.A_KX),
                 ]
             with m.If(taps_done):
@@ -127,8 +125,7 @@ class Walker(wiring.Component):
             job = self.job.payload
             m.d.sync += [d.eq(self.d), busy.eq(1), fresh.eq(job.fresh), residual.eq(0)]
             m.d.sync += [ky.eq(1), kx.eq(1), last_ky.eq(self.d.KH == 1), last_kx.eq(self.d.KX == 1)]
-            m.d.sync += [s.eq(-job.ix0) for s in (left0, left)]
-            m.d.sync += [s.eq(self.d.W - job.ix0) for s in (room0, room)]
+            m.d.sync += [s.eq(job.left) for s in (left0, left)]
             m.d.sync += [s.eq(job.a) for s in (a_kernel, a)]
             m.d.sync += [s.eq(job.to) for s in (group, rest)]
             m.d.sync += [iy.eq(job.iy0), r.eq(job.r), w.eq(self.d.W_BASE), mask.eq(self.d.M_BASE)]
@@ -144,13 +141,15 @@ class Clip(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         p, out = self.i.payload, self.o.payload
-        same = [name for name, _ in out.shape() if name not in ("low", "top", "empty")]
+        same = [name for name, _ in out.shape() if name not in ("low", "top", "beyond", "empty")]
+        top = p.high * p.words - 1
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
             m.d.sync += [
                 self.o.valid.eq(self.i.valid),
                 out.low.eq(p.low * p.words),
-                out.top.eq(p.high * p.words - 1),
+                out.top.eq(top),
+                out.beyond.eq(top[len(out.top) :] != 0),
                 out.empty.eq(~p.inside | (p.high <= p.low)),
                 *(out[name].eq(p[name]) for name in same),
             ]
@@ -163,8 +162,8 @@ class Splitter(wiring.Component):
     Members
     -------
     i : In(stream of SpanRange)
-    valid, ready, tag, bits
-        The row request: `bits` are the words of the row within the span. A request with no bits only ends an output.
+    valid, ready, tag, low, top, empty
+        The row request: the span's words of the row are those of the bits `low` to `top`. An `empty` one only ends an output.
     trap : Out(1)
         The span reached beyond the activation memory, in the cycle before.
     """
@@ -177,7 +176,9 @@ class Splitter(wiring.Component):
                 "valid": Out(1),
                 "ready": In(1),
                 "tag": Out(RowTag(arch)),
-                "bits": Out(OCC_WIDTH),
+                "low": Out(OCC_BITS),
+                "top": Out(OCC_BITS),
+                "empty": Out(1),
                 "trap": Out(1),
             }
         )
@@ -186,26 +187,28 @@ class Splitter(wiring.Component):
         m = Module()
         p, tag = self.i.payload, self.tag
         held = Signal(RowTag(self.arch))
-        busy, empty, last, done = Signal(), Signal(), Signal(), Signal()
-        low, top, last_row, beyond = Signal(OCC_BITS), Signal(OCC_BITS), Signal.like(tag.row), Signal()
+        busy, last, done = Signal(), Signal(), Signal()
+        top, last_row, beyond = Signal(OCC_BITS), Signal.like(tag.row), Signal()
         m.d.comb += [
+            self.top.eq(Mux(last, top, OCC_WIDTH - 1)),
             tag.eq(held),
             tag.end.eq(held.end & last),
             tag.last.eq(held.last & last),
-            self.valid.eq(busy & (~empty | held.end)),
+            self.valid.eq(busy & (~self.empty | held.end)),
             done.eq(busy & last & (~self.valid | self.ready)),
             self.i.ready.eq(~busy | done),
         ]
-        m.d.sync += self.trap.eq(busy & ~empty & (beyond | (last_row >= self.arch.act_depth // OCC_WIDTH)))
-        # Bits from `low` up, to `top`: two thermometer codes.
-        above = Cat(low <= b for b in range(OCC_WIDTH))
-        below = Cat(~last | (top >= b) for b in range(OCC_WIDTH))
-        m.d.comb += self.bits.eq(Mux(empty, 0, above & below))
+        m.d.sync += self.trap.eq(busy & ~self.empty & (beyond | (last_row >= self.arch.act_depth // OCC_WIDTH)))
 
         with m.If(done):
             m.d.sync += busy.eq(0)
         with m.Elif(busy & self.ready):
-            m.d.sync += [low.eq(0), last.eq(held.row + 1 == last_row), held.row.eq(held.row + 1), held.q.eq(held.q + OCC_WIDTH)]
+            m.d.sync += [
+                self.low.eq(0),
+                last.eq(held.row + 1 == last_row),
+                held.row.eq(held.row + 1),
+                held.q.eq(held.q + OCC_WIDTH),
+            ]
         with m.If(self.i.valid & self.i.ready):
             # The first address is modular, the last is not: it may lie beyond the address space, and traps.
             first, final = p.a + p.low, p.a + p.top
@@ -213,10 +216,10 @@ class Splitter(wiring.Component):
             same = [name for name, _ in held.shape() if name not in ("row", "q")]
             m.d.sync += [
                 busy.eq(1),
-                empty.eq(p.empty),
+                self.empty.eq(p.empty),
                 last.eq(p.empty | (first[OCC_BITS:] == final[OCC_BITS:])),
-                beyond.eq(first[bits:] != final[bits:]),
-                low.eq(first[:OCC_BITS]),
+                beyond.eq(p.beyond | (first[bits] != final[bits])),
+                self.low.eq(first[:OCC_BITS]),
                 top.eq(final[:OCC_BITS]),
                 last_row.eq(final[OCC_BITS:bits]),
                 held.row.eq(first[OCC_BITS:bits]),

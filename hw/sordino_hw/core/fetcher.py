@@ -108,7 +108,9 @@ class Fetcher(wiring.Component):
         m.d.comb += [
             occupancy.valid.eq(splitter.valid),
             occupancy.tag.eq(splitter.tag),
-            occupancy.bits.eq(splitter.bits),
+            occupancy.low.eq(splitter.low),
+            occupancy.top.eq(splitter.top),
+            occupancy.empty.eq(splitter.empty),
             splitter.ready.eq(occupancy.ready),
             self.trap_act.eq(splitter.trap),
             self.occ_addr.eq(occupancy.r_addr),

@@ -30,6 +30,8 @@ __all__ = [
 
 INDEX = 14
 """Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
+WINDOW_BITS = 4
+"""Bits of a place in a window of `isa.WINDOW_MAX` words squared."""
 TAG_BITS = 2
 """An operation's number modulo `IN_FLIGHT`."""
 IN_FLIGHT = 1 << TAG_BITS
@@ -73,7 +75,7 @@ def _registers(arch: ArchConfig, names: tuple[str, ...]) -> dict[str, Shape]:
 
 def sharing(arch: ArchConfig) -> int:
     """Bits of `shared`: bit k says that there are 2**(k + 1) groups to a port of activation memory; none, that every group
-    has a port. They are the upper bits of SPLIT.
+    has a port, and needs no window to save reads. They are the upper bits of SPLIT.
     """
     return (arch.cores // arch.ports).bit_length() - 1
 
@@ -83,7 +85,7 @@ DEAL_REGISTERS = (
     *("O_BASE", "O_OY", "O_OX", "S_BASE", "DRAIN", "SPLIT", "SLICES", "RUN"),
 )
 TAP_REGISTERS = (
-    *("KH", "KX", "SPAN", "WORDS", "H", "W", "SX", "DY", "DX", "A_KY", "A_KX"),
+    *("KH", "KX", "SPAN", "WORDS", "H", "W", "DY", "DX", "A_KY", "A_KX"),
     *("W_BASE", "W_SPAN", "W_WORD", "M_BASE", "M_SPAN", "R_W"),
 )
 DRAIN_REGISTERS = ("P_BASE", "DRAIN", "LO", "HI", "TABLE")
@@ -97,10 +99,12 @@ class DealDescriptor(data.StructLayout):
 
 
 class TapDescriptor(data.StructLayout):
-    """An operation, as a walker needs it. `shared`: see `sharing`."""
+    """An operation, as a walker needs it. `shared`: see `sharing`; `reused`: columns of a window that the one before in its
+    run has too."""
 
     def __init__(self, arch: ArchConfig):
-        flags = {"kind": Kind, "dense": 1, "residual": 1, "window": 1, "shared": sharing(arch)}
+        reused = (isa.WINDOW_MAX - 1).bit_length() if sharing(arch) else 0
+        flags = {"kind": Kind, "dense": 1, "residual": 1, "shared": sharing(arch), "reused": reused}
         super().__init__({**_registers(arch, TAP_REGISTERS), **flags})
 
 
@@ -114,14 +118,14 @@ class DrainDescriptor(data.StructLayout):
 class Job(data.StructLayout):
     """An output for a fetcher: where its first tap and its first residual word lie, and the cores that it is for (`to`).
 
-    `fresh`: first of its run, so that nothing of its window is there.
+    `iy0`: row of the first tap; `left`: columns from it to the image's left edge, minus its own column; `fresh`: first of its run, so that nothing of its window is there.
     """
 
     def __init__(self, arch: ArchConfig):
         super().__init__(
             {
                 "iy0": signed(INDEX),
-                "ix0": signed(INDEX),
+                "left": signed(INDEX),
                 "a": act_address(arch),
                 "r": act_address(arch),
                 "to": arch.cores,
@@ -142,8 +146,8 @@ def _tags(arch: ArchConfig):
     """What a fetcher's items carry from the walker on.
 
     `w`, `m`: weight and mask row of the span's word 0; `w_word`: weight rows of a word; `to`: the cores that an item is for; `group`: those that its output is for; `end`: the last item of the output for each
-    core in `to`; `last`: the last one for the fetcher, too; `shared`: the groups that share a port (`sharing`); `keep`: the word
-    goes into the window at `place`, or is taken from there (`reuse`).
+    core in `to`; `last`: the last one for the fetcher, too; `shared`: the groups that share a port (`sharing`); `place`: of
+    the word in the window, where it is already if `reuse`.
     """
     return {
         "w": weight_address(arch),
@@ -156,9 +160,8 @@ def _tags(arch: ArchConfig):
         "to": arch.cores,
         "group": arch.cores,
         "shared": sharing(arch),
-        "keep": 1,
-        "reuse": 1,
-        "place": 4,
+        "reuse": 1 if sharing(arch) else 0,
+        "place": WINDOW_BITS if sharing(arch) else 0,
     }
 
 
@@ -170,10 +173,14 @@ class Span(data.StructLayout):
 
 
 class SpanRange(data.StructLayout):
-    """A clipped span: its words `low` to `top` (included), word 0 of which has activation address `a`; nothing if `empty`."""
+    """A clipped span: its words `low` to `top` (included), word 0 of which has activation address `a`; nothing if `empty`.
+
+    `beyond`: `top` is more than an address holds.
+    """
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"a": act_address(arch), "low": 16, "top": 16, "empty": 1, **_tags(arch)})
+        a = act_address(arch)
+        super().__init__({"a": a, "low": a, "top": a, "beyond": 1, "empty": 1, **_tags(arch)})
 
 
 class RowTag(data.StructLayout):
@@ -185,11 +192,11 @@ class RowTag(data.StructLayout):
 
 
 class Row(data.StructLayout):
-    """A row of occupancy: `bits` are the words to read, `count` of them, or `none`; `skipped` counts the empty ones in the span."""
+    """A row of occupancy: `bits` are the words to read, `count` of them, or `none`; `size` counts the span's, empty ones too."""
 
     def __init__(self, arch: ArchConfig):
         count = range(OCC_WIDTH + 1)
-        super().__init__({"tag": RowTag(arch), "bits": OCC_WIDTH, "none": 1, "count": count, "skipped": count})
+        super().__init__({"tag": RowTag(arch), "bits": OCC_WIDTH, "none": 1, "count": count, "size": count})
 
 
 class Request(data.StructLayout):

@@ -10,7 +10,7 @@ from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
 from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo
 from .latencies import FIFO_LATENCY, READ_LATENCY, ROW_LATENCY
-from .layouts import Kind, ReadWord, Request, Row, RowTag, mask_address
+from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowTag, mask_address, sharing
 
 __all__ = ["Occupancy", "Scanner", "WordReader"]
 
@@ -22,7 +22,7 @@ class Occupancy(wiring.Component):
 
     Members
     -------
-    valid, ready, tag, bits
+    valid, ready, tag, low, top, empty
         Row requests from the `Splitter`; ready while the row FIFO has room for what is on its way.
     r_addr, r_data
         Occupancy memory.
@@ -36,7 +36,9 @@ class Occupancy(wiring.Component):
                 "valid": In(1),
                 "ready": Out(1),
                 "tag": In(RowTag(arch)),
-                "bits": In(OCC_WIDTH),
+                "low": In(OCC_BITS),
+                "top": In(OCC_BITS),
+                "empty": In(1),
                 "r_addr": Out(max(1, (arch.act_depth // OCC_WIDTH - 1).bit_length())),
                 "r_data": In(OCC_WIDTH),
                 "o": Out(stream.Signature(Row(arch))),
@@ -55,19 +57,20 @@ class Occupancy(wiring.Component):
             credit.give.eq(self.o.valid & self.o.ready),
             self.r_addr.eq(self.tag.row),
         ]
-        tag, bits = delay(m, self.tag, LATENCY, "tag"), delay(m, self.bits, LATENCY, "bits")
-        wanted, missing = Signal(OCC_WIDTH), Signal(OCC_WIDTH)
-        m.d.sync += [
-            wanted.eq(bits & (self.r_data | tag.dense.replicate(OCC_WIDTH))),
-            missing.eq(bits & ~self.r_data & ~tag.dense.replicate(OCC_WIDTH)),
-        ]
+        tag, low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("tag", "low", "top", "empty"))
+        # Bits from `low` up, to `top`: two thermometer codes.
+        inside = Cat((low <= b) & (top >= b) for b in range(OCC_WIDTH))
+        wanted, size = Signal(OCC_WIDTH), Signal(range(OCC_WIDTH + 1))
+        m.d.sync += [wanted.eq(inside & (self.r_data | tag.dense.replicate(OCC_WIDTH))), size.eq(top - low + 1)]
+        with m.If(empty):
+            m.d.sync += [wanted.eq(0), size.eq(0)]
         row = Signal(Row(self.arch))
         m.d.sync += [
             row.tag.eq(delay(m, tag, 1, "late")),
             row.bits.eq(wanted),
             row.none.eq(~wanted.any()),
             row.count.eq(count_ones(wanted, OCC_WIDTH)),
-            row.skipped.eq(count_ones(missing, OCC_WIDTH)),
+            row.size.eq(size),
         ]
         assert ROW_LATENCY == LATENCY + 2 + FIFO_LATENCY
         m.d.comb += [queue.i.valid.eq(delay(m, take, LATENCY + 2, "valid")), queue.i.payload.eq(row)]
@@ -138,12 +141,12 @@ class Scanner(wiring.Component):
             self.rows.ready.eq(self.rows.valid & Mux(none & ~tag.end, 1, grant & final)),
             request.address.eq(Cat(index, tag.row)),
             request.null.eq(none),
-            request.zero.eq(zero | (row.skipped != 0)),
+            request.zero.eq(zero | (row.size != row.count)),
             *(request[name].eq(tag[name]) for name, _ in tag.shape() if name != "row"),
             request.end.eq(tag.end & final),
             request.last.eq(tag.last & final),
             self.words.eq(self.valid & ~none),
-            self.skipped.eq(Mux(self.rows.ready, row.skipped, 0)),
+            self.skipped.eq(Mux(self.rows.ready, row.size - row.count, 0)),
             self.drained.eq(self.valid & request.end & request.last),
         ]
         with m.If(self.rows.ready):
@@ -194,7 +197,7 @@ class WordReader(wiring.Component):
         word = self.word
         requested = delay(m, self.request, 1, "request")
         to = delay(m, Mux(self.valid, self.request.to, 0), 1, "to")
-        reads = delay(m, self.valid & ~self.request.null & ~self.request.reuse, 1, "reads")
+        reads = delay(m, self.valid & ~self.request.null & ~self.request.reuse.any(), 1, "reads")
         m.d.comb += [self.act_en.eq(reads), self.act_addr.eq(requested.address)]
 
         # The word's index in the span, and what follows from it, in the cycles of the read.
@@ -209,24 +212,28 @@ class WordReader(wiring.Component):
         row = Signal.like(w)
         m.d.sync += row.eq(w + product.p)
 
-        # The window is written in the cycle of its read, so the next word can already be taken from it.
+        # A word that is read goes through the window: so one that is reused comes out there as well.
         arrived = delay(m, requested, LATENCY, "arrived")
-        m.submodules.window = window = SmallMemory(16, len(self.act_data))
-        m.d.comb += [
-            window.w_en.eq(delay(m, reads & requested.keep, LATENCY, "keep")),
-            window.w_addr.eq(arrived.place),
-            window.w_data.eq(self.act_data),
-            window.r_addr.eq(arrived.place),
-        ]
-        act = Signal(word.act.shape())
-        m.d.sync += act.eq(Mux(arrived.null, 0, Mux(arrived.reuse, window.r_data, self.act_data)))
         read = delay(m, arrived, 1, "read")
-        dense = (read.dense & ~read.null).replicate(self.arch.lanes)
+        act = Signal(word.act.shape())
+        if sharing(self.arch):
+            m.submodules.window = window = SmallMemory(1 << WINDOW_BITS, len(self.act_data))
+            m.d.comb += [
+                window.w_en.eq(delay(m, reads, LATENCY, "kept")),
+                window.w_addr.eq(arrived.place),
+                window.w_data.eq(self.act_data),
+                window.r_addr.eq(read.place),
+                act.as_value().eq(window.r_data),
+            ]
+        else:
+            m.d.sync += act.as_value().eq(self.act_data)
         m.d.sync += [
             word.act.eq(act),
-            word.live.eq(Cat(a != 0 for a in act) | dense),
+            word.live.eq(Cat(a != 0 for a in act) | read.dense.replicate(self.arch.lanes)),
             *(word[name].eq(read[name]) for name in ("kind", "null", "end", "zero")),
             self.word_valid.eq(delay(m, to, LATENCY + 1, "for")),
         ]
+        with m.If(read.null):
+            m.d.sync += [word.act.eq(0), word.live.eq(0)]
         m.d.sync += word.w.eq(row)
         return m

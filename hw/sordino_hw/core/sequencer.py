@@ -80,13 +80,17 @@ class Sequencer(wiring.Component):
             tap.kind.eq(kind),
             tap.dense.eq(flags[isa.Flag.DENSE]),
             tap.residual.eq(flags[isa.Flag.RESIDUAL]),
-            tap.window.eq(flags[isa.Flag.WINDOW]),
             tap.shared.eq(regs["SPLIT"] >> self.arch.ports.bit_length()),
             *(drain[name].eq(regs[name]) for name in DRAIN_REGISTERS),
             drain.source.eq(flags[isa.Flag.SOURCE]),
             drain.sink.eq(flags[isa.Flag.SINK]),
             drain.table.eq(flags[isa.Flag.TABLE]),
         ]
+
+        # Of a window that does not move there is no column left to put residual words in.
+        kx, sx = regs["KX"], regs["SX"]
+        with m.If(flags[isa.Flag.WINDOW] & (sx != 0) & (sx < kx)):
+            m.d.comb += tap.reused.eq(kx - sx)
 
         # An operation is checked in two cycles, while it waits at the head of the queue.
         is_op, checking = Signal(), Signal(START_LATENCY)
