@@ -300,7 +300,7 @@ class _Operation:
             for x in (m.bias, m.mantissa, m.shift, m.threshold)
         )
         y = numbers.requantise(v.astype(np.int64), bias, mantissa, shift, self.arch)
-        y = np.where(y < r["LO"], r["LO"], np.minimum(y, r["HI"]))
+        y = np.minimum(np.maximum(y, r["LO"]), r["HI"])
         if self.step.has(Flag.TABLE):
             y = m.table[256 * r["TABLE"] + (y + 128 & 255)].astype(np.int64)
         y[np.abs(y) < threshold] = 0

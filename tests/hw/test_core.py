@@ -224,8 +224,7 @@ def test_requantiser(arch, rng):
     dut = Requantiser(arch)
 
     async def testbench(ctx):
-        ctx.set(dut.lo, low)
-        ctx.set(dut.hi, high)
+        ctx.set(dut.clamp, {"minus_lo": -low, "span": low - high, "hi": high})
         for i in range(n + REQUANT_LATENCY):
             if i < n:
                 for name, values in (("acc", acc), ("bias", bias), ("mantissa", mantissa), ("shift", shift)):

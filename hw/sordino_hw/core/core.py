@@ -149,7 +149,7 @@ class Core(wiring.Component):
             issuer.vector.eq(segmenter.vector),
             issuer.act.eq(reader.o.payload.word.act),
             lanes.operands.eq(issuer.operands),
-            ppu.loaded.eq(lanes.loaded),
+            ppu.coming.eq(lanes.coming),
             ppu.shadow.eq(lanes.shadow),
             lanes.shift.eq(ppu.shift),
             ppu.slot.eq(self.slot),
@@ -171,19 +171,27 @@ class Core(wiring.Component):
         return m
 
     def _descriptors(self, m, issuer, ppu, closing):
-        """The operations' drain descriptors, once for the issuer and once for the PPU."""
+        """The operations' drain descriptors, once for the issuer and twice for the PPU."""
         width = DrainDescriptor(self.arch).size
         drains = SmallMemory(IN_FLIGHT, isa.REGISTERS["DRAIN"].bits)
-        ops = SmallMemory(IN_FLIGHT, width)
-        m.submodules.drains, m.submodules.ops = drains, ops
-        for file, value, tag in ((drains, self.drain.DRAIN, closing), (ops, self.drain, ppu.tag)):
+        ops, late_ops = SmallMemory(IN_FLIGHT, width), SmallMemory(IN_FLIGHT, width)
+        m.submodules.drains, m.submodules.ops, m.submodules.late_ops = drains, ops, late_ops
+        for file, value, tag in (
+            (drains, self.drain.DRAIN, closing),
+            (ops, self.drain, ppu.tag),
+            (late_ops, self.drain, ppu.late_tag),
+        ):
             m.d.comb += [
                 file.w_en.eq(self.drain_we),
                 file.w_addr.eq(self.drain_tag),
                 file.w_data.eq(value),
                 file.r_addr.eq(tag),
             ]
-        m.d.comb += [issuer.drain.eq(drains.r_data), ppu.op.as_value().eq(ops.r_data)]
+        m.d.comb += [
+            issuer.drain.eq(drains.r_data),
+            ppu.op.as_value().eq(ops.r_data),
+            ppu.late_op.as_value().eq(late_ops.r_data),
+        ]
 
     def _memories(self, m, held, reader, lanes, ppu, perf):
         """While the machine runs, the stages own the ports; otherwise the host does."""
@@ -194,12 +202,15 @@ class Core(wiring.Component):
 
         m.submodules.weight = weight = SinglePortMemory(*sizes(isa.Region.WEIGHT))
         m.submodules.mask = mask = BlockMemory(*sizes(isa.Region.MASK))
-        used = param_bits(arch)
-        m.submodules.param = param = BlockMemory(isa.region_depth(arch, isa.Region.PARAM), len(used))
+        param_depth, _ = sizes(isa.Region.PARAM)
+        used, thresholds = param_bits(arch, "bias", "mantissa", "shift"), param_bits(arch, "threshold")
+        m.submodules.param = param = BlockMemory(param_depth, len(used))
+        m.submodules.threshold = threshold = BlockMemory(param_depth, len(thresholds))
         m.submodules.state = state = BlockMemory(*sizes(isa.Region.STATE))
         for memory, address, write, value in (
             (mask, reader.mask_addr, host.mask, host.data),
             (param, ppu.p_addr, host.param, Cat(host.data[k] for k in used)),
+            (threshold, ppu.threshold_addr, host.param, Cat(host.data[k] for k in thresholds)),
         ):
             m.d.comb += [
                 memory.r_addr.eq(address),
@@ -209,6 +220,7 @@ class Core(wiring.Component):
             ]
         for k, bit in zip(used, param.r_data, strict=True):
             m.d.comb += ppu.p_data[k].eq(bit)
+        m.d.comb += ppu.thresholds.eq(threshold.r_data)
         for i in range(0, arch.ppu, 2):
             m.submodules[f"table_{i}"] = table = DualReadMemory(*sizes(isa.Region.TABLE))
             m.d.comb += [table.w_en.eq(host.table), table.w_data.eq(host.data)]

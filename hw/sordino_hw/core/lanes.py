@@ -9,7 +9,7 @@ from ..arch import ArchConfig
 from ..primitives import LATENCY, MULTIPLIER_LATENCY, MaskedAdder, MultiplierArray, copies
 from .combinators import delay
 from .issue import ISSUE_LATENCY, VECTOR_LATENCY
-from .latencies import SHADOW_LATENCY
+from .latencies import SHADOW_LATENCY, TURN_LEAD
 from .layouts import Event, Kind
 
 __all__ = ["Lanes"]
@@ -67,8 +67,8 @@ class Lanes(wiring.Component):
         Weight memory.
     shadow : Out(array of lanes x signed 32)
         Holds until `shift`, which moves it down by `ppu` lanes.
-    loaded : Out(1)
-        `shadow` is new in this cycle.
+    coming : Out(1)
+        `shadow` is new `TURN_LEAD` cycles later.
     shift : In(1)
     trap : Out(1)
         A weight row beyond the memory, registered.
@@ -84,7 +84,7 @@ class Lanes(wiring.Component):
                 "w_addr": Out(max(1, (arch.weight_depth - 1).bit_length())),
                 "w_data": In(isa.region_bits(arch, isa.Region.WEIGHT)),
                 "shadow": Out(data.ArrayLayout(signed(32), arch.lanes)),
-                "loaded": Out(1),
+                "coming": Out(1),
                 "shift": In(1),
                 "trap": Out(1),
             }
@@ -123,9 +123,9 @@ class Lanes(wiring.Component):
 
         depth = LATENCY + 1 + MULTIPLIER_LATENCY
         steps = copies(m, delay(m, step, depth - 1, "step"), shares, "steps", init=None)
-        end = delay(m, self.event_valid & event.end, depth, "end")
-        ends = copies(m, end, shares, "ended")
-        m.d.sync += self.loaded.eq(ends[0])
+        coming = delay(m, self.event_valid & event.end, depth + 2 - TURN_LEAD, "coming")
+        ends = copies(m, delay(m, coming, TURN_LEAD - 2, "end"), shares, "ended")
+        m.d.comb += self.coming.eq(coming)
 
         accumulators = Signal(data.ArrayLayout(signed(32), lanes))
         for i in range(lanes):

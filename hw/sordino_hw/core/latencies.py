@@ -18,6 +18,7 @@ __all__ = [
     "SPLIT_LATENCY",
     "START_LATENCY",
     "STORE_LATENCY",
+    "TURN_LEAD",
     "WORD_LATENCY",
 ]
 
@@ -45,8 +46,10 @@ DRAINED = 3
 """From the last request of an operation to the first deal of one with another SPLIT."""
 SHADOW_LATENCY = 9
 """From the issue of an output's last item to the first cycle in which the shadow accumulators show it."""
-STORE_LATENCY = 17
-"""From a chunk's turn to the first cycle in which its word can be stored."""
+TURN_LEAD = LATENCY + 1
+"""From the turn of an output's first chunk to the first cycle in which the shadow accumulators show it."""
+STORE_LATENCY = 16
+"""From the cycle in which the shadow accumulators show a chunk to the first in which its word can be stored."""
 DONE_LATENCY = 4
 """From a store to the first cycle in which WAIT or HALT can know it."""
 CLOSE_LATENCY = 4

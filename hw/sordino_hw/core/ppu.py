@@ -1,22 +1,31 @@
 """Post-processing: drains the shadow accumulators through the requantisers into activation or state memory."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import REQUANT_FRACTION, ArchConfig
-from ..primitives import LATENCY
+from ..primitives import LATENCY, DigitProduct, FusedAdder, MaskedAdder
 from .combinators import delay
-from .latencies import STORE_LATENCY
+from .fifo import Fifo
+from .latencies import STORE_LATENCY, TURN_LEAD
 from .layouts import TAG_BITS, DrainDescriptor, Output, act_address
 
 __all__ = ["Ppu", "Requantiser", "param_bits", "param_layout"]
 
 REQUANT_LATENCY = 8
 """Cycles of the requantiser, from accumulator + bias to the clamped value."""
+CLAMP_DELAY = 5
+"""From the accumulator to the first bound."""
 
-assert STORE_LATENCY == 1 + LATENCY + 1 + REQUANT_LATENCY + LATENCY + 2 + 1
+
+# Cycles from a chunk's turn to the first that shows its sums, its values before the threshold, and its part of the word.
+SUMMED = TURN_LEAD + 1
+CHOSEN = SUMMED + REQUANT_LATENCY + LATENCY + 1
+FINISHED = CHOSEN + 3
+
+assert TURN_LEAD == LATENCY + 1 and STORE_LATENCY == FINISHED + 1 - TURN_LEAD
 
 
 def param_layout():
@@ -33,14 +42,23 @@ def param_layout():
     )
 
 
-def param_bits(arch: ArchConfig) -> list[int]:
-    """Which bits of a row of parameters mean something."""
+def param_bits(arch: ArchConfig, *names: str) -> list[int]:
+    """Where the fields `names` are in a row of parameters, as far as they mean something."""
     bits: list[int] = []
     for i in range(arch.ppu):
-        for name, field in param_layout():
-            width = arch.mantissa_bits if name == "mantissa" else 0 if name.startswith("_") else field.width
+        for name in names:
+            field = param_layout()[name]
+            width = arch.mantissa_bits if name == "mantissa" else field.width
             bits += range(i * isa.PARAM_BITS + field.offset, i * isa.PARAM_BITS + field.offset + width)
     return bits
+
+
+class Clamp(data.StructLayout):
+    """The bounds of an operation's outputs, as the requantisers need them: -LO, LO - HI and HI."""
+
+    def __init__(self):
+        bound = isa.REGISTERS["LO"].bits
+        super().__init__({"minus_lo": signed(bound + 1), "span": signed(bound + 1), "hi": signed(bound)})
 
 
 class Requantiser(wiring.Component):
@@ -51,106 +69,130 @@ class Requantiser(wiring.Component):
     acc : In(signed 32)
     bias, mantissa, shift
         Parameters of the channel, in the cycle of `acc`.
-    lo, hi : In(signed 10)
-        Clamp, `REQUANT_LATENCY - 1` cycles after `acc`.
+    clamp : In(Clamp)
+        `minus_lo` comes `CLAMP_DELAY` cycles after `acc`, `span` one and `hi` two cycles after it.
     y : Out(signed 10)
     """
 
     def __init__(self, arch: ArchConfig):
         self.arch = arch
-        bound = isa.REGISTERS["LO"].bits
         super().__init__(
             {
                 "acc": In(signed(32)),
                 "bias": In(signed(32)),
                 "mantissa": In(arch.mantissa_bits),
                 "shift": In(5),
-                "lo": In(signed(bound)),
-                "hi": In(signed(bound)),
-                "y": Out(signed(bound)),
+                "clamp": In(Clamp()),
+                "y": Out(signed(isa.REGISTERS["HI"].bits)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         bits = self.arch.requant_bits
-        shift = delay(m, self.shift, 1, "shift")
-        fine_shift = delay(m, shift[:3], 1, "fine_shift")
-        mantissa = delay(m, self.mantissa, 4, "mantissa")
-        total = Signal(signed(32))
+        total = Signal(signed(32), reset_less=True)
         m.d.sync += total.eq(self.acc + self.bias)
 
         # round_shift(v, n) = ((v >> n-1) + 1) >> 1: one shifter, and the rounding bit is the last one shifted out.
-        wide = Signal(signed(32 + REQUANT_FRACTION + 1))
-        coarse = Signal.like(wide)
-        m.d.comb += wide.eq(total << (REQUANT_FRACTION + 1))
-        m.d.sync += coarse.eq(wide >> (shift[3:] << 3))
-        # What lies above the bits kept decides on saturation: it is told before the fine shift, which so has few bits.
-        kept, beyond, sign = Signal(signed(bits + 1)), Signal(), Signal()
-        above = (coarse[k] ^ coarse[-1] for k in range(bits, len(coarse)))
-        m.d.sync += [
-            kept.eq(coarse[: bits + 8] >> fine_shift),
-            beyond.eq(Cat(bit & (fine_shift <= min(k, 7)) for k, bit in enumerate(above)).any()),
-            sign.eq(coarse[-1]),
-        ]
-        rounded, operand = Signal(signed(bits + 1)), Signal(signed(bits))
-        m.d.comb += rounded.eq((kept + 1) >> 1)
-        limit = Cat((~sign).replicate(bits - 1), sign).as_signed()
-        m.d.sync += operand.eq(Mux(beyond | (rounded[-1] != rounded[-2]), limit, rounded))
+        # Its steps keep the bits that the rest of it can shift into the result, the sign on top. What they lose decides
+        # on saturation.
+        shift = delay(m, self.shift, 1, "shift")
+        value, lost = Signal(signed(32 + REQUANT_FRACTION + 1)), []
+        m.d.comb += value.eq(total << (REQUANT_FRACTION + 1))
+        for k in (4, 3, 2):
+            value, beyond = self._step(m, value, shift[k], 1 << k, bits + (1 << k))
+            lost.append(beyond)
+        coarse, sign = Signal.like(value, reset_less=True), Signal(reset_less=True)
+        overflow, fine_shift = Signal(len(lost), reset_less=True), delay(m, shift[:2], 1, "fine_shift")
+        m.d.sync += [coarse.eq(value), overflow.eq(Cat(lost))]
+        value, beyond = self._step(m, coarse, fine_shift[1], 2, bits + 2)
+        last = fine_shift[0]
+        saturates = overflow.any() | beyond | (~last & (value[-1] != value[-2]))
 
-        # A narrow mantissa: sums of shifted operands, two bits of it at a time.
+        # The last step is in the adder that rounds. Saturated to +-2**(bits-1), which multiplies to the same as one less.
+        m.submodules.rounder = rounder = FusedAdder(
+            bits + 1, lambda kept, shifted, keep: (kept & keep) | (shifted & ~keep), carry=True
+        )
+        m.d.comb += [
+            rounder.b.eq(Cat(value[1:bits], value[-1]).as_signed()),
+            rounder.c.eq(value[2:].as_signed()),
+            rounder.d.eq(~last),
+            rounder.carry_in.eq(Mux(last, value[1], value[0])),
+        ]
+        operand = Signal(signed(bits + 1), reset_less=True)
+        m.d.sync += operand.eq(rounder.s)
+        with m.If(saturates):
+            m.d.sync += operand.eq(Cat(Const(1 << (bits - 1), bits), value[-1]))
+
+        # A narrow mantissa: sums of the products with its digits, of two bits.
+        mantissa = delay(m, self.mantissa, 3, "mantissa")
         partial = []
         for k in range(0, len(mantissa), 2):
-            term = Signal(signed(bits + 3), name=f"term_{k}")
-            m.d.sync += term.eq(sum(Mux(mantissa[j], operand << (j - k), 0) for j in range(k, min(k + 2, len(mantissa)))))
-            partial.append(term << k)
-        product, result = Signal(signed(bits + len(mantissa) + 1)), Signal(signed(bits + len(mantissa) + 1 - REQUANT_FRACTION))
-        m.d.sync += [product.eq(sum(partial)), result.eq((product + (1 << (REQUANT_FRACTION - 1))) >> REQUANT_FRACTION)]
-        m.d.sync += self.y.eq(Mux(result < self.lo, self.lo, Mux(result > self.hi, self.hi, result)))
+            m.submodules[f"digit_{k}"] = digit = DigitProduct(len(operand))
+            m.d.comb += [digit.a.eq(operand), digit.digit.eq(mantissa[k : k + 2])]
+            partial.append(digit.p << k)
+        product = Signal(signed(bits + len(mantissa)), reset_less=True)
+        m.d.sync += product.eq(sum(partial))
+
+        # Above LO, rounded; then below HI, nothing above zero; then their sum. What is beyond a bound counts as zero.
+        rest = product >> (REQUANT_FRACTION - 1)
+        above = Signal(signed(len(rest)), reset_less=True)
+        m.d.sync += above.eq((rest + Cat(Const(1, 1), self.clamp.minus_lo).as_signed()) >> 1)
+        below = Signal(signed(len(above)), reset_less=True)
+        for distance, beyond, bound, result in (
+            (above, above[-1], self.clamp.span, below),
+            (below, ~below[-1], self.clamp.hi, self.y),
+        ):
+            m.submodules[f"to_{result.name}"] = adder = MaskedAdder(len(result))
+            m.d.comb += [adder.a.eq(distance), adder.mask.eq(beyond), adder.b.eq(bound)]
+            m.d.sync += result.eq(adder.s)
         return m
 
+    def _step(self, m, value, enable, places: int, width: int):
+        """Shifts right by `places` if `enable`; keeps `width` bits, the top one the sign. Returns them, and whether bits are lost."""
+        sign, top = value[-1], width - 1
+        shifted = Mux(enable, value >> places, value)
+        kept = Signal(signed(width), name=f"shifted_{places}")
+        m.d.comb += kept.eq(Cat(shifted[:top], sign))
+        return kept, ~enable & (value[top:-1] ^ sign.replicate(len(value) - 1 - top)).any()
 
-class ChunkTag(data.StructLayout):
-    """What accompanies a chunk through the pipeline."""
+
+class Chunk(data.StructLayout):
+    """What accompanies a chunk through the pipeline: which one of its output's it is, and if it is the last."""
 
     def __init__(self, arch: ArchConfig):
-        bound = signed(isa.REGISTERS["LO"].bits)
-        super().__init__(
-            {
-                "valid": 1,
-                "index": range(max(2, arch.chunks)),
-                "last": 1,
-                "tag": TAG_BITS,
-                "address": act_address(arch),
-                "state": isa.address_bits(arch, isa.Region.STATE),
-                "source": 1,
-                "sink": 1,
-                "table": 1,
-                "table_index": 4,
-                "lo": bound,
-                "hi": bound,
-            }
-        )
+        super().__init__({"valid": 1, "index": range(max(2, arch.chunks)), "last": 1, "tag": TAG_BITS})
+
+
+class Place(data.StructLayout):
+    """Where an output goes that is on its way: nowhere if `sink`."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"address": act_address(arch), "tag": TAG_BITS, "sink": 1})
 
 
 class Ppu(wiring.Component):
     """Drains `ppu` channels per cycle; an output word is stored, with its last chunk in, in the core's next slot.
 
-    Never stalls. The word of an output can be stored `STORE_LATENCY` cycles after the turn of its last chunk; the issuer
+    Never stalls. The turn of an output begins with reading its state and parameters, `TURN_LEAD` cycles before its sums
+    are in the shadow accumulators. Its word can be stored `STORE_LATENCY` cycles after its last chunk left them; the issuer
     keeps outputs far enough apart for one buffered word to be enough.
 
     Members
     -------
     outputs : In(stream of Output)
-        In the order of their closes, each here before its `loaded`.
-    tag : Out(TAG_BITS), op : In(DrainDescriptor)
-        The operation of the output at hand.
-    loaded, shadow, shift
+        In the order of their closes, each here before it is `coming`.
+    tag, late_tag : Out(TAG_BITS), op, late_op : In(DrainDescriptor)
+        The operation of the output whose turn it is, and of the one that is about to be clamped.
+    coming : In(1)
+        `TURN_LEAD` cycles from now, `shadow` is new.
+    shadow, shift
         The `Lanes`' shadow accumulators.
     slot : In(1)
         A finished word is stored in this cycle.
-    p_addr, p_data; s_addr, s_data; s_we, s_waddr, s_wdata; t_addr, t_data
-        Parameter memory, state memory, and one table memory per requantiser (concatenated).
+    p_addr, p_data; threshold_addr, thresholds; s_addr, s_data; s_we, s_waddr, s_wdata; t_addr, t_data
+        Parameter memory and, apart from it, the thresholds, state memory, and one table memory per requantiser
+        (concatenated).
     stored : Out(1), stored_tag : Out(TAG_BITS)
         An output is stored in this cycle, one with the SINK flag too.
     we, address, word
@@ -162,28 +204,33 @@ class Ppu(wiring.Component):
     def __init__(self, arch: ArchConfig):
         self.arch = arch
         self.table_bits = max(1, (256 * arch.tables - 1).bit_length())
+        param, state = (max(1, (depth - 1).bit_length()) for depth in (arch.param_depth, arch.state_depth))
         super().__init__(
             {
                 "outputs": In(stream.Signature(Output(arch))),
                 "tag": Out(TAG_BITS),
                 "op": In(DrainDescriptor(arch)),
-                "loaded": In(1),
+                "late_tag": Out(TAG_BITS),
+                "late_op": In(DrainDescriptor(arch)),
+                "coming": In(1),
                 "shadow": In(data.ArrayLayout(signed(32), arch.lanes)),
                 "shift": Out(1),
                 "slot": In(1),
-                "p_addr": Out(max(1, (arch.param_depth - 1).bit_length())),
+                "p_addr": Out(param),
                 "p_data": In(isa.region_bits(arch, isa.Region.PARAM)),
-                "s_addr": Out(max(1, (arch.state_depth - 1).bit_length())),
+                "threshold_addr": Out(param),
+                "thresholds": In(data.ArrayLayout(param_layout()["threshold"].shape, arch.ppu)),
+                "s_addr": Out(state),
                 "s_data": In(isa.region_bits(arch, isa.Region.STATE)),
                 "s_we": Out(1),
-                "s_waddr": Out(max(1, (arch.state_depth - 1).bit_length())),
+                "s_waddr": Out(state),
                 "s_wdata": Out(isa.region_bits(arch, isa.Region.STATE)),
                 "t_addr": Out(self.table_bits * arch.ppu),
                 "t_data": In(arch.event_bits * arch.ppu),
                 "stored": Out(1),
                 "stored_tag": Out(TAG_BITS),
                 "we": Out(1),
-                "address": Out(act_address(arch)),
+                "address": Out(ADDR),
                 "word": Out(isa.region_bits(arch, isa.Region.ACT)),
                 "trap_param": Out(1),
                 "trap_state": Out(1),
@@ -195,105 +242,133 @@ class Ppu(wiring.Component):
         m = Module()
         arch, d, output = self.arch, self.op, self.outputs.payload
 
-        # Turn: which chunk of which output drains in this cycle.
-        draining, index = Signal(), Signal(range(max(2, arch.chunks)))
-        turn, chunk, last = Signal(), Signal.like(index), Signal()
-        tag, p_row = Signal(ChunkTag(arch)), Signal(isa.address_bits(arch, isa.Region.PARAM))
+        # Turn: which chunk of which output drains.
+        draining, index, turn = Signal(), Signal(range(max(2, arch.chunks))), Signal(Chunk(arch))
         m.d.comb += [
-            turn.eq(self.loaded | draining),
-            chunk.eq(Mux(draining, index, 0)),
-            last.eq(chunk == d.DRAIN - 1),
-            self.shift.eq(turn),
+            turn.valid.eq(self.coming | draining),
+            turn.index.eq(Mux(draining, index, 0)),
+            turn.last.eq(turn.index == d.DRAIN - 1),
+            turn.tag.eq(output.tag),
             self.tag.eq(output.tag),
-            self.outputs.ready.eq(turn & last),
+            self.outputs.ready.eq(turn.valid & turn.last),
         ]
-        with m.If(turn):
-            m.d.sync += [draining.eq(~last), index.eq(chunk + 1)]
-        m.d.sync += [
-            p_row.eq(d.P_BASE + chunk),
-            tag.valid.eq(turn),
-            tag.index.eq(chunk),
-            tag.last.eq(last),
-            tag.tag.eq(output.tag),
-            tag.address.eq(output.address),
-            tag.state.eq(output.state + chunk),
-            tag.source.eq(d.source),
-            tag.sink.eq(d.sink),
-            tag.table.eq(d.table),
-            tag.table_index.eq(d.TABLE),
-            tag.lo.eq(d.LO),
-            tag.hi.eq(d.HI),
-        ]
-        m.d.comb += [self.p_addr.eq(p_row), self.s_addr.eq(tag.state)]
-        m.d.sync += [
-            self.trap_param.eq(tag.valid & ~tag.sink & (p_row >= arch.param_depth)),
-            self.trap_state.eq(tag.valid & (tag.source | tag.sink) & (tag.state >= arch.state_depth)),
-        ]
+        with m.If(turn.valid):
+            m.d.sync += [draining.eq(~turn.last), index.eq(turn.index + 1)]
+        chunks = [turn]
+        for cycle in range(1, FINISHED + 1):
+            chunks.append(delay(m, chunks[-1], 1, f"chunk_{cycle}"))
+        m.d.comb += self.shift.eq(chunks[TURN_LEAD].valid)
 
-        read = delay(m, tag, LATENCY, "tag_read")
-        summed = delay(m, read, 1, "tag_summed")
-        clamping = delay(m, summed, REQUANT_LATENCY - 1, "tag_clamping")
-        clamped = delay(m, clamping, 1, "tag_clamped")
-        looked = delay(m, clamped, LATENCY, "tag_looked")
-        kept = delay(m, looked, 2, "tag_kept")
+        # State and parameters, added to and written back in the cycle after the shadow accumulators show the chunk.
+        p_row, s_row = (Signal(isa.address_bits(arch, region)) for region in (isa.Region.PARAM, isa.Region.STATE))
+        m.d.sync += [p_row.eq(d.P_BASE + turn.index), s_row.eq(output.state + turn.index)]
+        source, sink = (delay(m, flag, 1, name) for flag, name in ((d.source, "source"), (d.sink, "sink")))
+        p_fits, s_fits = p_row < arch.param_depth, s_row < arch.state_depth
+        unused = delay(m, ~source, TURN_LEAD - 1, "unused")
+        m.d.comb += [
+            self.s_addr.eq(s_row),
+            self.s_waddr.eq(delay(m, self.s_addr, TURN_LEAD, "s_row")),
+            self.s_we.eq(delay(m, chunks[1].valid & sink & s_fits, TURN_LEAD, "s_we")),
+            self.p_addr.eq(delay(m, p_row[: len(self.p_addr)], 1, "p_row")),
+            self.threshold_addr.eq(delay(m, self.p_addr, CHOSEN - LATENCY - 2, "threshold_row")),
+        ]
+        m.d.sync += [
+            self.trap_param.eq(chunks[1].valid & ~sink & ~p_fits),
+            self.trap_state.eq(chunks[1].valid & (source | sink) & ~s_fits),
+        ]
+        sums = Signal(data.ArrayLayout(signed(32), arch.ppu), reset_less=True)
+        m.d.comb += self.s_wdata.eq(sums)
+
+        # What the operation does with the sums is read when they are about to be clamped.
+        late, clamp = self.late_op, Signal(Clamp())
+        minus_lo, span = Signal.like(clamp.minus_lo), Signal.like(clamp.span)
+        m.d.sync += [minus_lo.eq(-late.LO), span.eq(late.LO - late.HI)]
+        m.d.comb += [
+            self.late_tag.eq(chunks[SUMMED + CLAMP_DELAY - 1].tag),
+            clamp.minus_lo.eq(minus_lo),
+            clamp.span.eq(delay(m, span, 1, "span")),
+            clamp.hi.eq(delay(m, late.HI, 3, "hi")),
+        ]
+        table_index = delay(m, late.TABLE, REQUANT_LATENCY - CLAMP_DELAY + 1, "table_index")
+        table = delay(m, late.table, REQUANT_LATENCY - CLAMP_DELAY + 1 + LATENCY, "table")
+
         states = data.View(data.ArrayLayout(signed(32), arch.ppu), self.s_data)
         params = data.View(data.ArrayLayout(param_layout(), arch.ppu), self.p_data)
-        sums = Signal(data.ArrayLayout(signed(32), arch.ppu))
-        m.d.comb += [
-            self.s_we.eq(summed.valid & summed.sink & (summed.state < arch.state_depth)),
-            self.s_waddr.eq(summed.state),
-            self.s_wdata.eq(sums),
-        ]
         channels = []
         for i in range(arch.ppu):
-            shadow = delay(m, self.shadow[i], LATENCY + 1, f"shadow_{i}")
-            m.d.sync += sums[i].eq(shadow + Mux(read.source, states[i], 0))
-            param = delay(m, params[i], 1, f"param_{i}")
+            m.submodules[f"adder_{i}"] = adder = MaskedAdder(32)
             m.submodules[f"requantiser_{i}"] = unit = Requantiser(arch)
             m.d.comb += [
+                adder.a.eq(states[i]),
+                adder.mask.eq(unused),
+                adder.b.eq(self.shadow[i]),
                 unit.acc.eq(sums[i]),
-                unit.bias.eq(param.bias),
-                unit.mantissa.eq(param.mantissa),
-                unit.shift.eq(param.shift),
-                unit.lo.eq(clamping.lo),
-                unit.hi.eq(clamping.hi),
+                unit.bias.eq(params[i].bias),
+                unit.mantissa.eq(params[i].mantissa),
+                unit.shift.eq(params[i].shift),
+                unit.clamp.eq(clamp),
+                self.t_addr.word_select(i, self.table_bits).eq(Cat(unit.y[:8] ^ 0x80, table_index)),
             ]
-            bits = self.table_bits
-            m.d.comb += self.t_addr[i * bits : (i + 1) * bits].eq(Cat(unit.y[:8] ^ 0x80, clamped.table_index))
+            m.d.sync += sums[i].eq(adder.s)
             direct = delay(m, unit.y, LATENCY, f"direct_{i}")
-            threshold = delay(m, param.threshold, REQUANT_LATENCY + LATENCY + 1, f"threshold_{i}")
-            from_table = self.t_data[i * arch.event_bits : (i + 1) * arch.event_bits].as_signed()
-            value, chosen, magnitude = Signal(signed(10)), Signal(signed(10), name=f"chosen_{i}"), Signal(10, name=f"size_{i}")
-            channel = Signal(signed(arch.event_bits), name=f"channel_{i}")
-            m.d.comb += value.eq(Mux(looked.table, from_table, direct))
-            m.d.sync += [chosen.eq(value), magnitude.eq(Mux(value < 0, -value, value))]
-            m.d.sync += channel.eq(Mux(magnitude < threshold, 0, chosen))
-            channels.append(channel)
-        self._store(m, kept, Cat(channels))
+            looked_up = self.t_data.word_select(i, arch.event_bits).as_signed()
+            value = Signal(signed(len(unit.y)), name=f"value_{i}", reset_less=True)
+            m.d.sync += value.eq(Mux(table, looked_up, direct))
+            channels.append(self._threshold(m, value, self.thresholds[i], i))
+        m.submodules.places = places = Fifo(Place(arch), -(-(FINISHED + 1) // arch.cores))
+        m.d.comb += [
+            places.i.valid.eq(self.outputs.ready),
+            places.i.payload.address.eq(output.address),
+            places.i.payload.tag.eq(output.tag),
+            places.i.payload.sink.eq(d.sink),
+        ]
+        self._store(m, chunks, places.o, channels)
         return m
 
-    def _store(self, m, tag, channels):
-        """Collects the chunks of a word, and keeps the finished word until the slot."""
-        arch = self.arch
-        collected, word = Signal(len(self.word)), Signal(len(self.word))
-        with m.If(tag.index != 0):
-            m.d.comb += word.eq(collected)
-        with m.Switch(tag.index):
-            for c in range(arch.chunks):
-                with m.Case(c):
-                    m.d.comb += word.word_select(c, len(channels)).eq(channels)
-        finished, buffer, full, beyond = Signal(), Signal(ChunkTag(arch)), Signal(), Signal()
+    def _threshold(self, m, value, threshold, i):
+        """`value`, which is there in cycle `CHOSEN`, or zero if nearer to it than `threshold`: two cycles later."""
+        negative, held = value[-1], delay(m, value, 1, f"held_{i}")
+        m.submodules[f"threshold_{i}"] = adder = FusedAdder(len(value), lambda b, invert, one: (b ^ invert) & one, carry=True)
         m.d.comb += [
-            finished.eq(tag.valid & tag.last),
-            self.stored.eq(full & self.slot),
-            self.stored_tag.eq(buffer.tag),
-            self.we.eq(self.stored & ~buffer.sink & ~beyond),
-            self.address.eq(buffer.address),
+            adder.a.eq(value),
+            adder.b.eq(threshold),
+            adder.c.eq((~negative).replicate(len(value))),
+            adder.d.eq(1),
+            adder.carry_in.eq(~negative),
         ]
-        with m.If(tag.valid):
-            m.d.sync += collected.eq(word)
+        # Towards zero by the threshold: it has not crossed zero if it is to stay.
+        moved, channel = Signal.like(value, reset_less=True), Signal(signed(self.arch.event_bits), name=f"channel_{i}")
+        m.d.sync += [moved.eq(adder.s), channel.eq(held)]
+        with m.If(Mux(held < 0, moved > 0, moved < 0)):
+            m.d.sync += channel.eq(0)
+        return channel
+
+    def _store(self, m, chunks, places, channels):
+        """Collects the chunks of a word, and keeps the finished word until the slot."""
+        parts = [Signal(data.ArrayLayout(channels[0].shape(), len(channels)), name=f"part_{c}") for c in range(self.arch.chunks)]
+        chunk, finished = chunks[CHOSEN + 2], Signal()
+        for c, part in enumerate(parts):
+            with m.If(chunk.valid & (chunk.index == c)):
+                m.d.sync += part.eq(Cat(channels))
+            if c > 0:
+                with m.If(chunk.valid & (chunk.index == 0)):
+                    m.d.sync += part.eq(0)
+        full, place, beyond = Signal(), Signal(Place(arch)), Signal()
+        m.d.comb += [
+            finished.eq(chunks[FINISHED].valid & chunks[FINISHED].last),
+            places.ready.eq(finished),
+            self.stored.eq(full & self.slot),
+            self.stored_tag.eq(place.tag),
+            self.we.eq(self.stored & ~place.sink & ~beyond),
+            self.address.eq(place.address),
+        ]
         with m.If(self.stored):
             m.d.sync += full.eq(0)
         with m.If(finished):
-            m.d.sync += [full.eq(1), self.word.eq(word), buffer.eq(tag), beyond.eq(tag.address >= arch.act_depth)]
-        m.d.sync += self.trap_act.eq(self.stored & ~buffer.sink & beyond)
+            m.d.sync += [
+                full.eq(1),
+                self.word.eq(Cat(parts)),
+                place.eq(places.payload),
+                beyond.eq(places.payload.address >= self.arch.act_depth),
+            ]
+        m.d.sync += self.trap_act.eq(self.stored & ~place.sink & beyond)

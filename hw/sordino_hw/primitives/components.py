@@ -1,5 +1,6 @@
 """The interfaces. What is inside comes from `generic`, `ecp5` or `ice40`."""
 
+from collections.abc import Callable
 from types import ModuleType
 
 from amaranth.hdl import Module, signed, unsigned
@@ -14,7 +15,9 @@ __all__ = [
     "LATENCY",
     "MULTIPLIER_LATENCY",
     "BlockMemory",
+    "DigitProduct",
     "DualReadMemory",
+    "FusedAdder",
     "MaskedAdder",
     "Multiplier",
     "MultiplierArray",
@@ -221,9 +224,42 @@ class Multiplier(wiring.Component):
         return m
 
 
+class FusedAdder(wiring.Component):
+    """`s = a + operand(b, c, d) + carry_in`, modulo `2**width`. On the ECP5 the second operand costs nothing beside the adder.
+
+    Parameters
+    ----------
+    width : int
+    operand : function of (b, c, d)
+        Bitwise, of values as of integers; zero where c and d are, which is what an ECP5 adder can do.
+    carry : bool
+        There is a carry into the adder.
+
+    Members
+    -------
+    a, b, c : In(width)
+    d : In(1)
+        For every bit.
+    carry_in : In(1)
+        If `carry`.
+    s : Out(width)
+    """
+
+    def __init__(self, width: int, operand: Callable, carry: bool = False):
+        if width < 1:
+            raise ValueError(f"an adder needs at least one bit, not width={width!r}")
+        if any(operand(b, 0, 0) & 1 for b in (0, 1)):
+            raise ValueError("the operand of a fused adder must be zero where c and d are")
+        self.width, self.operand, self.carry = width, operand, carry
+        members = {"a": In(width), "b": In(width), "c": In(width), "d": In(1), "s": Out(width)}
+        super().__init__(members | {"carry_in": In(1)} if carry else members)
+
+    def elaborate(self, platform):
+        return _form(platform).fused_adder(self)
+
+
 class MaskedAdder(wiring.Component):
-    """A sum of two operands, one of which a common bit masks; no register. On the ECP5 the mask costs nothing: each bit of
-    its carry chain has an input to spare.
+    """A `FusedAdder` of two operands, one of which a common bit masks.
 
     Parameters
     ----------
@@ -237,10 +273,37 @@ class MaskedAdder(wiring.Component):
     """
 
     def __init__(self, width: int):
-        if width < 1:
-            raise ValueError(f"an adder needs at least one bit, not width={width!r}")
+        self._adder = FusedAdder(width, lambda a, _, keep: a & keep)
         self.width = width
         super().__init__({"a": In(width), "b": In(width), "mask": In(1), "s": Out(width)})
 
     def elaborate(self, platform):
-        return _form(platform).masked_adder(self)
+        m = Module()
+        m.submodules.adder = adder = self._adder
+        m.d.comb += [adder.a.eq(self.b), adder.b.eq(self.a), adder.d.eq(~self.mask), self.s.eq(adder.s)]
+        return m
+
+
+class DigitProduct(wiring.Component):
+    """`p = a * digit`, registered; not reset. On the ECP5 it is one adder.
+
+    Parameters
+    ----------
+    width : int
+        Bits of the signed `a`, at least 2.
+
+    Members
+    -------
+    a : In(signed(width))
+    digit : In(2)
+    p : Out(signed(width + 2))
+    """
+
+    def __init__(self, width: int):
+        if width < 2:
+            raise ValueError(f"a digit's product needs operands of at least two bits, not width={width!r}")
+        self.width = width
+        super().__init__({"a": In(signed(width)), "digit": In(2), "p": Out(signed(width + 2))})
+
+    def elaborate(self, platform):
+        return _form(platform).digit_product(self)

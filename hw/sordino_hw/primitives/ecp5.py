@@ -11,8 +11,9 @@ from . import generic
 
 __all__ = [
     "block_memory",
+    "digit_product",
     "dual_read_memory",
-    "masked_adder",
+    "fused_adder",
     "multiplier_array",
     "single_port_memory",
     "small_memory",
@@ -205,28 +206,52 @@ def multiplier_array(c) -> Module:
     return m
 
 
-MASKED_SUM = 0b1100_0110_0000_1100
-"""LUT of a carry bit with A, B, mask on C and ones on D: it propagates (A & ~C) ^ B; its first four bits generate B."""
+def _table(propagate, generate) -> int:
+    """INIT of half a CCU2C: `propagate` is of its four inputs, `generate` (of the first two) counts where that is false.
+
+    The cell takes `generate` from the rows of the table where C and D are zero, so the two must agree there.
+    """
+    rows = [[i >> k & 1 for k in range(4)] for i in range(16)]
+    bits = [(generate(a, b) if not (c or d) else propagate(a, b, c, d)) & 1 for a, b, c, d in rows]
+    return sum(bit << i for i, bit in enumerate(bits))
 
 
-def masked_adder(c) -> Module:
+def _chain(m: Module, inputs, table: int, sums, carry=None):
+    """A chain of CCU2C, all with INIT `table`; `inputs` are the signals A, B, C, D of each bit."""
+    zero, one = Const(0, 1), Const(1, 1)
+    bits = [(table, *nets, s) for nets, s in zip(inputs, sums, strict=True)]
+    if carry is not None:
+        # It comes from a bit below the others: no sum, and a carry where A is set.
+        bits.insert(0, (0b1010, carry, zero, zero, one, Signal(name="below")))
+    if len(bits) % 2:
+        bits.append((0, zero, zero, zero, zero, Signal(name="above")))
+    chained = zero
+    for k in range(0, len(bits), 2):
+        following, pins = Signal(name=f"carry_{k}"), {}
+        for j, (init, a, b, c, d, s) in enumerate(bits[k : k + 2]):
+            pins |= {f"p_INIT{j}": Const(init, 16), f"p_INJECT1_{j}": "NO", f"o_S{j}": s}
+            pins |= {f"i_A{j}": a, f"i_B{j}": b, f"i_C{j}": c, f"i_D{j}": d}
+        m.submodules[f"bits_{k}"] = Instance("CCU2C", i_CIN=chained, o_COUT=following, **pins)
+        chained = following
+
+
+def fused_adder(c) -> Module:
     m = Module()
-    carry = Const(0)
-    for k in range(0, c.width, 2):
-        next_carry = Signal(name=f"carry_{k}")
-        bits = [(c.a[j], c.b[j]) if j < c.width else (Const(0), Const(0)) for j in (k, k + 1)]
-        outputs = {f"o_S{j}": c.s[k + j] for j in range(2) if k + j < c.width}
-        m.submodules[f"sum_{k}"] = Instance(
-            "CCU2C",
-            p_INIT0=Const(MASKED_SUM, 16),
-            p_INIT1=Const(MASKED_SUM, 16),
-            p_INJECT1_0="NO",
-            p_INJECT1_1="NO",
-            i_CIN=carry,
-            **{f"i_{pin}{j}": value for j in range(2) for pin, value in zip("AB", bits[j], strict=True)},
-            **{f"i_{pin}{j}": value for j in range(2) for pin, value in (("C", c.mask), ("D", Const(1)))},
-            **outputs,
-            o_COUT=next_carry,
-        )
-        carry = next_carry
+    table = _table(lambda a, b, other, d: a ^ c.operand(b, other, d), lambda a, b: a)
+    _chain(m, zip(c.a, c.b, c.c, [c.d] * c.width, strict=True), table, c.s, c.carry_in if c.carry else None)
+    return m
+
+
+def digit_product(c) -> Module:
+    # A sum of two operands with a mask each. Where both are masked the table is wrong, and the register is cleared.
+    m = Module()
+    table = _table(lambda a, b, low, high: (a & low) ^ (b & high), lambda a, b: a & b)
+    extended = Cat(c.a, c.a[-1].replicate(2))
+    total, p = Signal.like(c.p), Signal.like(c.p, reset_less=True)
+    inputs = [(extended[k], extended[k - 1] if k else Const(0, 1), *c.digit) for k in range(c.width + 2)]
+    _chain(m, inputs, table, total)
+    m.d.sync += p.eq(total)
+    with m.If(c.digit == 0):
+        m.d.sync += p.eq(0)
+    m.d.comb += c.p.eq(p)
     return m

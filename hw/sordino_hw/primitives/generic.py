@@ -3,7 +3,15 @@
 from amaranth.hdl import Module, Signal, signed, unsigned
 from amaranth.lib import data, memory
 
-__all__ = ["block_memory", "dual_read_memory", "masked_adder", "multiplier_array", "single_port_memory", "small_memory"]
+__all__ = [
+    "block_memory",
+    "digit_product",
+    "dual_read_memory",
+    "fused_adder",
+    "multiplier_array",
+    "single_port_memory",
+    "small_memory",
+]
 
 
 def block_memory(c, attributes: dict | None = None) -> Module:
@@ -80,7 +88,16 @@ def multiplier_array(c) -> Module:
     return m
 
 
-def masked_adder(c) -> Module:
+def fused_adder(c) -> Module:
     m = Module()
-    m.d.comb += c.s.eq((c.a & ~c.mask.replicate(c.width)) + c.b)
+    m.d.comb += c.s.eq(c.a + c.operand(c.b, c.c, c.d.replicate(c.width)) + (c.carry_in if c.carry else 0))
+    return m
+
+
+def digit_product(c) -> Module:
+    m = Module()
+    p = Signal.like(c.p, reset_less=True)
+    low, high = (c.a & bit.replicate(c.width).as_signed() for bit in c.digit)
+    m.d.sync += p.eq(low + (high << 1))
+    m.d.comb += c.p.eq(p)
     return m

@@ -4,8 +4,17 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, sign
 from amaranth.lib import memory
 
 from . import generic
+from .generic import digit_product, fused_adder
 
-__all__ = ["block_memory", "dual_read_memory", "masked_adder", "multiplier_array", "single_port_memory", "small_memory"]
+__all__ = [
+    "block_memory",
+    "digit_product",
+    "dual_read_memory",
+    "fused_adder",
+    "multiplier_array",
+    "single_port_memory",
+    "small_memory",
+]
 
 SPRAM_ROWS, SPRAM_BITS = 16384, 16
 
@@ -48,10 +57,6 @@ def dual_read_memory(c) -> Module:
 
 def small_memory(c) -> Module:
     return generic.small_memory(c)
-
-
-def masked_adder(c) -> Module:
-    return generic.masked_adder(c)
 
 
 def single_port_memory(c) -> Module:
