@@ -230,7 +230,7 @@ class Ppu(wiring.Component):
                 "stored": Out(1),
                 "stored_tag": Out(TAG_BITS),
                 "we": Out(1),
-                "address": Out(ADDR),
+                "address": Out(act_address(arch)),
                 "word": Out(isa.region_bits(arch, isa.Region.ACT)),
                 "trap_param": Out(1),
                 "trap_state": Out(1),
@@ -353,7 +353,7 @@ class Ppu(wiring.Component):
             if c > 0:
                 with m.If(chunk.valid & (chunk.index == 0)):
                     m.d.sync += part.eq(0)
-        full, place, beyond = Signal(), Signal(Place(arch)), Signal()
+        full, place, beyond = Signal(), Signal(Place(self.arch)), Signal()
         m.d.comb += [
             finished.eq(chunks[FINISHED].valid & chunks[FINISHED].last),
             places.ready.eq(finished),
