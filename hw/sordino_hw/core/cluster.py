@@ -17,7 +17,7 @@ from .dealer import Dealer
 from .fetcher import Fetcher
 from .flight import Flight
 from .latencies import DONE_LATENCY
-from .layouts import ReadWord, act_address, mask_address
+from .layouts import ReadWord, act_address
 from .perf import FLUSH_CYCLES, RecordControl
 from .sequencer import Sequencer
 
@@ -122,27 +122,28 @@ class Cluster(wiring.Component):
     def _serve(self, m, stages, fetchers, cores):
         """Words and mask rows from fetchers to cores.
 
-        A core has at most one fetcher at a time: one that serves more groups than any other that shows a word.
+        A core has at most one fetcher at a time, that of its group: the core's number modulo the groups.
+        The others are silent, so a core takes what the highest of those says that sends.
         """
-        splits = [s for s in (1, 2, 4, 8) if s <= len(cores)]
+        words, m_addrs = [], []
         for c, core in enumerate(cores):
-            sources = [fetchers[g] for g in sorted({c % s for s in splits})]
-            word, m_addr = Signal(ReadWord(self.arch), name=f"word_{c}"), Signal(mask_address(self.arch), name=f"m_addr_{c}")
-            word_valid, mask_valid = Signal(name=f"word_valid_{c}"), Signal(name=f"mask_valid_{c}")
-            shown, asked = sources[0].word.as_value(), sources[0].m_addr
-            for f in sources[1:]:
-                shown, asked = Mux(f.word_valid.any(), f.word, shown), Mux(f.mask_valid.any(), f.m_addr, asked)
+            lower = c - (1 << c.bit_length() >> 1)
+            word, m_addr = fetchers[c].word.as_value(), fetchers[c].m_addr
+            if c:
+                word = Mux(fetchers[c].word_valid.any(), word, words[lower])
+                m_addr = Mux(fetchers[c].mask_valid.any(), m_addr, m_addrs[lower])
+            words.append(Signal(ReadWord(self.arch), name=f"word_{c}"))
+            m_addrs.append(Signal.like(fetchers[c].m_addr, name=f"m_addr_{c}"))
+            m.d.comb += [words[c].as_value().eq(word), m_addrs[c].eq(m_addr)]
+
+            sources = [fetchers[g] for g in sorted({c % s for s in (1, 2, 4, 8) if s <= len(cores)})]
             stages.d.sync += [
-                word.as_value().eq(shown),
-                m_addr.eq(asked),
-                word_valid.eq(Cat(f.word_valid[c] for f in sources).any()),
-                mask_valid.eq(Cat(f.mask_valid[c] for f in sources).any()),
+                core.word.eq(words[c]),
+                core.m_addr.eq(m_addrs[c]),
+                core.word_valid.eq(Cat(f.word_valid[c] for f in sources).any()),
+                core.mask_valid.eq(Cat(f.mask_valid[c] for f in sources).any()),
             ]
             m.d.comb += [
-                core.word.eq(word),
-                core.word_valid.eq(word_valid),
-                core.m_addr.eq(m_addr),
-                core.mask_valid.eq(mask_valid),
                 core.take.eq(Cat(f.take[c] for f in sources).any()),
                 *(f.credit[c].eq(core.credit) for f in fetchers),
             ]

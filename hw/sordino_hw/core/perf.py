@@ -1,6 +1,9 @@
 """The performance logs: what every cycle was spent on, one record per operation and core."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,12 +20,28 @@ class LogControl(data.StructLayout):
     """What all logs are told, and when they write.
 
     `counting`, `active`: whether the machine ran and an operation was under way in the cycle before; `first`: that cycle
-    was the first of a record; `clear`: a run begins; `write`: a field of the record before goes to row `row`.
+    was the first of a record, or a run begins; `write`: a field of the record before goes to row `row`; `idle`: that field,
+    if it is the idle cycles, which all cores have in common (else zero).
     """
 
     def __init__(self, arch: ArchConfig):
         rows = isa.region_depth(arch, isa.Region.PERF)
-        super().__init__({"counting": 1, "active": 1, "first": 1, "clear": 1, "write": 1, "row": range(rows)})
+        super().__init__({"counting": 1, "active": 1, "first": 1, "write": 1, "row": range(rows), "idle": 32})
+
+
+def _tally(m: Module, name: str, step, first):
+    """Counts `step` and returns the sum of a record in the cycle in which its field is written, zero in the others.
+
+    Fields are written one a cycle, and each is counted as many cycles late: so none must be kept until its turn.
+    """
+    turn = isa.PERF_FIELDS.index(name)
+    step, first = delay(m, step, turn, f"{name}_step"), delay(m, first, turn, f"{name}_first")
+    count, written = Signal(32, name=f"{name}_count"), Signal(32, name=f"{name}_written")
+    with m.If(first):
+        m.d.sync += [count.eq(step), written.eq(count)]
+    with m.Else():
+        m.d.sync += [count.eq(count + step), written.eq(0)]
+    return written
 
 
 class RecordControl(wiring.Component):
@@ -47,15 +66,14 @@ class RecordControl(wiring.Component):
         m = Module()
         fields, depth = len(isa.PERF_FIELDS), self.arch.perf_depth
         writing, field, index = Signal(), Signal(range(fields)), Signal(range(depth + 1))
-        log = self.log
-        m.d.sync += [
-            log.counting.eq(self.running),
-            log.active.eq(self.active),
-            log.clear.eq(self.start),
-            log.first.eq(delay(m, self.record, 1, "recorded")),
+        log, recorded = self.log, delay(m, self.record, 1, "recorded")
+        m.d.sync += [log.counting.eq(self.running), log.active.eq(self.active), log.first.eq(recorded | self.start)]
+        m.d.comb += [
+            log.write.eq(writing & (index != depth)),
+            log.row.eq(index * fields + field),
+            log.idle.eq(_tally(m, "idle", log.counting & ~log.active, log.first)),
         ]
-        m.d.comb += [log.write.eq(writing & (index != depth)), log.row.eq(index * fields + field)]
-        with m.If(log.first):
+        with m.If(delay(m, recorded, 1, "ended")):
             m.d.sync += [writing.eq(1), field.eq(0)]
         with m.Elif(writing):
             m.d.sync += [field.eq(field + 1), writing.eq(field != fields - 1)]
@@ -101,31 +119,20 @@ class PerformanceLog(wiring.Component):
         m = Module()
         m.submodules.memory = memory = BlockMemory(self.depth, 32)
         log, status, waiting = self.log, self.status, Signal()
-        m.d.comb += waiting.eq(log.counting & (status.as_value() == 0))
+        m.d.comb += waiting.eq(log.counting & log.active & (status.as_value() == 0))
         steps = {
             "busy": status.busy,
-            "fetch": waiting & log.active,
+            "fetch": waiting,
             "ppu": status.ppu,
             "marker": status.marker,
-            "idle": waiting & ~log.active,
             "words": delay(m, self.words, 1, "words"),
             "skipped": delay(m, self.skipped, 1, "skipped"),
         }
-        # The counts of a finished record move out of a shift register while the next one's grow.
-        finished = Signal(32 * len(isa.PERF_FIELDS))
-        counts = []
-        for name in isa.PERF_FIELDS:
-            count = Signal(32, name=f"{name}_count")
-            if name in steps:
-                m.d.sync += count.eq(Mux(log.first, 0, count) + steps[name])
-                with m.If(log.clear):
-                    m.d.sync += count.eq(0)
-            counts.append(count)
-        m.d.sync += finished.eq(Mux(log.first, Cat(counts), finished[32:]))
+        fields = [_tally(m, name, step, log.first) for name, step in steps.items()]
         m.d.comb += [
             memory.w_en.eq(log.write),
             memory.w_addr.eq(log.row),
-            memory.w_data.eq(finished),
+            memory.w_data.eq(reduce(or_, fields, log.idle)),
             memory.r_addr.eq(self.r_addr),
             self.r_data.eq(memory.r_data),
         ]
