@@ -26,7 +26,9 @@ from sordino_hw.fpga.tools import run_yosys
 from sordino_hw.primitives import (
     LATENCY,
     BlockMemory,
+    DigitProduct,
     DualReadMemory,
+    FusedAdder,
     MaskedAdder,
     Multiplier,
     MultiplierArray,
@@ -59,6 +61,9 @@ CASES = {
         "products": lambda: MultiplierArray(3, 9, 8),
         "product": lambda: Multiplier(18, 18),
         "masked_sum": lambda: MaskedAdder(33),
+        "selected_sum": lambda: FusedAdder(17, lambda b, c, d: (b & d) | (c & ~d), carry=True),
+        "difference": lambda: FusedAdder(10, lambda b, invert, one: (b ^ invert) & one, carry=True),
+        "digit_product": lambda: DigitProduct(9),
     },
     "ice40": {
         "block_16": lambda: BlockMemory(200, 20),
@@ -72,9 +77,12 @@ CASES = {
         "product_16": lambda: MultiplierArray(2, 16, 9),
         "product_18": lambda: Multiplier(17, 18),
         "masked_sum": lambda: MaskedAdder(33),
+        "selected_sum": lambda: FusedAdder(17, lambda b, c, d: (b & d) | (c & ~d), carry=True),
+        "difference": lambda: FusedAdder(10, lambda b, invert, one: (b ^ invert) & one, carry=True),
+        "digit_product": lambda: DigitProduct(9),
     },
 }
-INFERRED = ("block_36", "block_18", "block_9", "block_4", "block_16", "products", "product", "masked_sum")
+INFERRED = ("block_36", "block_18", "block_9", "block_4", "block_16", "products", "product", "masked_sum", "digit_product")
 """Cases whose generic form Yosys maps by itself, as a check of the models."""
 SPECIALS = {"ecp5": {"DP16KD", "MULT18X18D", "TRELLIS_DPR16X4", "CCU2C"}, "ice40": {"SB_RAM40_4K", "SB_SPRAM256KA", "SB_MAC16"}}
 
@@ -105,9 +113,10 @@ class Pair(Elaboratable):
                     extreme = Cat(noise[125].replicate(len(operand) - 1), ~noise[125])
                     m.d.comb += Value.cast(operand).eq(Mux(noise[120 + k : 124 + k] == 0, extreme, value))
             return Const(-1, len(Value.cast(c.p)))
-        if isinstance(c, MaskedAdder):
-            m.d.comb += [c.a.eq(noise), c.b.eq(noise[40:]), c.mask.eq(noise[100])]
-            return Const(-1, c.width)
+        if isinstance(c, (FusedAdder, MaskedAdder, DigitProduct)):
+            inputs = (value for value, way in flat_ports(c).values() if way == "i")
+            m.d.comb += [value.eq(noise.rotate_right(37 * k)) for k, value in enumerate(inputs)]
+            return Const(-1, c.width + 2 * isinstance(c, DigitProduct))
         # Addresses wander within a few rows, so that rows are written, read again and hit while they are written.
         single, dual = isinstance(c, SinglePortMemory), isinstance(c, DualReadMemory)
         addresses = [c.addr] if single else [c.addr[0], c.addr[1]] if dual else [c.r_addr, c.w_addr]
@@ -153,7 +162,7 @@ class Pair(Elaboratable):
         for i, name in enumerate(self.netlists):
             shown = Signal(len(output), name=f"shown_{i}")
             ports = {f"{way}_{port}": shown if way == "o" else value for port, (value, way) in flat_ports(self.component).items()}
-            clock = {} if isinstance(self.component, MaskedAdder) else {"i_clk": ClockSignal()}
+            clock = {} if isinstance(self.component, (FusedAdder, MaskedAdder)) else {"i_clk": ClockSignal()}
             m.submodules[name] = Instance(name, **clock, **ports)
             with m.If(warm.all() & (((shown ^ output.as_unsigned()) & defined) != 0)):
                 m.d.sync += self.differs[i].eq(1)
@@ -293,6 +302,9 @@ def test_netlists_use_the_cells_of_the_family(outcome):
             "products": {"MULT18X18D": 3},
             "product": {"MULT18X18D": 1},
             "masked_sum": {"CCU2C": 17},
+            "selected_sum": {"CCU2C": 9},
+            "difference": {"CCU2C": 6},
+            "digit_product": {"CCU2C": 5},
         },
         "ice40": {
             "block_16": {"SB_RAM40_4K": 2},
@@ -326,6 +338,8 @@ def test_tiling(depth, width, expected):
         (lambda: BlockMemory(8, 9, 2), r"granularity must divide the width of 9 bits, not 2"),
         (lambda: SmallMemory(8, 9, 2), r"latency must be 0 or 1, not 2"),
         (lambda: MaskedAdder(0), r"an adder needs at least one bit, not width=0"),
+        (lambda: FusedAdder(8, lambda b, c, d: b ^ d), r"the operand of a fused adder must be zero where c and d are"),
+        (lambda: DigitProduct(1), r"a digit's product needs operands of at least two bits, not width=1"),
         (
             lambda: MultiplierArray(1, 19, 8),
             r"a multiplier array needs .*operands of 1 to 18 bits, not count=1, a_width=19, b_width=8",

@@ -102,7 +102,7 @@ class Requantiser(wiring.Component):
         for k in (4, 3, 2):
             value, beyond = self._step(m, value, shift[k], 1 << k, bits + (1 << k))
             lost.append(beyond)
-        coarse, sign = Signal.like(value, reset_less=True), Signal(reset_less=True)
+        coarse = Signal.like(value, reset_less=True)
         overflow, fine_shift = Signal(len(lost), reset_less=True), delay(m, shift[:2], 1, "fine_shift")
         m.d.sync += [coarse.eq(value), overflow.eq(Cat(lost))]
         value, beyond = self._step(m, coarse, fine_shift[1], 2, bits + 2)

@@ -246,11 +246,10 @@ def digit_product(c) -> Module:
     # A sum of two operands with a mask each. Where both are masked the table is wrong, and the register is cleared.
     m = Module()
     table = _table(lambda a, b, low, high: (a & low) ^ (b & high), lambda a, b: a & b)
-    extended = Cat(c.a, c.a[-1].replicate(2))
-    total, p = Signal.like(c.p), Signal.like(c.p, reset_less=True)
-    inputs = [(extended[k], extended[k - 1] if k else Const(0, 1), *c.digit) for k in range(c.width + 2)]
+    total, p, sign = Signal(c.width + 1), Signal.like(c.p, reset_less=True), c.a[-1]
+    inputs = ((x, y, *c.digit) for x, y in zip(Cat(c.a, sign), Cat(Const(0, 1), c.a), strict=True))
     _chain(m, inputs, table, total)
-    m.d.sync += p.eq(total)
+    m.d.sync += p.eq(Cat(total, sign))
     with m.If(c.digit == 0):
         m.d.sync += p.eq(0)
     m.d.comb += c.p.eq(p)
