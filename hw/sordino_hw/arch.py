@@ -16,6 +16,9 @@ __all__ = ["PRESETS", "ArchConfig", "preset"]
 OCC_WIDTH = 32
 """Occupancy bits tested per cycle: one row of the occupancy memory."""
 
+MOST_IN_FLIGHT = 4
+"""Most operations between the sequencer and their last store."""
+
 REQUANT_FRACTION = 9
 """Fraction bits kept after the first shift of requantisation (see `numbers.requantise`)."""
 
@@ -51,6 +54,9 @@ class ArchConfig:
     """Activation words buffered in front of the segmenter."""
     row_fifo: int = 8
     """Occupancy rows buffered in front of the scanner."""
+    in_flight: int = 4
+    """Operations that may be between the sequencer and their last store: 1, 2 or 4. Of one nothing is copied: it keeps its
+    registers, and the next instruction waits until it is done."""
     act_depth: int = 4096
     """Activation memory: words of `lanes` x `event_bits`."""
     weight_depth: int = 4096
@@ -91,6 +97,7 @@ class ArchConfig:
         rule(self.lanes % self.ppu == 0, "ppu must divide lanes", "ppu", "lanes")
         rule(2 <= self.mantissa_bits <= 8, "mantissa_bits must be from 2 to 8", "mantissa_bits")
         rule(self.wide_cycles in (1, 2), "wide_cycles must be 1 or 2", "wide_cycles")
+        rule(self.in_flight in (1, 2, MOST_IN_FLIGHT), "in_flight must be 1, 2 or 4", "in_flight")
         rule(self.segment == 8, "segment must be 8", "segment")
         for name in ("segment_fifo", "word_fifo", "row_fifo"):
             rule(2 <= getattr(self, name) <= 64, f"{name} must be from 2 to 64", name)
@@ -193,15 +200,19 @@ PRESETS: dict[str, ArchConfig] = {
             name="icebreaker",
             lanes=8,
             event_bits=8,
-            ppu=2,
+            ppu=1,
             wide_cycles=2,
-            act_depth=1024,
+            segment_fifo=2,
+            word_fifo=8,
+            row_fifo=2,
+            in_flight=1,
+            act_depth=512,
             weight_depth=16384,
-            mask_depth=2048,
-            param_depth=128,
+            mask_depth=1024,
+            param_depth=256,
             state_depth=256,
             tables=1,
-            imem_depth=512,
+            imem_depth=256,
             perf_depth=32,
         ),
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from sordino_hw import isa
-from sordino_hw.arch import OCC_WIDTH, ArchConfig
+from sordino_hw.arch import MOST_IN_FLIGHT, OCC_WIDTH, ArchConfig
 from sordino_hw.core import latencies, layouts
 
 __all__ = ["CLOSED_LAST", "DEALT", "EVENT", "MAC", "MAC2", "MAX", "STORED_LAST", "Clock"]
@@ -32,7 +32,7 @@ NEVER = -(1 << 40)
 MAX_FIFO = 64
 """Deepest FIFO."""
 
-assert OCC_WIDTH == 1 << OCC_BITS and layouts.IN_FLIGHT == IN_FLIGHT
+assert OCC_WIDTH == 1 << OCC_BITS and MOST_IN_FLIGHT == IN_FLIGHT
 assert [kind.value for kind in layouts.Kind] == [EVENT, MAC, MAC2, MAX] and latencies.OUTPUTS <= MAX_FIFO
 assert isa.PERF_FIELDS == ("busy", "fetch", "ppu", "marker", "memory", "idle", "words", "skipped")
 
@@ -364,7 +364,7 @@ def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
 def _room(t, b):
     """The first cycle in which every core of the group of fetcher `b` has room for an output.
 
-    The fetcher has room for the jobs of a whole run.
+    The fetcher has room for the jobs of a whole run, unless every group has a port (`layouts.job_depth`).
     """
     step = t[R_SPLIT] * BLOCK
     time = NEVER
@@ -388,6 +388,8 @@ def _run(t, nonzero, occupied, masks):
             fresh = ox % t[R_RUN] == 0
             if not fresh:
                 deal = max(deal, _room(t, b))
+                if t[CORES] == t[PORTS]:
+                    deal = max(deal, t[b + TAKEN_JOB] + 1)
             elif t[STATEFUL]:
                 b = BLOCKS + n % groups * BLOCK
                 deal = max(deal, t[b + TAKEN_JOB] + 1, _room(t, b))

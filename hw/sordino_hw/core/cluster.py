@@ -15,7 +15,7 @@ from .combinators import delay
 from .core import Core
 from .dealer import Dealer
 from .fetcher import Fetcher
-from .flight import Flight
+from .flight import Flight, snapshot
 from .latencies import DONE_LATENCY
 from .layouts import ReadWord, act_address
 from .perf import FLUSH_CYCLES, RecordControl
@@ -57,7 +57,7 @@ class Cluster(wiring.Component):
         stages = Module()
         m.submodules.stages = ResetInserter(~running)(stages)
         stages.submodules.sequencer = sequencer = Sequencer(arch)
-        stages.submodules.flight = flight = Flight()
+        stages.submodules.flight = flight = Flight(arch)
         stages.submodules.dealer = dealer = Dealer(arch)
         fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
         cores = [Core(arch, len(self.window.wdata)) for _ in range(arch.cores)]
@@ -98,9 +98,10 @@ class Cluster(wiring.Component):
             flight.closed.eq(reduce(lambda a, b: a & b, (core.closed for core in cores))),
             flight.stored.eq(reduce(lambda a, b: a & b, (core.stored for core in cores))),
         ]
-        tap, drain = Signal.like(sequencer.tap), Signal.like(sequencer.drain)
+        tap = snapshot(stages, self.arch, sequencer.tap, sequencer.started, "tap")
+        drain = snapshot(stages, self.arch, sequencer.drain, sequencer.started, "drain")
         started, tag = Signal(), Signal.like(flight.tag)
-        stages.d.sync += [tap.eq(sequencer.tap), drain.eq(sequencer.drain), started.eq(sequencer.started), tag.eq(flight.tag)]
+        stages.d.sync += [started.eq(sequencer.started), tag.eq(flight.tag)]
         for fetcher in fetchers:
             m.d.comb += [fetcher.d_we.eq(started), fetcher.d_tag.eq(tag), fetcher.d.eq(tap)]
         for core in cores:

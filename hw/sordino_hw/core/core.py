@@ -6,13 +6,13 @@ from amaranth.lib.wiring import In, Out, connect
 
 from .. import isa
 from ..arch import OCC_WIDTH, ArchConfig
-from ..primitives import BlockMemory, DualReadMemory, SinglePortMemory, SmallMemory
+from ..primitives import BlockMemory, DualReadMemory, SinglePortMemory
 from .fifo import Fifo
-from .flight import Outstanding
+from .flight import Descriptors, Outstanding
 from .issue import Issuer, MaskReader, Segmenter
 from .lanes import Lanes
 from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY
-from .layouts import IN_FLIGHT, TAG_BITS, DrainDescriptor, Output, ReadWord, act_address, mask_address
+from .layouts import DrainDescriptor, Output, ReadWord, act_address, mask_address, tag_bits
 from .perf import LogControl, PerformanceLog
 from .ppu import Ppu, param_bits
 
@@ -60,7 +60,7 @@ class Core(wiring.Component):
         The core may store in this cycle.
     we, address, data : Out
         The store, a cycle after it; zero in other cycles.
-    closed, stored : Out(IN_FLIGHT)
+    closed, stored : Out(in_flight)
         No output dealt is to be closed, or stored: see `Outstanding`.
     words, skipped, log
         For the performance log.
@@ -83,14 +83,14 @@ class Core(wiring.Component):
                 "credit": Out(1),
                 "take": In(1),
                 "drain_we": In(1),
-                "drain_tag": In(TAG_BITS),
+                "drain_tag": In(tag_bits(arch)),
                 "drain": In(DrainDescriptor(arch)),
                 "slot": In(1),
                 "we": Out(1),
                 "address": Out(act_address(arch)),
                 "data": Out(isa.region_bits(arch, isa.Region.ACT)),
-                "closed": Out(IN_FLIGHT),
-                "stored": Out(IN_FLIGHT),
+                "closed": Out(arch.in_flight),
+                "stored": Out(arch.in_flight),
                 "words": In(1),
                 "skipped": In(range(OCC_WIDTH + 1)),
                 "log": In(LogControl(arch)),
@@ -114,8 +114,8 @@ class Core(wiring.Component):
         stages.submodules.ppu = ppu = Ppu(arch)
         stages.submodules.dealt = dealt = Fifo(Output(arch), OUTPUTS)
         stages.submodules.closed = closed = Fifo(Output(arch), CLOSED)
-        stages.submodules.unclosed = unclosed = Outstanding(OUTPUTS)
-        stages.submodules.unstored = unstored = Outstanding(OUTPUTS + SHADOW_LATENCY + STORE_LATENCY + arch.cores)
+        stages.submodules.unclosed = unclosed = Outstanding(arch, OUTPUTS)
+        stages.submodules.unstored = unstored = Outstanding(arch, OUTPUTS + SHADOW_LATENCY + STORE_LATENCY + arch.cores)
         m.submodules.stages = ResetInserter(held)(stages)
         m.submodules.perf = perf = PerformanceLog(arch)
 
@@ -172,26 +172,16 @@ class Core(wiring.Component):
 
     def _descriptors(self, m, issuer, ppu, closing):
         """The operations' drain descriptors, once for the issuer and twice for the PPU."""
-        width = DrainDescriptor(self.arch).size
-        drains = SmallMemory(IN_FLIGHT, isa.REGISTERS["DRAIN"].bits)
-        ops, late_ops = SmallMemory(IN_FLIGHT, width), SmallMemory(IN_FLIGHT, width)
-        m.submodules.drains, m.submodules.ops, m.submodules.late_ops = drains, ops, late_ops
+        m.submodules.drains = drains = Descriptors(self.arch, self.drain.DRAIN.shape())
+        m.submodules.ops = ops = Descriptors(self.arch, self.drain.shape())
+        m.submodules.late_ops = late_ops = Descriptors(self.arch, self.drain.shape())
         for file, value, tag in (
             (drains, self.drain.DRAIN, closing),
             (ops, self.drain, ppu.tag),
             (late_ops, self.drain, ppu.late_tag),
         ):
-            m.d.comb += [
-                file.w_en.eq(self.drain_we),
-                file.w_addr.eq(self.drain_tag),
-                file.w_data.eq(value),
-                file.r_addr.eq(tag),
-            ]
-        m.d.comb += [
-            issuer.drain.eq(drains.r_data),
-            ppu.op.as_value().eq(ops.r_data),
-            ppu.late_op.as_value().eq(late_ops.r_data),
-        ]
+            m.d.comb += [file.w_en.eq(self.drain_we), file.w_tag.eq(self.drain_tag), file.i.eq(value), file.tag.eq(tag)]
+        m.d.comb += [issuer.drain.eq(drains.o), ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
 
     def _memories(self, m, held, reader, lanes, ppu, perf):
         """While the machine runs, the stages own the ports; otherwise the host does."""

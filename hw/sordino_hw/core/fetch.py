@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..arch import OCC_WIDTH, ArchConfig
 from .combinators import lowest
+from .flight import snapshot
 from .layouts import INDEX, Job, Kind, RowTag, Span, SpanRange, TapDescriptor
 
 __all__ = ["Clip", "Splitter", "Walker"]
@@ -43,7 +44,8 @@ class Walker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        d, group, rest = Signal(TapDescriptor(self.arch)), Signal(self.arch.cores), Signal(self.arch.cores)
+        group, rest, taken = Signal(self.arch.cores), Signal(self.arch.cores), Signal()
+        d = snapshot(m, self.arch, self.d, taken, "operation")
         busy, fresh, residual = Signal(), Signal(), Signal()
         ky, kx, last_ky, last_kx = Signal(8), Signal(8), Signal(), Signal()  # count from one
         # Columns from the first pixel of the span to the left edge (to the right of it) and to the right edge.
@@ -62,6 +64,7 @@ class Walker(wiring.Component):
             step.eq(busy & (~self.spans.valid | self.spans.ready)),
             room.eq(left + d.W),
             self.job.ready.eq(~busy | (step & last)),
+            taken.eq(self.job.valid & self.job.ready),
         ]
 
         with m.If(self.spans.ready):
@@ -121,9 +124,9 @@ class Walker(wiring.Component):
             with m.If(last):
                 m.d.sync += busy.eq(0)
 
-        with m.If(self.job.valid & self.job.ready):
+        with m.If(taken):
             job = self.job.payload
-            m.d.sync += [d.eq(self.d), busy.eq(1), fresh.eq(job.fresh), residual.eq(0)]
+            m.d.sync += [busy.eq(1), fresh.eq(job.fresh), residual.eq(0)]
             m.d.sync += [ky.eq(1), kx.eq(1), last_ky.eq(self.d.KH == 1), last_kx.eq(self.d.KX == 1)]
             m.d.sync += [s.eq(job.left) for s in (left0, left)]
             m.d.sync += [s.eq(job.a) for s in (a_kernel, a)]

@@ -39,12 +39,22 @@ class Fifo(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
+        m.d.comb += self.i.ready.eq(_count(m, self.level, self.depth, push, pop))
+        if self.depth <= 2:
+            # Two registers: an item passes the first in a cycle, unless the second is taken.
+            first, waiting, move = Signal(self.shape), Signal(), ~self.o.valid | self.o.ready
+            with m.If(move):
+                m.d.sync += [self.o.payload.eq(first), self.o.valid.eq(waiting)]
+            with m.If(push):
+                m.d.sync += [first.eq(self.i.payload), waiting.eq(1)]
+            with m.Elif(move):
+                m.d.sync += waiting.eq(0)
+            return m
         width = Shape.cast(self.shape).width
         # One place more: its memory takes `depth` items even before the first has moved to the output register.
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=width, depth=self.depth + 1)
-        push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
         m.d.comb += [
-            self.i.ready.eq(_count(m, self.level, self.depth, push, pop)),
             queue.w_data.eq(self.i.payload),
             queue.w_en.eq(push),
             self.o.payload.eq(queue.r_data),

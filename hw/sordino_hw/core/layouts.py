@@ -23,8 +23,10 @@ __all__ = [
     "TapDescriptor",
     "Word",
     "act_address",
+    "job_depth",
     "mask_address",
     "sharing",
+    "tag_bits",
     "weight_address",
 ]
 
@@ -32,10 +34,6 @@ INDEX = 14
 """Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
 WINDOW_BITS = 4
 """Bits of a place in a window of `isa.WINDOW_MAX` words squared."""
-TAG_BITS = 2
-"""An operation's number modulo `IN_FLIGHT`."""
-IN_FLIGHT = 1 << TAG_BITS
-"""Operations that may be between the sequencer and their last store."""
 
 
 class Kind(enum.Enum, shape=unsigned(2)):
@@ -45,6 +43,11 @@ class Kind(enum.Enum, shape=unsigned(2)):
     MAC = 1
     MAC2 = 2
     MAX = 3
+
+
+def tag_bits(arch: ArchConfig) -> int:
+    """Bits of an operation's tag: its number modulo the operations in flight."""
+    return (arch.in_flight - 1).bit_length()
 
 
 def act_address(arch: ArchConfig) -> int:
@@ -80,6 +83,13 @@ def sharing(arch: ArchConfig) -> int:
     return (arch.cores // arch.ports).bit_length() - 1
 
 
+def job_depth(arch: ArchConfig) -> int:
+    """Outputs dealt to a fetcher that its walker has not taken, at most: a whole run, so that its window saves reads of a port
+    that others wait for; where every group has a port, there is nothing to save.
+    """
+    return isa.RUN_MAX if sharing(arch) else 1
+
+
 DEAL_REGISTERS = (
     *("OH", "OW", "IY0", "IX0", "SY", "SX", "REPY", "REPX", "A_BASE", "A_OY", "A_OX", "R_BASE", "R_OY", "R_OX"),
     *("O_BASE", "O_OY", "O_OX", "S_BASE", "DRAIN", "SPLIT", "SLICES", "RUN"),
@@ -95,7 +105,7 @@ class DealDescriptor(data.StructLayout):
     """An operation, as the dealer needs it. `stateful`: SOURCE or SINK."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({**_registers(arch, DEAL_REGISTERS), "stateful": 1, "tag": TAG_BITS})
+        super().__init__({**_registers(arch, DEAL_REGISTERS), "stateful": 1, "tag": tag_bits(arch)})
 
 
 class TapDescriptor(data.StructLayout):
@@ -130,7 +140,7 @@ class Job(data.StructLayout):
                 "r": act_address(arch),
                 "to": arch.cores,
                 "fresh": 1,
-                "tag": TAG_BITS,
+                "tag": tag_bits(arch),
             }
         )
 
@@ -139,7 +149,7 @@ class Output(data.StructLayout):
     """An output for a core: where its word goes (its own slice's), its first state row, and its operation."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"address": act_address(arch), "state": isa.address_bits(arch, isa.Region.STATE), "tag": TAG_BITS})
+        super().__init__({"address": act_address(arch), "state": isa.address_bits(arch, isa.Region.STATE), "tag": tag_bits(arch)})
 
 
 def _tags(arch: ArchConfig):

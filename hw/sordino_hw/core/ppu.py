@@ -10,7 +10,7 @@ from ..primitives import LATENCY, DigitProduct, FusedAdder, MaskedAdder
 from .combinators import delay
 from .fifo import Fifo
 from .latencies import STORE_LATENCY, TURN_LEAD
-from .layouts import TAG_BITS, DrainDescriptor, Output, act_address
+from .layouts import DrainDescriptor, Output, act_address, tag_bits
 
 __all__ = ["Ppu", "Requantiser", "param_bits", "param_layout"]
 
@@ -161,14 +161,14 @@ class Chunk(data.StructLayout):
     """What accompanies a chunk through the pipeline: which one of its output's it is, and if it is the last."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"valid": 1, "index": range(max(2, arch.chunks)), "last": 1, "tag": TAG_BITS})
+        super().__init__({"valid": 1, "index": range(max(2, arch.chunks)), "last": 1, "tag": tag_bits(arch)})
 
 
 class Place(data.StructLayout):
     """Where an output goes that is on its way: nowhere if `sink`."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"address": act_address(arch), "tag": TAG_BITS, "sink": 1})
+        super().__init__({"address": act_address(arch), "tag": tag_bits(arch), "sink": 1})
 
 
 class Ppu(wiring.Component):
@@ -182,7 +182,7 @@ class Ppu(wiring.Component):
     -------
     outputs : In(stream of Output)
         In the order of their closes, each here before it is `coming`.
-    tag, late_tag : Out(TAG_BITS), op, late_op : In(DrainDescriptor)
+    tag, late_tag : Out(tag_bits), op, late_op : In(DrainDescriptor)
         The operation of the output whose turn it is, and of the one that is about to be clamped.
     coming : In(1)
         `TURN_LEAD` cycles from now, `shadow` is new.
@@ -193,7 +193,7 @@ class Ppu(wiring.Component):
     p_addr, p_data; threshold_addr, thresholds; s_addr, s_data; s_we, s_waddr, s_wdata; t_addr, t_data
         Parameter memory and, apart from it, the thresholds, state memory, and one table memory per requantiser
         (concatenated).
-    stored : Out(1), stored_tag : Out(TAG_BITS)
+    stored : Out(1), stored_tag : Out(tag_bits)
         An output is stored in this cycle, one with the SINK flag too.
     we, address, word
         Activation memory, in the same cycle.
@@ -208,9 +208,9 @@ class Ppu(wiring.Component):
         super().__init__(
             {
                 "outputs": In(stream.Signature(Output(arch))),
-                "tag": Out(TAG_BITS),
+                "tag": Out(tag_bits(arch)),
                 "op": In(DrainDescriptor(arch)),
-                "late_tag": Out(TAG_BITS),
+                "late_tag": Out(tag_bits(arch)),
                 "late_op": In(DrainDescriptor(arch)),
                 "coming": In(1),
                 "shadow": In(data.ArrayLayout(signed(32), arch.lanes)),
@@ -228,7 +228,7 @@ class Ppu(wiring.Component):
                 "t_addr": Out(self.table_bits * arch.ppu),
                 "t_data": In(arch.event_bits * arch.ppu),
                 "stored": Out(1),
-                "stored_tag": Out(TAG_BITS),
+                "stored_tag": Out(tag_bits(arch)),
                 "we": Out(1),
                 "address": Out(act_address(arch)),
                 "word": Out(isa.region_bits(arch, isa.Region.ACT)),

@@ -10,7 +10,7 @@ from ..primitives import LATENCY
 from .combinators import delay
 from .fifo import Credit, Fifo
 from .latencies import FIFO_LATENCY, PIPELINE_START, START_LATENCY
-from .layouts import DEAL_REGISTERS, DRAIN_REGISTERS, TAG_BITS, TAP_REGISTERS, DealDescriptor, DrainDescriptor, Kind, TapDescriptor
+from .layouts import DEAL_REGISTERS, DRAIN_REGISTERS, TAP_REGISTERS, DealDescriptor, DrainDescriptor, Kind, TapDescriptor, tag_bits
 
 __all__ = ["Sequencer"]
 
@@ -32,7 +32,7 @@ class Sequencer(wiring.Component):
     started : Out(1)
         An operation starts in this cycle: `deal` takes its descriptor, and `tap` and `drain` show theirs.
     deal : Out(stream of DealDescriptor), tap : Out(TapDescriptor), drain : Out(DrainDescriptor)
-    tag : In(TAG_BITS), free : In(1), idle : In(1), recorded : In(1)
+    tag : In(tag_bits), free : In(1), idle : In(1), recorded : In(1)
         Of `Flight`.
     halt : Out(1)
         HALT completes in this cycle.
@@ -51,7 +51,7 @@ class Sequencer(wiring.Component):
                 "deal": Out(stream.Signature(DealDescriptor(arch))),
                 "tap": Out(TapDescriptor(arch)),
                 "drain": Out(DrainDescriptor(arch)),
-                "tag": In(TAG_BITS),
+                "tag": In(tag_bits(arch)),
                 "free": In(1),
                 "idle": In(1),
                 "recorded": In(1),
@@ -98,7 +98,7 @@ class Sequencer(wiring.Component):
         m.d.comb += is_op.eq(queue.valid & ~queue.payload.end & (is_vec | (word.opcode == isa.Opcode.CONV)))
         m.d.sync += checking.eq(Mux(is_op & ~self.started, Cat(is_op, checking), 0))
 
-        pending, take = Signal(), queue.ready
+        pending, under_way, take = Signal(), Signal(), queue.ready
         with m.If(queue.valid):
             with m.If(queue.payload.end):
                 m.d.comb += self.trap.eq(isa.Trap.END)
@@ -117,8 +117,9 @@ class Sequencer(wiring.Component):
                     with m.Elif(config):
                         m.d.comb += self.trap.eq(isa.Trap.CONFIG)
                     with m.Else():
-                        m.d.comb += [self.deal.valid.eq(self.free), self.started.eq(self.free & self.deal.ready)]
-                        m.d.comb += take.eq(self.started)
+                        m.d.comb += [self.deal.valid.eq(self.free & ~under_way), self.started.eq(self.deal.valid & self.deal.ready)]
+                        # Alone, it keeps its registers and its flags: the queue's head.
+                        m.d.comb += take.eq(self.free & under_way if self.arch.in_flight == 1 else self.started)
                 with m.Case(isa.Opcode.WAIT):
                     with m.If(~pending):
                         m.d.comb += self.trap.eq(isa.Trap.WAIT)
@@ -130,7 +131,9 @@ class Sequencer(wiring.Component):
                 with m.Default():
                     m.d.comb += self.trap.eq(isa.Trap.OPCODE)
         with m.If(self.started):
-            m.d.sync += pending.eq(1)
+            m.d.sync += [pending.eq(1), under_way.eq(self.arch.in_flight == 1)]
+        with m.Elif(take):
+            m.d.sync += under_way.eq(0)
         with m.If(take & (self.trap == isa.Trap.NONE)):
             m.d.sync += self.pc.eq(self.pc + 1)
         return m

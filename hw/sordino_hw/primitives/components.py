@@ -259,7 +259,7 @@ class FusedAdder(wiring.Component):
 
 
 class MaskedAdder(wiring.Component):
-    """A `FusedAdder` of two operands, one of which a common bit masks.
+    """An adder of two operands, one of which a common bit masks: as large as one without the mask.
 
     Parameters
     ----------
@@ -273,15 +273,13 @@ class MaskedAdder(wiring.Component):
     """
 
     def __init__(self, width: int):
-        self._adder = FusedAdder(width, lambda a, _, keep: a & keep)
+        if width < 1:
+            raise ValueError(f"an adder needs at least one bit, not width={width!r}")
         self.width = width
         super().__init__({"a": In(width), "b": In(width), "mask": In(1), "s": Out(width)})
 
     def elaborate(self, platform):
-        m = Module()
-        m.submodules.adder = adder = self._adder
-        m.d.comb += [adder.a.eq(self.b), adder.b.eq(self.a), adder.d.eq(~self.mask), self.s.eq(adder.s)]
-        return m
+        return _form(platform).masked_adder(self)
 
 
 class DigitProduct(wiring.Component):

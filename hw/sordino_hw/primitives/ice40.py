@@ -1,6 +1,6 @@
 """iCE40 UltraPlus: SB_RAM40_4K (which Yosys infers, but for its collisions), SB_SPRAM256KA, SB_MAC16."""
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, signed, unsigned
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import memory
 
 from . import generic
@@ -11,6 +11,7 @@ __all__ = [
     "digit_product",
     "dual_read_memory",
     "fused_adder",
+    "masked_adder",
     "multiplier_array",
     "single_port_memory",
     "small_memory",
@@ -52,6 +53,13 @@ def dual_read_memory(c) -> Module:
             copy.r_addr.eq(c.addr[i]),
             c.r_data[i].eq(copy.r_data),
         ]
+    return m
+
+
+def masked_adder(c) -> Module:
+    m = Module()
+    # Whatever the carry is, a masked bit shows B: the multiplexer is in the adder's own LUT.
+    m.d.comb += c.s.eq(Mux(c.mask, c.b, c.a + c.b))
     return m
 
 
