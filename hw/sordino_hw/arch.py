@@ -13,9 +13,6 @@ from .errors import ArchError
 
 __all__ = ["PRESETS", "ArchConfig", "preset"]
 
-OCC_WIDTH = 32
-"""Occupancy bits tested per cycle: one row of the occupancy memory."""
-
 MOST_IN_FLIGHT = 4
 """Most operations between the sequencer and their last store."""
 
@@ -52,6 +49,8 @@ class ArchConfig:
     """Segments buffered in front of the issuer."""
     word_fifo: int = 8
     """Activation words buffered in front of the segmenter."""
+    occ_width: int = 32
+    """Occupancy bits tested per cycle, one row of the occupancy memory: 8, 16 or 32."""
     row_fifo: int = 8
     """Occupancy rows buffered in front of the scanner."""
     in_flight: int = 4
@@ -103,7 +102,8 @@ class ArchConfig:
             rule(2 <= getattr(self, name) <= 64, f"{name} must be from 2 to 64", name)
         for name in ("act_depth", "weight_depth", "mask_depth", "param_depth", "state_depth", "imem_depth", "perf_depth"):
             rule(2 <= getattr(self, name) <= 1 << 22, f"{name} must be from 2 to 2**22", name)
-        rule(self.act_depth % OCC_WIDTH == 0, f"act_depth must be a multiple of {OCC_WIDTH}", "act_depth")
+        rule(self.occ_width in (8, 16, 32), "occ_width must be 8, 16 or 32", "occ_width")
+        rule(self.act_depth % self.occ_width == 0, "act_depth must be a multiple of occ_width", "act_depth", "occ_width")
         rule(self.tables <= 16, "tables must be at most 16", "tables")
 
     # -- derived sizes ---------------------------------------------------------------------------------------------
@@ -112,6 +112,11 @@ class ArchConfig:
     def chunks(self) -> int:
         """Cycles that the PPU needs to drain all lanes of one output."""
         return self.lanes // self.ppu
+
+    @property
+    def occ_bits(self) -> int:
+        """Address bits of a word within its row of occupancy."""
+        return self.occ_width.bit_length() - 1
 
     @property
     def act_bits(self) -> int:
@@ -206,6 +211,7 @@ PRESETS: dict[str, ArchConfig] = {
             word_fifo=8,
             row_fifo=2,
             in_flight=1,
+            occ_width=8,
             act_depth=512,
             weight_depth=16384,
             mask_depth=1024,

@@ -250,7 +250,7 @@ class Bench(wiring.Component):
         self.dealer = Dealer(arch)
         self.fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
         self.act = [BlockMemory(arch.act_depth, arch.lanes * arch.event_bits) for _ in range(arch.ports)]
-        self.occupancy = [BlockMemory(arch.act_depth // OCC_WIDTH, OCC_WIDTH) for _ in range(arch.cores)]
+        self.occupancy = [BlockMemory(arch.act_depth // arch.occ_width, arch.occ_width) for _ in range(arch.cores)]
 
     def elaborate(self, platform):
         m = Module()

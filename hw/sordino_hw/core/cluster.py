@@ -8,7 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, connect
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
+from ..arch import ArchConfig
 from ..interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
 from ..primitives import LATENCY, BlockMemory
 from .combinators import delay
@@ -27,8 +27,6 @@ TRAP_LATENCY = 2
 """From a store to the cycle in which the machine stops because of it."""
 
 assert TRAP_LATENCY < DONE_LATENCY, "HALT must not overtake a trap"
-
-OCC_BITS = (OCC_WIDTH - 1).bit_length()
 
 
 class Cluster(wiring.Component):
@@ -280,11 +278,11 @@ class Cluster(wiring.Component):
         place_late, we_late, occupied = delay(m, place, 1, "place"), delay(m, we, 1, "we"), Signal()
         m.d.sync += occupied.eq(word != 0)
         for g, fetcher in enumerate(fetchers):
-            m.submodules[f"occupancy_{g}"] = bits = BlockMemory(arch.act_depth // OCC_WIDTH, OCC_WIDTH, granularity=1)
+            m.submodules[f"occupancy_{g}"] = bits = BlockMemory(arch.act_depth // arch.occ_width, arch.occ_width, granularity=1)
             m.d.comb += [
-                bits.w_en.eq(Mux(we_late, 1 << place_late[:OCC_BITS], 0)),
-                bits.w_addr.eq(place_late[OCC_BITS:]),
-                bits.w_data.eq(occupied.replicate(OCC_WIDTH)),
+                bits.w_en.eq(Mux(we_late, 1 << place_late[: arch.occ_bits], 0)),
+                bits.w_addr.eq(place_late[arch.occ_bits :]),
+                bits.w_data.eq(occupied.replicate(arch.occ_width)),
                 bits.r_addr.eq(fetcher.occ_addr),
                 fetcher.occ_data.eq(bits.r_data),
             ]

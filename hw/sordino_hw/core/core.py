@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
+from ..arch import ArchConfig
 from ..primitives import BlockMemory, DualReadMemory, SinglePortMemory
 from .fifo import Fifo
 from .flight import Descriptors, Outstanding
@@ -92,7 +92,7 @@ class Core(wiring.Component):
                 "closed": Out(arch.in_flight),
                 "stored": Out(arch.in_flight),
                 "words": In(1),
-                "skipped": In(range(OCC_WIDTH + 1)),
+                "skipped": In(range(arch.occ_width + 1)),
                 "log": In(LogControl(arch)),
                 "host": In(HostAccess(arch, host_bits)),
                 "state_data": Out(isa.region_bits(arch, isa.Region.STATE)),

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
+from ..arch import ArchConfig
 from .fetch import Clip, Splitter, Walker
 from .fifo import Fifo
 from .flight import Descriptors
@@ -61,8 +61,8 @@ class Fetcher(wiring.Component):
                 "d_tag": In(tag_bits(arch)),
                 "d": In(TapDescriptor(arch)),
                 "cycle": In(3),
-                "occ_addr": Out(max(1, (arch.act_depth // OCC_WIDTH - 1).bit_length())),
-                "occ_data": In(OCC_WIDTH),
+                "occ_addr": Out(max(1, (arch.act_depth // arch.occ_width - 1).bit_length())),
+                "occ_data": In(arch.occ_width),
                 "act_en": Out(1),
                 "act_addr": Out(max(1, (arch.act_depth - 1).bit_length())),
                 "act_data": In(isa.region_bits(arch, isa.Region.ACT)),
@@ -73,7 +73,7 @@ class Fetcher(wiring.Component):
                 "word_valid": Out(arch.cores),
                 "word": Out(ReadWord(arch)),
                 "words": Out(1),
-                "skipped": Out(range(OCC_WIDTH + 1)),
+                "skipped": Out(range(arch.occ_width + 1)),
                 "drained": Out(1),
                 "trap_act": Out(1),
             }

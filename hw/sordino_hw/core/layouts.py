@@ -4,7 +4,7 @@ from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data, enum
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
+from ..arch import ArchConfig
 
 __all__ = [
     "DealDescriptor",
@@ -197,7 +197,7 @@ class RowTag(data.StructLayout):
     """What accompanies a row of occupancy bits: `q` is the word index in the span of its bit 0, modulo the mask and weight addresses."""
 
     def __init__(self, arch: ArchConfig):
-        row = act_address(arch) - (OCC_WIDTH - 1).bit_length()
+        row = act_address(arch) - arch.occ_bits
         super().__init__({"row": row, "q": max(mask_address(arch), weight_address(arch)), **_tags(arch)})
 
 
@@ -205,8 +205,8 @@ class Row(data.StructLayout):
     """A row of occupancy: `bits` are the words to read, `count` of them, or `none`; `size` counts the span's, empty ones too."""
 
     def __init__(self, arch: ArchConfig):
-        count = range(OCC_WIDTH + 1)
-        super().__init__({"tag": RowTag(arch), "bits": OCC_WIDTH, "none": 1, "count": count, "size": count})
+        count = range(arch.occ_width + 1)
+        super().__init__({"tag": RowTag(arch), "bits": arch.occ_width, "none": 1, "count": count, "size": count})
 
 
 class Request(data.StructLayout):

@@ -8,7 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
+from ..arch import ArchConfig
 from ..primitives import BlockMemory
 from .combinators import delay
 from .issue import IssueStatus
@@ -108,7 +108,7 @@ class PerformanceLog(wiring.Component):
             {
                 "status": In(IssueStatus()),
                 "words": In(1),
-                "skipped": In(range(OCC_WIDTH + 1)),
+                "skipped": In(range(arch.occ_width + 1)),
                 "log": In(LogControl(arch)),
                 "r_addr": In((self.depth - 1).bit_length()),
                 "r_data": Out(32),

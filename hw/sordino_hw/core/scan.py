@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
+from ..arch import ArchConfig
 from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
 from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo
@@ -13,8 +13,6 @@ from .latencies import FIFO_LATENCY, READ_LATENCY, ROW_LATENCY
 from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowTag, mask_address, sharing
 
 __all__ = ["Occupancy", "Scanner", "WordReader"]
-
-OCC_BITS = (OCC_WIDTH - 1).bit_length()
 
 
 class Occupancy(wiring.Component):
@@ -36,18 +34,18 @@ class Occupancy(wiring.Component):
                 "valid": In(1),
                 "ready": Out(1),
                 "tag": In(RowTag(arch)),
-                "low": In(OCC_BITS),
-                "top": In(OCC_BITS),
+                "low": In(arch.occ_bits),
+                "top": In(arch.occ_bits),
                 "empty": In(1),
-                "r_addr": Out(max(1, (arch.act_depth // OCC_WIDTH - 1).bit_length())),
-                "r_data": In(OCC_WIDTH),
+                "r_addr": Out(max(1, (arch.act_depth // arch.occ_width - 1).bit_length())),
+                "r_data": In(arch.occ_width),
                 "o": Out(stream.Signature(Row(arch))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        depth = self.arch.row_fifo
+        depth, occ_width = self.arch.row_fifo, self.arch.occ_width
         m.submodules.credit = credit = Credit(depth)
         m.submodules.queue = queue = Fifo(Row(self.arch), depth)
         take = self.valid & credit.grant
@@ -59,9 +57,9 @@ class Occupancy(wiring.Component):
         ]
         tag, low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("tag", "low", "top", "empty"))
         # Bits from `low` up, to `top`: two thermometer codes.
-        inside = Cat((low <= b) & (top >= b) for b in range(OCC_WIDTH))
-        wanted, size = Signal(OCC_WIDTH), Signal(range(OCC_WIDTH + 1))
-        m.d.sync += [wanted.eq(inside & (self.r_data | tag.dense.replicate(OCC_WIDTH))), size.eq(top - low + 1)]
+        inside = Cat((low <= b) & (top >= b) for b in range(occ_width))
+        wanted, size = Signal(occ_width), Signal(range(occ_width + 1))
+        m.d.sync += [wanted.eq(inside & (self.r_data | tag.dense.replicate(occ_width))), size.eq(top - low + 1)]
         with m.If(empty):
             m.d.sync += [wanted.eq(0), size.eq(0)]
         row = Signal(Row(self.arch))
@@ -69,7 +67,7 @@ class Occupancy(wiring.Component):
             row.tag.eq(delay(m, tag, 1, "late")),
             row.bits.eq(wanted),
             row.none.eq(~wanted.any()),
-            row.count.eq(count_ones(wanted, OCC_WIDTH)),
+            row.count.eq(count_ones(wanted, occ_width)),
             row.size.eq(size),
         ]
         assert ROW_LATENCY == LATENCY + 2 + FIFO_LATENCY
@@ -115,17 +113,18 @@ class Scanner(wiring.Component):
                 "valid": Out(1),
                 "request": Out(Request(arch)),
                 "words": Out(1),
-                "skipped": Out(range(OCC_WIDTH + 1)),
+                "skipped": Out(range(arch.occ_width + 1)),
                 "drained": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
+        occ_width = self.arch.occ_width
         row, tag, request = self.rows.payload, self.rows.payload.tag, self.request
         # The words of a row are counted too, since whether a bit is the last one is soon known from its number.
-        seen, number = Signal(OCC_WIDTH), Signal(range(OCC_WIDTH + 1), init=1)
-        bit, index = lowest(row.bits & ~seen, OCC_WIDTH)
+        seen, number = Signal(occ_width), Signal(range(occ_width + 1), init=1)
+        bit, index = lowest(row.bits & ~seen, occ_width)
 
         slot = Signal(init=1)
         for k, shared in enumerate(tag.shared):
@@ -203,7 +202,7 @@ class WordReader(wiring.Component):
         # The word's index in the span, and what follows from it, in the cycles of the read.
         q = Signal.like(requested.q)
         m.submodules.product = product = Multiplier(len(q) + 1, len(requested.w_word) + 1)
-        m.d.comb += [q.eq(requested.q + requested.address[:OCC_BITS]), product.a.eq(q), product.b.eq(requested.w_word)]
+        m.d.comb += [q.eq(requested.q + requested.address[: self.arch.occ_bits]), product.a.eq(q), product.b.eq(requested.w_word)]
         m_base, index = delay(m, requested.m, 1, "m"), delay(m, q, 1, "q")
         m.d.sync += self.m_addr.eq(m_base + index)
         checked = delay(m, Mux((requested.kind == Kind.EVENT) & ~requested.null, to, 0), 1, "checked")
