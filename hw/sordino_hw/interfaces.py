@@ -22,6 +22,7 @@ class WindowSignature(Signature):
     we : Out(1)
         Writes `wdata` (low `region_bits` bits) to the row, in this cycle.
     wdata : Out(widest writable row)
+        Held for a cycle after `we`.
     re : Out(1)
         Reads the row; `rdata` is valid exactly `WINDOW_LATENCY` cycles later. `region` and `row` are held until then.
     rdata : In(widest readable row)

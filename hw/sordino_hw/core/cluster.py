@@ -4,7 +4,7 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, connect
 
 from .. import isa
@@ -17,7 +17,7 @@ from .dealer import Dealer
 from .fetcher import Fetcher
 from .flight import Flight, snapshot
 from .latencies import DONE_LATENCY
-from .layouts import ReadWord, act_address
+from .layouts import ReadWord, act_address, reads_late
 from .perf import FLUSH_CYCLES, RecordControl
 from .sequencer import Sequencer
 
@@ -194,8 +194,11 @@ class Cluster(wiring.Component):
     def _memories(self, m, running, sequencer, fetchers, cores):
         """Instruction, activation and occupancy memories, and the host's window to them and to the cores."""
         arch, window = self.arch, self.window
-        row, value, region, we = (delay(m, s, 1, f"window_{n}") for n, s in (
-            ("row", window.row), ("wdata", window.wdata), ("region", window.region.as_value()), ("we", window.we)))  # fmt: skip
+        value = window.wdata
+        row, region, we = (
+            delay(m, s, 1, f"window_{name}")
+            for name, s in (("row", window.row), ("region", window.region.as_value()), ("we", window.we))
+        )
 
         def writes(which):
             return we & (region == which.value)
@@ -219,7 +222,7 @@ class Cluster(wiring.Component):
                     if r in _HOST_WRITES
                 ),
             ]
-        act = self._activations(m, running, fetchers, cores, row)
+        act = self._activations(m, running, fetchers, cores, row, value, writes(isa.Region.ACT))
 
         # The host holds region and row until it has its row.
         assert LATENCY + 3 == WINDOW_LATENCY
@@ -244,20 +247,17 @@ class Cluster(wiring.Component):
         low = (isa.region_stride(self.arch, region) - 1).bit_length()
         return row[low : low + max(1, (self.arch.cores - 1).bit_length())]
 
-    def _activations(self, m, running, fetchers, cores, row):
+    def _activations(self, m, running, fetchers, cores, row, value, host_we):
         """Copies of the activation memory, one a port, and of the occupancy memory, one a fetcher. Returns the host's data."""
         arch = self.arch
         word, place, we = Signal(isa.region_bits(arch, isa.Region.ACT)), Signal(act_address(arch)), Signal()
-        # What the host writes is zero in other cycles, as what a core stores is.
-        host = Signal(data.StructLayout({"we": 1, "address": place.shape(), "data": word.shape()}))
+        # What a core stores is zero in other cycles.
         m.d.sync += [
-            host.eq(0),
-            we.eq(Cat(source.we for source in (host, *cores)).any()),
-            place.eq(reduce(or_, (source.address for source in (host, *cores)))),
-            word.eq(reduce(or_, (source.data for source in (host, *cores)))),
+            we.eq(host_we | Cat(core.we for core in cores).any()),
+            place.eq(reduce(or_, (core.address for core in cores), Mux(host_we, row, 0))),
+            word.eq(reduce(or_, (core.data for core in cores), Mux(host_we, value, 0))),
         ]
-        with m.If(self.window.we & (self.window.region == isa.Region.ACT)):
-            m.d.sync += [host.we.eq(1), host.address.eq(self.window.row), host.data.eq(self.window.wdata)]
+        late = reads_late(arch)
         acts = []
         for p in range(arch.ports):
             m.submodules[f"act_{p}"] = act = BlockMemory(arch.act_depth, len(word))
@@ -270,13 +270,26 @@ class Cluster(wiring.Component):
                 act.w_en.eq(we),
                 act.w_addr.eq(place),
                 act.w_data.eq(word),
-                act.r_addr.eq(_either(reads)),
-                *(f.act_data.eq(act.r_data) for f in served),
+                act.r_addr.eq(Mux(running, cores[0].act_addr, row) if late else _either(reads)),
+                *(reader.act_data.eq(act.r_data) for reader in (cores if late else served)),
             ]
 
-        # The occupancy bit follows a cycle behind its word.
+        # The occupancy bit follows a cycle behind its word, as do the bits of the channels that are not zero.
         place_late, we_late, occupied = delay(m, place, 1, "place"), delay(m, we, 1, "we"), Signal()
-        m.d.sync += occupied.eq(word != 0)
+        if late:
+            nonzero = Signal(arch.lanes)
+            m.submodules.nonzero = live = BlockMemory(arch.act_depth, arch.lanes)
+            m.d.sync += nonzero.eq(Cat(word.word_select(i, arch.event_bits).any() for i in range(arch.lanes)))
+            m.d.comb += [
+                occupied.eq(nonzero.any()),
+                live.w_en.eq(we_late),
+                live.w_addr.eq(place_late),
+                live.w_data.eq(nonzero),
+                live.r_addr.eq(fetchers[0].act_addr),
+                fetchers[0].act_data.eq(live.r_data),
+            ]
+        else:
+            m.d.sync += occupied.eq(word != 0)
         for g, fetcher in enumerate(fetchers):
             m.submodules[f"occupancy_{g}"] = bits = BlockMemory(arch.act_depth // arch.occ_width, arch.occ_width, granularity=1)
             m.d.comb += [

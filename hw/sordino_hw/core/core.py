@@ -12,7 +12,7 @@ from .flight import Descriptors, Outstanding
 from .issue import Issuer, MaskReader, Segmenter
 from .lanes import Lanes
 from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY
-from .layouts import DrainDescriptor, Output, ReadWord, act_address, mask_address, tag_bits
+from .layouts import DrainDescriptor, Output, ReadWord, Word, act_address, mask_address, reads_late, tag_bits
 from .perf import LogControl, PerformanceLog
 from .ppu import Ppu, param_bits
 
@@ -54,6 +54,8 @@ class Core(wiring.Component):
         From the dealer.
     mask_valid, m_addr, word, word_valid, credit, take
         From the fetchers: see `MaskReader`.
+    act_addr, act_data
+        Activation memory, if activations are read late.
     drain_we, drain_tag, drain
         The descriptor of an operation that starts.
     slot : In(1)
@@ -82,6 +84,8 @@ class Core(wiring.Component):
                 "word_valid": In(1),
                 "credit": Out(1),
                 "take": In(1),
+                "act_addr": Out(Word(arch)["address"].shape),
+                "act_data": In(isa.region_bits(arch, isa.Region.ACT)),
                 "drain_we": In(1),
                 "drain_tag": In(tag_bits(arch)),
                 "drain": In(DrainDescriptor(arch)),
@@ -112,21 +116,26 @@ class Core(wiring.Component):
         stages.submodules.issuer = issuer = Issuer(arch)
         stages.submodules.lanes = lanes = Lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
-        stages.submodules.dealt = dealt = Fifo(Output(arch), OUTPUTS)
-        stages.submodules.closed = closed = Fifo(Output(arch), CLOSED)
+        stages.submodules.dealt = dealt = Fifo(tag_bits(arch), OUTPUTS)
+        stages.submodules.undrained = undrained = Fifo(Output(arch), OUTPUTS + CLOSED)
         stages.submodules.unclosed = unclosed = Outstanding(arch, OUTPUTS)
         stages.submodules.unstored = unstored = Outstanding(arch, OUTPUTS + SHADOW_LATENCY + STORE_LATENCY + arch.cores)
         m.submodules.stages = ResetInserter(held)(stages)
         m.submodules.perf = perf = PerformanceLog(arch)
 
         # Outputs: dealt, closed, stored. An output that was closed waits for its sums beside them.
-        connect(m, wiring.flipped(self.outputs), dealt.i)
+        m.d.comb += [
+            dealt.i.payload.eq(self.outputs.payload.tag),
+            dealt.i.valid.eq(self.outputs.valid),
+            self.outputs.ready.eq(dealt.i.ready),
+            undrained.i.payload.eq(self.outputs.payload),
+            undrained.i.valid.eq(self.outputs.valid & dealt.i.ready),
+        ]
         connect(m, dealt.o, issuer.outputs)
+        connect(m, undrained.o, ppu.outputs)
         closes = issuer.outputs.valid & issuer.outputs.ready
-        m.d.comb += [closed.i.valid.eq(closes), closed.i.payload.eq(dealt.o.payload)]
-        connect(m, closed.o, ppu.outputs)
         for count, leave, tag, none in (
-            (unclosed, closes, dealt.o.payload.tag, self.closed),
+            (unclosed, closes, dealt.o.payload, self.closed),
             (unstored, ppu.stored, ppu.stored_tag, self.stored),
         ):
             m.d.comb += [
@@ -148,7 +157,8 @@ class Core(wiring.Component):
             lanes.event_valid.eq(issuer.event_valid),
             issuer.vector.eq(segmenter.vector),
             issuer.act.eq(reader.o.payload.word.act),
-            lanes.operands.eq(issuer.operands),
+            self.act_addr.eq(issuer.address),
+            lanes.operands.eq(self.act_data if reads_late(arch) else issuer.operands),
             ppu.coming.eq(lanes.coming),
             ppu.shadow.eq(lanes.shadow),
             lanes.shift.eq(ppu.shift),
@@ -163,10 +173,12 @@ class Core(wiring.Component):
             self.traps.state.eq(ppu.trap_state),
             self.traps.act_write.eq(ppu.trap_act),
         ]
-        m.d.sync += [self.we.eq(ppu.we), self.address.eq(0), self.data.eq(0)]
+        # What is stored is zero in other cycles, for cores that share a memory.
+        store = m.d.sync if arch.cores > 1 else m.d.comb
+        store += [self.we.eq(ppu.we), self.address.eq(0), self.data.eq(0)]
         with m.If(ppu.we):
-            m.d.sync += [self.address.eq(ppu.address), self.data.eq(ppu.word)]
-        self._descriptors(m, issuer, ppu, dealt.o.payload.tag)
+            store += [self.address.eq(ppu.address), self.data.eq(ppu.word)]
+        self._descriptors(m, issuer, ppu, dealt.o.payload)
         self._memories(m, held, reader, lanes, ppu, perf)
         return m
 

@@ -119,7 +119,8 @@ class Dealer(wiring.Component):
                 m.d.sync += [turn.eq(Mux(turn_ends, 1, turn << 1)), state.eq(Mux(turn_ends, state + d.DRAIN, state))]
         with m.If(start):
             m.d.sync += [fresh.eq(1), position.eq(1), turn.eq(Mux(o.stateful, 1, (1 << cores) - 1)), state.eq(o.S_BASE)]
-            m.d.sync += waiting.eq((d.SPLIT != 0) & (d.SPLIT != o.SPLIT))
+            if cores > 1:
+                m.d.sync += waiting.eq((d.SPLIT != 0) & (d.SPLIT != o.SPLIT))
 
         m.d.comb += [
             self.output_valid.eq(reduce(or_, (Mux(deal, group, 0) for deal, group in zip(self.deal, groups, strict=True)))),

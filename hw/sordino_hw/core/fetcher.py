@@ -9,7 +9,7 @@ from ..arch import ArchConfig
 from .fetch import Clip, Splitter, Walker
 from .fifo import Fifo
 from .flight import Descriptors
-from .layouts import Job, ReadWord, TapDescriptor, job_depth, mask_address, tag_bits
+from .layouts import Job, ReadWord, TapDescriptor, job_depth, mask_address, reads_late, tag_bits
 from .scan import Occupancy, Scanner, WordReader
 
 __all__ = ["Fetcher"]
@@ -65,7 +65,7 @@ class Fetcher(wiring.Component):
                 "occ_data": In(arch.occ_width),
                 "act_en": Out(1),
                 "act_addr": Out(max(1, (arch.act_depth - 1).bit_length())),
-                "act_data": In(isa.region_bits(arch, isa.Region.ACT)),
+                "act_data": In(arch.lanes if reads_late(arch) else isa.region_bits(arch, isa.Region.ACT)),
                 "credit": In(arch.cores),
                 "take": Out(arch.cores),
                 "mask_valid": Out(arch.cores),
@@ -126,6 +126,7 @@ class Fetcher(wiring.Component):
             *(getattr(self, name).eq(getattr(reader, name)) for name in ("act_en", "act_addr", "mask_valid", "m_addr")),
             *(getattr(self, name).eq(getattr(reader, name)) for name in ("word_valid", "word")),
         ]
+        m.d.comb += [occupancy.d.eq(self.d), reader.d.eq(self.d)]
         with m.If(scanner.valid):
-            m.d.comb += self.take.eq(scanner.request.to)
+            m.d.comb += self.take.eq(scanner.request.to if arch.cores > 1 else 1)
         return m

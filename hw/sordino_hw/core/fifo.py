@@ -52,6 +52,16 @@ class Fifo(wiring.Component):
                 m.d.sync += waiting.eq(0)
             return m
         width = Shape.cast(self.shape).width
+        if not width:
+            # Nothing but a count of those that were pushed before the last cycle.
+            pushed, waiting = Signal(), Signal.like(self.level)
+            m.d.sync += pushed.eq(push)
+            m.d.comb += self.o.valid.eq(waiting != 0)
+            with m.If(pushed & ~pop):
+                m.d.sync += waiting.eq(waiting + 1)
+            with m.Elif(pop & ~pushed):
+                m.d.sync += waiting.eq(waiting - 1)
+            return m
         # One place more: its memory takes `depth` items even before the first has moved to the output register.
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=width, depth=self.depth + 1)
         m.d.comb += [

@@ -25,6 +25,7 @@ __all__ = [
     "act_address",
     "job_depth",
     "mask_address",
+    "reads_late",
     "sharing",
     "tag_bits",
     "weight_address",
@@ -81,6 +82,21 @@ def sharing(arch: ArchConfig) -> int:
     has a port, and needs no window to save reads. They are the upper bits of SPLIT.
     """
     return (arch.cores // arch.ports).bit_length() - 1
+
+
+def reads_late(arch: ArchConfig) -> bool:
+    """Whether activations are read when their events are issued: where one core has the memory, and its words are segments.
+
+    Then a word's address stands for it on its way to the issuer, and which of its channels are zero has a memory of its own.
+    """
+    return arch.cores == 1 and arch.lanes == arch.segment
+
+
+def _act(arch: ArchConfig, channels: int):
+    """Activations of a word, or where they are."""
+    late = reads_late(arch)
+    address = max(1, (arch.act_depth - 1).bit_length())
+    return {"act": data.ArrayLayout(signed(arch.event_bits), 0 if late else channels), "address": address if late else 0}
 
 
 def job_depth(arch: ArchConfig) -> int:
@@ -162,13 +178,13 @@ def _tags(arch: ArchConfig):
     return {
         "w": weight_address(arch),
         "m": mask_address(arch),
-        "w_word": isa.REGISTERS["W_WORD"].bits,
+        "w_word": 0 if arch.in_flight == 1 else isa.REGISTERS["W_WORD"].bits,
         "kind": Kind,
-        "dense": 1,
+        "dense": 0 if arch.in_flight == 1 else 1,
         "end": 1,
-        "last": 1,
-        "to": arch.cores,
-        "group": arch.cores,
+        "last": 1 if arch.cores > 1 else 0,
+        "to": arch.cores if arch.cores > 1 else 0,
+        "group": arch.cores if arch.cores > 1 else 0,
         "shared": sharing(arch),
         "reuse": 1 if sharing(arch) else 0,
         "place": WINDOW_BITS if sharing(arch) else 0,
@@ -194,11 +210,11 @@ class SpanRange(data.StructLayout):
 
 
 class RowTag(data.StructLayout):
-    """What accompanies a row of occupancy bits: `q` is the word index in the span of its bit 0, modulo the mask and weight addresses."""
+    """What accompanies a row of occupancy bits: `q` is the word index in the span of its bit 0, modulo the addresses."""
 
     def __init__(self, arch: ArchConfig):
         row = act_address(arch) - arch.occ_bits
-        super().__init__({"row": row, "q": max(mask_address(arch), weight_address(arch)), **_tags(arch)})
+        super().__init__({"row": row, "q": min(act_address(arch), max(mask_address(arch), weight_address(arch))), **_tags(arch)})
 
 
 class Row(data.StructLayout):
@@ -229,14 +245,14 @@ class ReadWord(data.StructLayout):
     """An activation word on its way to the cores; `live`: the lanes to issue as far as activations decide it."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"act": data.ArrayLayout(signed(arch.event_bits), arch.lanes), "live": arch.lanes, **_item(arch)})
+        super().__init__({**_act(arch, arch.lanes), "live": arch.lanes, **_item(arch)})
 
 
 class Word(data.StructLayout):
     """An activation word with a core's event mask."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"act": data.ArrayLayout(signed(arch.event_bits), arch.lanes), "mask": arch.lanes, **_item(arch)})
+        super().__init__({**_act(arch, arch.lanes), "mask": arch.lanes, **_item(arch)})
 
 
 class SegmentEntry(data.StructLayout):
@@ -248,7 +264,7 @@ class SegmentEntry(data.StructLayout):
     def __init__(self, arch: ArchConfig):
         super().__init__(
             {
-                "act": data.ArrayLayout(signed(arch.event_bits), arch.segment),
+                **_act(arch, arch.segment),
                 "mask": arch.segment,
                 "again": 1,
                 "once": 1,
@@ -258,7 +274,7 @@ class SegmentEntry(data.StructLayout):
 
 
 class Event(data.StructLayout):
-    """One lane cycle. EVENT: `act` goes to every lane; otherwise each lane takes its own of a vector that follows.
+    """One lane cycle. EVENT: `act`, or that of the `lane` in the vector that follows, goes to every lane; otherwise each lane takes its own of a vector that follows.
 
     `op`: the lanes do something; `high`: with the high half of a wide weight; `again`: with the wide weight that they keep.
     """
@@ -266,7 +282,7 @@ class Event(data.StructLayout):
     def __init__(self, arch: ArchConfig):
         super().__init__(
             {
-                "act": signed(arch.event_bits),
+                **({"lane": range(arch.lanes)} if reads_late(arch) else {"act": signed(arch.event_bits)}),
                 "w": weight_address(arch),
                 "kind": Kind,
                 "op": 1,

@@ -196,7 +196,7 @@ class Ppu(wiring.Component):
     stored : Out(1), stored_tag : Out(tag_bits)
         An output is stored in this cycle, one with the SINK flag too.
     we, address, word
-        Activation memory, in the same cycle.
+        Activation memory, in the same cycle; of a single core, in the cycle before.
     trap_param, trap_state, trap_act : Out(1)
         Registered; `trap_act` with the store.
     """
@@ -354,21 +354,26 @@ class Ppu(wiring.Component):
                 with m.If(chunk.valid & (chunk.index == 0)):
                     m.d.sync += part.eq(0)
         full, place, beyond = Signal(), Signal(Place(self.arch)), Signal()
+        fits = places.payload.address < self.arch.act_depth
         m.d.comb += [
             finished.eq(chunks[FINISHED].valid & chunks[FINISHED].last),
             places.ready.eq(finished),
             self.stored.eq(full & self.slot),
             self.stored_tag.eq(place.tag),
-            self.we.eq(self.stored & ~place.sink & ~beyond),
-            self.address.eq(place.address),
         ]
+        if self.arch.cores == 1:
+            # Every cycle is the core's slot: nothing but the address is checked before the word is stored.
+            m.d.comb += [
+                self.we.eq(finished & ~places.payload.sink & fits),
+                self.address.eq(places.payload.address),
+                self.word.eq(Cat(parts)),
+            ]
+        else:
+            m.d.comb += [self.we.eq(self.stored & ~place.sink & ~beyond), self.address.eq(place.address)]
+            with m.If(finished):
+                m.d.sync += self.word.eq(Cat(parts))
         with m.If(self.stored):
             m.d.sync += full.eq(0)
         with m.If(finished):
-            m.d.sync += [
-                full.eq(1),
-                self.word.eq(Cat(parts)),
-                place.eq(places.payload),
-                beyond.eq(places.payload.address >= self.arch.act_depth),
-            ]
+            m.d.sync += [full.eq(1), place.eq(places.payload), beyond.eq(~fits)]
         m.d.sync += self.trap_act.eq(self.stored & ~place.sink & beyond)

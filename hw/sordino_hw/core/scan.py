@@ -1,6 +1,6 @@
 """Fetch, second half: from rows of occupancy to activation words."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -10,7 +10,7 @@ from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
 from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo
 from .latencies import FIFO_LATENCY, READ_LATENCY, ROW_LATENCY
-from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowTag, mask_address, sharing
+from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowTag, TapDescriptor, mask_address, reads_late, sharing
 
 __all__ = ["Occupancy", "Scanner", "WordReader"]
 
@@ -25,6 +25,8 @@ class Occupancy(wiring.Component):
     r_addr, r_data
         Occupancy memory.
     o : Out(stream of Row)
+    d : In(TapDescriptor)
+        The only operation in flight, if there is no other.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -40,6 +42,7 @@ class Occupancy(wiring.Component):
                 "r_addr": Out(max(1, (arch.act_depth // arch.occ_width - 1).bit_length())),
                 "r_data": In(arch.occ_width),
                 "o": Out(stream.Signature(Row(arch))),
+                "d": In(TapDescriptor(arch)),
             }
         )
 
@@ -58,8 +61,9 @@ class Occupancy(wiring.Component):
         tag, low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("tag", "low", "top", "empty"))
         # Bits from `low` up, to `top`: two thermometer codes.
         inside = Cat((low <= b) & (top >= b) for b in range(occ_width))
+        dense = (self.d if self.arch.in_flight == 1 else tag).dense
         wanted, size = Signal(occ_width), Signal(range(occ_width + 1))
-        m.d.sync += [wanted.eq(inside & (self.r_data | tag.dense.replicate(occ_width))), size.eq(top - low + 1)]
+        m.d.sync += [wanted.eq(inside & (self.r_data | dense.replicate(occ_width))), size.eq(top - low + 1)]
         with m.If(empty):
             m.d.sync += [wanted.eq(0), size.eq(0)]
         row = Signal(Row(self.arch))
@@ -146,7 +150,7 @@ class Scanner(wiring.Component):
             request.last.eq(tag.last & final),
             self.words.eq(self.valid & ~none),
             self.skipped.eq(Mux(self.rows.ready, row.size - row.count, 0)),
-            self.drained.eq(self.valid & request.end & request.last),
+            self.drained.eq(self.valid & request.end & (request.last if self.arch.cores > 1 else 1)),
         ]
         with m.If(self.rows.ready):
             m.d.sync += [seen.eq(0), number.eq(1), zero.eq(~tag.end & request.zero)]
@@ -167,11 +171,14 @@ class WordReader(wiring.Component):
     valid, request
         The `Scanner`'s outputs.
     act_en : Out(1), act_addr, act_data
-        Activation memory; `act_addr` means something with `act_en` alone.
+        Activation memory, or, if activations are read late, the memory of those that are not zero; `act_addr` means something
+        with `act_en` alone.
     mask_valid : Out(cores), m_addr
         The mask row that a core needs LATENCY cycles later: of EVENT words that are not null.
     word_valid : Out(cores), word : Out(ReadWord)
         The word, for the cores in `word_valid`. A null word has no lane live and zero activations.
+    d : In(TapDescriptor)
+        The only operation in flight, if there is no other.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -182,11 +189,12 @@ class WordReader(wiring.Component):
                 "request": In(Request(arch)),
                 "act_en": Out(1),
                 "act_addr": Out(max(1, (arch.act_depth - 1).bit_length())),
-                "act_data": In(isa.region_bits(arch, isa.Region.ACT)),
+                "act_data": In(arch.lanes if reads_late(arch) else isa.region_bits(arch, isa.Region.ACT)),
                 "mask_valid": Out(arch.cores),
                 "m_addr": Out(mask_address(arch)),
                 "word_valid": Out(arch.cores),
                 "word": Out(ReadWord(arch)),
+                "d": In(TapDescriptor(arch)),
             }
         )
 
@@ -195,14 +203,15 @@ class WordReader(wiring.Component):
         assert READ_LATENCY == LATENCY + 3
         word = self.word
         requested = delay(m, self.request, 1, "request")
-        to = delay(m, Mux(self.valid, self.request.to, 0), 1, "to")
+        to = delay(m, Mux(self.valid, self.request.to, 0) if self.arch.cores > 1 else self.valid, 1, "to")
         reads = delay(m, self.valid & ~self.request.null & ~self.request.reuse.any(), 1, "reads")
         m.d.comb += [self.act_en.eq(reads), self.act_addr.eq(requested.address)]
 
         # The word's index in the span, and what follows from it, in the cycles of the read.
         q = Signal.like(requested.q)
-        m.submodules.product = product = Multiplier(len(q) + 1, len(requested.w_word) + 1)
-        m.d.comb += [q.eq(requested.q + requested.address[: self.arch.occ_bits]), product.a.eq(q), product.b.eq(requested.w_word)]
+        w_word = self.d.W_WORD if self.arch.in_flight == 1 else requested.w_word
+        m.submodules.product = product = Multiplier(len(q) + 1, len(w_word) + 1)
+        m.d.comb += [q.eq(requested.q + requested.address[: self.arch.occ_bits]), product.a.eq(q), product.b.eq(w_word)]
         m_base, index = delay(m, requested.m, 1, "m"), delay(m, q, 1, "q")
         m.d.sync += self.m_addr.eq(m_base + index)
         checked = delay(m, Mux((requested.kind == Kind.EVENT) & ~requested.null, to, 0), 1, "checked")
@@ -214,7 +223,7 @@ class WordReader(wiring.Component):
         # A word that is read goes through the window: so one that is reused comes out there as well.
         arrived = delay(m, requested, LATENCY, "arrived")
         read = delay(m, arrived, 1, "read")
-        act = Signal(word.act.shape())
+        act = Signal(self.act_data.shape() if reads_late(self.arch) else word.act.shape())
         if sharing(self.arch):
             m.submodules.window = window = SmallMemory(1 << WINDOW_BITS, len(self.act_data))
             m.d.comb += [
@@ -225,10 +234,16 @@ class WordReader(wiring.Component):
                 act.as_value().eq(window.r_data),
             ]
         else:
-            m.d.sync += act.as_value().eq(self.act_data)
+            m.d.sync += Value.cast(act).eq(self.act_data)
+        if reads_late(self.arch):
+            live = act
+            m.d.sync += word.address.eq(read.address)
+        else:
+            live = Cat(a != 0 for a in act)
+            m.d.sync += word.act.eq(act)
+        dense = (self.d if self.arch.in_flight == 1 else read).dense
         m.d.sync += [
-            word.act.eq(act),
-            word.live.eq(Cat(a != 0 for a in act) | read.dense.replicate(self.arch.lanes)),
+            word.live.eq(live | dense.replicate(self.arch.lanes)),
             *(word[name].eq(read[name]) for name in ("kind", "null", "end", "zero")),
             self.word_valid.eq(delay(m, to, LATENCY + 1, "for")),
         ]

@@ -1,7 +1,7 @@
 """The sequencer: runs the instruction stream, snapshots operations, traps."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
@@ -38,7 +38,7 @@ class Sequencer(wiring.Component):
         HALT completes in this cycle.
     trap : Out(isa.Trap)
         A trap of the sequencer's own, in this cycle.
-    pc : Out(32)
+    pc : Out(range(imem_depth + 1))
     """
 
     def __init__(self, arch: ArchConfig):
@@ -57,7 +57,7 @@ class Sequencer(wiring.Component):
                 "recorded": In(1),
                 "halt": Out(1),
                 "trap": Out(isa.Trap),
-                "pc": Out(32),
+                "pc": Out(range(arch.imem_depth + 1)),
             }
         )
 
@@ -65,7 +65,7 @@ class Sequencer(wiring.Component):
         m = Module()
         queue = self._prefetch(m)
         regs = {name: Signal(isa.register_bits(self.arch, name), name=f"r_{name.lower()}") for name in isa.REGISTERS}
-        word = queue.payload.word
+        word, at_end = queue.payload, self.pc == self.arch.imem_depth
         flags = {f: word.imm[f.value.bit_length() - 1] for f in isa.Flag}
         mode = word.imm[isa.MODE_SHIFT : isa.MODE_SHIFT + 2]
         is_vec = word.opcode == isa.Opcode.VEC
@@ -95,12 +95,12 @@ class Sequencer(wiring.Component):
         # An operation is checked in two cycles, while it waits at the head of the queue.
         is_op, checking = Signal(), Signal(START_LATENCY)
         undefined, config = self._check(m, word, is_vec, flags, mode, regs)
-        m.d.comb += is_op.eq(queue.valid & ~queue.payload.end & (is_vec | (word.opcode == isa.Opcode.CONV)))
+        m.d.comb += is_op.eq(queue.valid & ~at_end & (is_vec | (word.opcode == isa.Opcode.CONV)))
         m.d.sync += checking.eq(Mux(is_op & ~self.started, Cat(is_op, checking), 0))
 
         pending, under_way, take = Signal(), Signal(), queue.ready
         with m.If(queue.valid):
-            with m.If(queue.payload.end):
+            with m.If(at_end):
                 m.d.comb += self.trap.eq(isa.Trap.END)
             with m.Else(), m.Switch(word.opcode):
                 with m.Case(isa.Opcode.SET):
@@ -142,7 +142,7 @@ class Sequencer(wiring.Component):
         """The stream of instructions. Past the memory's end an entry says so, and traps when its turn comes."""
         depth = self.arch.imem_depth
         m.submodules.credit = credit = Credit(PREFETCH)
-        m.submodules.queue = queue = Fifo(data.StructLayout({"word": isa.Instruction(), "end": 1}), PREFETCH)
+        m.submodules.queue = queue = Fifo(isa.Instruction(), PREFETCH)
         address = Signal(range(depth + 1))
         at_end, asked = Signal(), Signal()
         m.d.comb += [
@@ -155,8 +155,7 @@ class Sequencer(wiring.Component):
             m.d.sync += address.eq(address + 1)
         m.d.comb += [
             queue.i.valid.eq(delay(m, asked, LATENCY, "arrived")),
-            queue.i.payload.word.as_value().eq(self.i_data),
-            queue.i.payload.end.eq(delay(m, at_end, LATENCY, "end")),
+            queue.i.payload.as_value().eq(self.i_data),
             credit.give.eq(queue.o.valid & queue.o.ready),
         ]
         return queue.o
