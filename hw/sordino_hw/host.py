@@ -54,7 +54,7 @@ class HostPort(Component):
 
     Writing: the 32-bit pieces of a row are staged, and the last one commits the row. They must come in ascending
     order, from piece 0, without another row's between them (control registers may come between): so a row is
-    written whole or not at all. Reading: a row is fetched once and kept until a row is written or the machine is
+    written whole or not at all. Reading: a row is fetched once and shown until a row is written or the machine is
     started, so further pieces of it cost no fetch.
 
     `SLVERR` answers, and nothing is written by: an address that is no multiple of 4; any byte strobe clear; a piece
@@ -96,9 +96,7 @@ class HostPort(Component):
         busy = Signal()  # the window is taken, or will be the running machine's in the next cycle
         m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
         cached = Signal()
-        row = Signal(window.rdata.shape())
-
-        reading = self._read(m, axi.read, busy, cached, row)
+        reading = self._read(m, axi.read, busy, cached)
         self._write(m, axi.write, busy | reading, cached)
 
         fetching = Signal()
@@ -109,7 +107,7 @@ class HostPort(Component):
         with m.If(fetching):
             m.d.sync += countdown.eq(countdown - 1)
             with m.If(countdown == 0):
-                m.d.sync += [fetching.eq(0), cached.eq(1), row.eq(window.rdata)]
+                m.d.sync += [fetching.eq(0), cached.eq(1)]
         return m
 
     def _decode(self, m, address, regions, name):
@@ -146,7 +144,7 @@ class HostPort(Component):
         stride = ceil_log2(region_stride(self.arch, region))
         return (row[:stride] < region_depth(self.arch, region)) & (row[stride:] < self.arch.cores)
 
-    def _read(self, m, port, busy, cached, row):
+    def _read(self, m, port, busy, cached):
         """Serves reads, in the second cycle of a request: the first decodes. Returns whether one is served in this cycle."""
         window, control = self.window, self.control
         decoded = self._decode(m, port.address, READABLE, "read")
@@ -156,7 +154,7 @@ class HostPort(Component):
         csr, csr_resp = Signal(32), Signal(Resp)
         m.d.sync += [
             hit.eq(cached & (window.region == decoded[0]) & (window.row == decoded[1])),
-            shown.eq(row.word_select(decoded[2], 32)),
+            shown.eq(window.rdata.word_select(decoded[2], 32)),
             csr.eq(0),
             csr_resp.eq(Resp.DECERR),
         ]

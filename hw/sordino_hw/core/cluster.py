@@ -69,6 +69,7 @@ class Cluster(wiring.Component):
         start = self._control(m, running, sequencer, fetchers, cores)
         m.d.comb += [
             records.running.eq(running),
+            records.logging.eq(self.control.running),
             records.active.eq(flight.active),
             records.start.eq(start),
             records.record.eq(running & (flight.record | sequencer.halt)),
@@ -224,7 +225,17 @@ class Cluster(wiring.Component):
             ]
         act = self._activations(m, running, fetchers, cores, row, value, writes(isa.Region.ACT))
 
-        # The host holds region and row until it has its row.
+        if arch.cores == 1:
+            with m.Switch(region):
+                for r, shown in (
+                    (isa.Region.ACT, act),
+                    (isa.Region.STATE, cores[0].state_data),
+                    (isa.Region.PERF, cores[0].perf_data),
+                ):
+                    with m.Case(r.value):
+                        m.d.comb += window.rdata.eq(shown)
+            return
+        # The host holds region and row as long as it needs the row.
         assert LATENCY + 3 == WINDOW_LATENCY
         states, logs = Signal(len(cores[0].state_data)), Signal(len(cores[0].perf_data))
         m.d.sync += [

@@ -1,7 +1,8 @@
 """Small FIFOs, and the credits that let a pipeline of fixed latency feed one without overflow."""
 
-from amaranth.hdl import Module, Shape, Signal
-from amaranth.lib import fifo, stream, wiring
+from amaranth.hdl import Module, Mux, Shape, Signal, Value, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..primitives import SmallMemory
@@ -41,7 +42,18 @@ class Fifo(wiring.Component):
         m = Module()
         push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
         m.d.comb += self.i.ready.eq(_count(m, self.level, self.depth, push, pop))
-        if self.depth <= 2:
+        if self.depth == 1:
+            # A register, which shows its item a cycle late.
+            waiting = Signal()
+            with m.If(push):
+                m.d.sync += self.o.payload.eq(self.i.payload)
+            with m.If(pop):
+                m.d.sync += self.o.valid.eq(0)
+            with m.Elif(waiting):
+                m.d.sync += self.o.valid.eq(1)
+            m.d.sync += waiting.eq(push)
+            return m
+        if self.depth == 2:
             # Two registers: an item passes the first in a cycle, unless the second is taken.
             first, waiting, move = Signal(self.shape), Signal(), ~self.o.valid | self.o.ready
             with m.If(move):
@@ -62,15 +74,27 @@ class Fifo(wiring.Component):
             with m.Elif(pop & ~pushed):
                 m.d.sync += waiting.eq(waiting - 1)
             return m
-        # One place more: its memory takes `depth` items even before the first has moved to the output register.
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=width, depth=self.depth + 1)
+        # An item is read no sooner than a cycle after it was written: what a row shows meanwhile does not matter.
+        m.submodules.memory = memory = Memory(shape=unsigned(width), depth=self.depth, init=[], attrs={"no_rw_check": 1})
+        write, read, waiting = memory.write_port(), memory.read_port(domain="comb"), Signal.like(self.level)
+        move, shown = Signal(), Signal(width, reset_less=True)
         m.d.comb += [
-            queue.w_data.eq(self.i.payload),
-            queue.w_en.eq(push),
-            self.o.payload.eq(queue.r_data),
-            self.o.valid.eq(queue.r_rdy),
-            queue.r_en.eq(self.o.ready),
+            write.en.eq(push),
+            write.data.eq(self.i.payload),
+            move.eq((waiting != 0) & (~self.o.valid | self.o.ready)),
+            Value.cast(self.o.payload).eq(shown),
         ]
+        for port, moves in ((write, push), (read, move)):
+            with m.If(moves):
+                m.d.sync += port.addr.eq(Mux(port.addr == self.depth - 1, 0, port.addr + 1))
+        with m.If(push & ~move):
+            m.d.sync += waiting.eq(waiting + 1)
+        with m.Elif(move & ~push):
+            m.d.sync += waiting.eq(waiting - 1)
+        with m.If(move):
+            m.d.sync += [shown.eq(read.data), self.o.valid.eq(1)]
+        with m.Elif(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
         return m
 
 

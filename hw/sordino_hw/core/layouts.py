@@ -16,6 +16,7 @@ __all__ = [
     "ReadWord",
     "Request",
     "Row",
+    "RowBits",
     "RowTag",
     "SegmentEntry",
     "Span",
@@ -217,12 +218,19 @@ class RowTag(data.StructLayout):
         super().__init__({"row": row, "q": min(act_address(arch), max(mask_address(arch), weight_address(arch))), **_tags(arch)})
 
 
-class Row(data.StructLayout):
+class RowBits(data.StructLayout):
     """A row of occupancy: `bits` are the words to read, `count` of them, or `none`; `size` counts the span's, empty ones too."""
 
     def __init__(self, arch: ArchConfig):
         count = range(arch.occ_width + 1)
-        super().__init__({"tag": RowTag(arch), "bits": arch.occ_width, "none": 1, "count": count, "size": count})
+        super().__init__({"bits": arch.occ_width, "none": 1, "count": count, "size": count})
+
+
+class Row(data.StructLayout):
+    """A row for the scanner."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"tag": RowTag(arch), "row": RowBits(arch)})
 
 
 class Request(data.StructLayout):

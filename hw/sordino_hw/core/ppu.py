@@ -158,10 +158,10 @@ class Requantiser(wiring.Component):
 
 
 class Chunk(data.StructLayout):
-    """What accompanies a chunk through the pipeline: which one of its output's it is, and if it is the last."""
+    """What accompanies a chunk through the pipeline: if it is its output's last."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"valid": 1, "index": range(max(2, arch.chunks)), "last": 1, "tag": tag_bits(arch)})
+        super().__init__({"valid": 1, "last": 1, "tag": tag_bits(arch)})
 
 
 class Place(data.StructLayout):
@@ -243,35 +243,43 @@ class Ppu(wiring.Component):
         arch, d, output = self.arch, self.op, self.outputs.payload
 
         # Turn: which chunk of which output drains.
-        draining, index, turn = Signal(), Signal(range(max(2, arch.chunks))), Signal(Chunk(arch))
+        draining, turn = Signal(), Signal(Chunk(arch))
+        index = self._index(m, turn)
         m.d.comb += [
             turn.valid.eq(self.coming | draining),
-            turn.index.eq(Mux(draining, index, 0)),
-            turn.last.eq(turn.index == d.DRAIN - 1),
+            turn.last.eq(index == d.DRAIN - 1),
             turn.tag.eq(output.tag),
             self.tag.eq(output.tag),
             self.outputs.ready.eq(turn.valid & turn.last),
         ]
         with m.If(turn.valid):
-            m.d.sync += [draining.eq(~turn.last), index.eq(turn.index + 1)]
+            m.d.sync += draining.eq(~turn.last)
         chunks = [turn]
         for cycle in range(1, FINISHED + 1):
             chunks.append(delay(m, chunks[-1], 1, f"chunk_{cycle}"))
+
+        def later(value, cycles, name):
+            """What an operation's register shows `cycles` later; the only one in flight keeps its registers."""
+            return value if arch.in_flight == 1 else delay(m, value, cycles, name)
+
         m.d.comb += self.shift.eq(chunks[TURN_LEAD].valid)
 
         # State and parameters, added to and written back in the cycle after the shadow accumulators show the chunk.
         p_row, s_row = (Signal(isa.address_bits(arch, region)) for region in (isa.Region.PARAM, isa.Region.STATE))
-        m.d.sync += [p_row.eq(d.P_BASE + turn.index), s_row.eq(output.state + turn.index)]
-        source, sink = (delay(m, flag, 1, name) for flag, name in ((d.source, "source"), (d.sink, "sink")))
+        m.d.sync += [p_row.eq(d.P_BASE + index), s_row.eq(output.state + index)]
+        source, sink = (later(flag, 1, name) for flag, name in ((d.source, "source"), (d.sink, "sink")))
         p_fits, s_fits = p_row < arch.param_depth, s_row < arch.state_depth
-        unused = delay(m, ~source, TURN_LEAD - 1, "unused")
+        unused = later(~source, TURN_LEAD - 1, "unused")
         m.d.comb += [
             self.s_addr.eq(s_row),
             self.s_waddr.eq(delay(m, self.s_addr, TURN_LEAD, "s_row")),
             self.s_we.eq(delay(m, chunks[1].valid & sink & s_fits, TURN_LEAD, "s_we")),
             self.p_addr.eq(delay(m, p_row[: len(self.p_addr)], 1, "p_row")),
-            self.threshold_addr.eq(delay(m, self.p_addr, CHOSEN - LATENCY - 2, "threshold_row")),
         ]
+        if arch.in_flight == 1:
+            m.d.sync += self.threshold_addr.eq(d.P_BASE + self._index(m, chunks[CHOSEN - LATENCY - 1]))
+        else:
+            m.d.comb += self.threshold_addr.eq(delay(m, self.p_addr, CHOSEN - LATENCY - 2, "threshold_row"))
         m.d.sync += [
             self.trap_param.eq(chunks[1].valid & ~sink & ~p_fits),
             self.trap_state.eq(chunks[1].valid & (source | sink) & ~s_fits),
@@ -286,11 +294,11 @@ class Ppu(wiring.Component):
         m.d.comb += [
             self.late_tag.eq(chunks[SUMMED + CLAMP_DELAY - 1].tag),
             clamp.minus_lo.eq(minus_lo),
-            clamp.span.eq(delay(m, span, 1, "span")),
-            clamp.hi.eq(delay(m, late.HI, 3, "hi")),
+            clamp.span.eq(later(span, 1, "span")),
+            clamp.hi.eq(later(late.HI, 3, "hi")),
         ]
-        table_index = delay(m, late.TABLE, REQUANT_LATENCY - CLAMP_DELAY + 1, "table_index")
-        table = delay(m, late.table, REQUANT_LATENCY - CLAMP_DELAY + 1 + LATENCY, "table")
+        table_index = later(late.TABLE, REQUANT_LATENCY - CLAMP_DELAY + 1, "table_index")
+        table = later(late.table, REQUANT_LATENCY - CLAMP_DELAY + 1 + LATENCY, "table")
 
         states = data.View(data.ArrayLayout(signed(32), arch.ppu), self.s_data)
         params = data.View(data.ArrayLayout(param_layout(), arch.ppu), self.p_data)
@@ -325,6 +333,13 @@ class Ppu(wiring.Component):
         self._store(m, chunks, places.o, channels)
         return m
 
+    def _index(self, m, chunk):
+        """Which one of its output's a chunk is."""
+        index = Signal(range(max(2, self.arch.chunks)))
+        with m.If(chunk.valid):
+            m.d.sync += index.eq(Mux(chunk.last, 0, index + 1))
+        return index
+
     def _threshold(self, m, value, threshold, i):
         """`value`, which is there in cycle `CHOSEN`, or zero if nearer to it than `threshold`: two cycles later."""
         negative, held = value[-1], delay(m, value, 1, f"held_{i}")
@@ -347,11 +362,12 @@ class Ppu(wiring.Component):
         """Collects the chunks of a word, and keeps the finished word until the slot."""
         parts = [Signal(data.ArrayLayout(channels[0].shape(), len(channels)), name=f"part_{c}") for c in range(self.arch.chunks)]
         chunk, finished = chunks[CHOSEN + 2], Signal()
+        index = self._index(m, chunk)
         for c, part in enumerate(parts):
-            with m.If(chunk.valid & (chunk.index == c)):
+            with m.If(chunk.valid & (index == c)):
                 m.d.sync += part.eq(Cat(channels))
             if c > 0:
-                with m.If(chunk.valid & (chunk.index == 0)):
+                with m.If(chunk.valid & (index == 0)):
                     m.d.sync += part.eq(0)
         full, place, beyond = Signal(), Signal(Place(self.arch)), Signal()
         fits = places.payload.address < self.arch.act_depth

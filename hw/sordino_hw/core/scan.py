@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import ArchConfig
@@ -10,7 +10,7 @@ from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
 from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo
 from .latencies import FIFO_LATENCY, READ_LATENCY, ROW_LATENCY
-from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowTag, TapDescriptor, mask_address, reads_late, sharing
+from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowBits, RowTag, TapDescriptor, mask_address, reads_late, sharing
 
 __all__ = ["Occupancy", "Scanner", "WordReader"]
 
@@ -50,7 +50,8 @@ class Occupancy(wiring.Component):
         m = Module()
         depth, occ_width = self.arch.row_fifo, self.arch.occ_width
         m.submodules.credit = credit = Credit(depth)
-        m.submodules.queue = queue = Fifo(Row(self.arch), depth)
+        m.submodules.tags = tags = Fifo(RowTag(self.arch), depth)
+        m.submodules.queue = queue = Fifo(RowBits(self.arch), depth)
         take = self.valid & credit.grant
         m.d.comb += [
             self.ready.eq(credit.grant),
@@ -58,17 +59,23 @@ class Occupancy(wiring.Component):
             credit.give.eq(self.o.valid & self.o.ready),
             self.r_addr.eq(self.tag.row),
         ]
-        tag, low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("tag", "low", "top", "empty"))
+        # The tags wait for their bits in a queue of their own.
+        m.d.comb += [
+            tags.i.payload.eq(self.tag),
+            tags.i.valid.eq(take),
+            tags.o.ready.eq(self.o.valid & self.o.ready),
+            self.o.payload.tag.eq(tags.o.payload),
+        ]
+        low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("low", "top", "empty"))
         # Bits from `low` up, to `top`: two thermometer codes.
         inside = Cat((low <= b) & (top >= b) for b in range(occ_width))
-        dense = (self.d if self.arch.in_flight == 1 else tag).dense
+        dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, LATENCY, "dense")
         wanted, size = Signal(occ_width), Signal(range(occ_width + 1))
         m.d.sync += [wanted.eq(inside & (self.r_data | dense.replicate(occ_width))), size.eq(top - low + 1)]
         with m.If(empty):
             m.d.sync += [wanted.eq(0), size.eq(0)]
-        row = Signal(Row(self.arch))
+        row = Signal(RowBits(self.arch))
         m.d.sync += [
-            row.tag.eq(delay(m, tag, 1, "late")),
             row.bits.eq(wanted),
             row.none.eq(~wanted.any()),
             row.count.eq(count_ones(wanted, occ_width)),
@@ -76,7 +83,7 @@ class Occupancy(wiring.Component):
         ]
         assert ROW_LATENCY == LATENCY + 2 + FIFO_LATENCY
         m.d.comb += [queue.i.valid.eq(delay(m, take, LATENCY + 2, "valid")), queue.i.payload.eq(row)]
-        connect(m, queue.o, flipped(self.o))
+        m.d.comb += [self.o.payload.row.eq(queue.o.payload), self.o.valid.eq(queue.o.valid), queue.o.ready.eq(self.o.ready)]
         return m
 
 
@@ -125,7 +132,7 @@ class Scanner(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         occ_width = self.arch.occ_width
-        row, tag, request = self.rows.payload, self.rows.payload.tag, self.request
+        row, tag, request = self.rows.payload.row, self.rows.payload.tag, self.request
         # The words of a row are counted too, since whether a bit is the last one is soon known from its number.
         seen, number = Signal(occ_width), Signal(range(occ_width + 1), init=1)
         bit, index = lowest(row.bits & ~seen, occ_width)

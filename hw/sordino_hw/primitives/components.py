@@ -47,7 +47,7 @@ class BlockMemory(wiring.Component):
     """Memory with one write and one read port in the same clock domain, in block RAM.
 
     `r_data` shows the row at `r_addr` exactly `LATENCY` cycles later. Addresses beyond the depth must not be used:
-    callers check and trap. Bits that are written in the very cycle in which they are read come out undefined (the
+    callers check and trap. Bits that are written in the very cycle in which they are read, or the next, come out undefined (the
     generic form shows the bits as before); the row's other bits are not disturbed. Rows start at zero; `r_data` is not
     reset, and what it shows in the first `LATENCY` cycles is undefined.
 

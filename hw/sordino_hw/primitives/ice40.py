@@ -28,15 +28,16 @@ def block_memory(c) -> Module:
     m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes)
     write = array.write_port(granularity=c.granularity if c.granularity != c.width else None)
     read = array.read_port(domain="comb")
-    first, second = (Signal(c.width, name=f"read_{k}", reset_less=True) for k in (1, 2))
+    # The address is registered rather than the data, which has more bits.
+    address, shown = Signal.like(c.r_addr, reset_less=True), Signal(c.width, reset_less=True)
     m.d.comb += [
         write.en.eq(c.w_en),
         write.addr.eq(c.w_addr),
         write.data.eq(c.w_data),
-        read.addr.eq(c.r_addr),
-        c.r_data.eq(second),
+        read.addr.eq(address),
+        c.r_data.eq(shown),
     ]
-    m.d.sync += [first.eq(read.data), second.eq(first)]
+    m.d.sync += [address.eq(c.r_addr), shown.eq(read.data)]
     return m
 
 
