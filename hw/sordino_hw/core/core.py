@@ -12,9 +12,9 @@ from .flight import Descriptors, Outstanding
 from .issue import Issuer, MaskReader, Segmenter
 from .lanes import Lanes
 from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY
-from .layouts import DrainDescriptor, Output, ReadWord, Word, act_address, mask_address, reads_late, tag_bits
+from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_address, mask_address, reads_late, tag_bits
 from .perf import LogControl, PerformanceLog
-from .ppu import Ppu, param_bits
+from .ppu import FINISHED, Ppu, param_bits
 
 __all__ = ["Core", "CoreTraps", "HostAccess"]
 
@@ -117,7 +117,8 @@ class Core(wiring.Component):
         stages.submodules.lanes = lanes = Lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
         stages.submodules.dealt = dealt = Fifo(tag_bits(arch), OUTPUTS)
-        stages.submodules.undrained = undrained = Fifo(Output(arch), OUTPUTS + CLOSED)
+        stages.submodules.undrained = undrained = Fifo(OutputState(arch), OUTPUTS + CLOSED)
+        stages.submodules.unplaced = unplaced = Fifo(act_address(arch), OUTPUTS + CLOSED + FINISHED + 1)
         stages.submodules.unclosed = unclosed = Outstanding(arch, OUTPUTS)
         stages.submodules.unstored = unstored = Outstanding(arch, OUTPUTS + SHADOW_LATENCY + STORE_LATENCY + arch.cores)
         m.submodules.stages = ResetInserter(held)(stages)
@@ -128,11 +129,14 @@ class Core(wiring.Component):
             dealt.i.payload.eq(self.outputs.payload.tag),
             dealt.i.valid.eq(self.outputs.valid),
             self.outputs.ready.eq(dealt.i.ready),
-            undrained.i.payload.eq(self.outputs.payload),
-            undrained.i.valid.eq(self.outputs.valid & dealt.i.ready),
+            undrained.i.payload.state.eq(self.outputs.payload.state),
+            undrained.i.payload.tag.eq(self.outputs.payload.tag),
+            unplaced.i.payload.eq(self.outputs.payload.address),
+            *(queue.i.valid.eq(self.outputs.valid & dealt.i.ready) for queue in (undrained, unplaced)),
         ]
         connect(m, dealt.o, issuer.outputs)
         connect(m, undrained.o, ppu.outputs)
+        connect(m, unplaced.o, ppu.addresses)
         closes = issuer.outputs.valid & issuer.outputs.ready
         for count, leave, tag, none in (
             (unclosed, closes, dealt.o.payload, self.closed),

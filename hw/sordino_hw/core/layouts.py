@@ -13,6 +13,7 @@ __all__ = [
     "Job",
     "Kind",
     "Output",
+    "OutputState",
     "ReadWord",
     "Request",
     "Row",
@@ -166,7 +167,18 @@ class Output(data.StructLayout):
     """An output for a core: where its word goes (its own slice's), its first state row, and its operation."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"address": act_address(arch), "state": isa.address_bits(arch, isa.Region.STATE), "tag": tag_bits(arch)})
+        super().__init__({"address": act_address(arch), **_output(arch)})
+
+
+class OutputState(data.StructLayout):
+    """What a PPU must know of an output when its turn comes."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__(_output(arch))
+
+
+def _output(arch: ArchConfig):
+    return {"state": isa.address_bits(arch, isa.Region.STATE), "tag": tag_bits(arch)}
 
 
 def _tags(arch: ArchConfig):

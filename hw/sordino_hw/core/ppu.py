@@ -8,11 +8,10 @@ from .. import isa
 from ..arch import REQUANT_FRACTION, ArchConfig
 from ..primitives import LATENCY, DigitProduct, FusedAdder, MaskedAdder
 from .combinators import delay
-from .fifo import Fifo
 from .latencies import STORE_LATENCY, TURN_LEAD
-from .layouts import DrainDescriptor, Output, act_address, tag_bits
+from .layouts import DrainDescriptor, OutputState, act_address, tag_bits
 
-__all__ = ["Ppu", "Requantiser", "param_bits", "param_layout"]
+__all__ = ["FINISHED", "Ppu", "Requantiser", "param_bits", "param_layout"]
 
 REQUANT_LATENCY = 8
 """Cycles of the requantiser, from accumulator + bias to the clamped value."""
@@ -164,13 +163,6 @@ class Chunk(data.StructLayout):
         super().__init__({"valid": 1, "last": 1, "tag": tag_bits(arch)})
 
 
-class Place(data.StructLayout):
-    """Where an output goes that is on its way: nowhere if `sink`."""
-
-    def __init__(self, arch: ArchConfig):
-        super().__init__({"address": act_address(arch), "tag": tag_bits(arch), "sink": 1})
-
-
 class Ppu(wiring.Component):
     """Drains `ppu` channels per cycle; an output word is stored, with its last chunk in, in the core's next slot.
 
@@ -207,7 +199,8 @@ class Ppu(wiring.Component):
         param, state = (max(1, (depth - 1).bit_length()) for depth in (arch.param_depth, arch.state_depth))
         super().__init__(
             {
-                "outputs": In(stream.Signature(Output(arch))),
+                "outputs": In(stream.Signature(OutputState(arch))),
+                "addresses": In(stream.Signature(act_address(arch))),
                 "tag": Out(tag_bits(arch)),
                 "op": In(DrainDescriptor(arch)),
                 "late_tag": Out(tag_bits(arch)),
@@ -323,14 +316,7 @@ class Ppu(wiring.Component):
             value = Signal(signed(len(unit.y)), name=f"value_{i}", reset_less=True)
             m.d.sync += value.eq(Mux(table, looked_up, direct))
             channels.append(self._threshold(m, value, self.thresholds[i], i))
-        m.submodules.places = places = Fifo(Place(arch), -(-(FINISHED + 1) // arch.cores))
-        m.d.comb += [
-            places.i.valid.eq(self.outputs.ready),
-            places.i.payload.address.eq(output.address),
-            places.i.payload.tag.eq(output.tag),
-            places.i.payload.sink.eq(d.sink),
-        ]
-        self._store(m, chunks, places.o, channels)
+        self._store(m, chunks, later(sink, FINISHED - 1, "sink"), channels)
         return m
 
     def _index(self, m, chunk):
@@ -358,7 +344,7 @@ class Ppu(wiring.Component):
             m.d.sync += channel.eq(0)
         return channel
 
-    def _store(self, m, chunks, places, channels):
+    def _store(self, m, chunks, sink, channels):
         """Collects the chunks of a word, and keeps the finished word until the slot."""
         parts = [Signal(data.ArrayLayout(channels[0].shape(), len(channels)), name=f"part_{c}") for c in range(self.arch.chunks)]
         chunk, finished = chunks[CHOSEN + 2], Signal()
@@ -369,27 +355,32 @@ class Ppu(wiring.Component):
             if c > 0:
                 with m.If(chunk.valid & (index == 0)):
                     m.d.sync += part.eq(0)
-        full, place, beyond = Signal(), Signal(Place(self.arch)), Signal()
-        fits = places.payload.address < self.arch.act_depth
+        full, place, beyond, dropped = Signal(), Signal.like(self.addresses.payload), Signal(), Signal()
+        fits = self.addresses.payload < self.arch.act_depth
         m.d.comb += [
             finished.eq(chunks[FINISHED].valid & chunks[FINISHED].last),
-            places.ready.eq(finished),
+            self.addresses.ready.eq(finished),
             self.stored.eq(full & self.slot),
-            self.stored_tag.eq(place.tag),
         ]
         if self.arch.cores == 1:
             # Every cycle is the core's slot: nothing but the address is checked before the word is stored.
             m.d.comb += [
-                self.we.eq(finished & ~places.payload.sink & fits),
-                self.address.eq(places.payload.address),
+                self.we.eq(finished & ~sink & fits),
+                self.address.eq(self.addresses.payload),
                 self.word.eq(Cat(parts)),
             ]
         else:
-            m.d.comb += [self.we.eq(self.stored & ~place.sink & ~beyond), self.address.eq(place.address)]
+            m.d.comb += [self.we.eq(self.stored & ~dropped & ~beyond), self.address.eq(place)]
             with m.If(finished):
                 m.d.sync += self.word.eq(Cat(parts))
         with m.If(self.stored):
             m.d.sync += full.eq(0)
         with m.If(finished):
-            m.d.sync += [full.eq(1), place.eq(places.payload), beyond.eq(~fits)]
-        m.d.sync += self.trap_act.eq(self.stored & ~place.sink & beyond)
+            m.d.sync += [
+                full.eq(1),
+                place.eq(self.addresses.payload),
+                self.stored_tag.eq(chunks[FINISHED].tag),
+                dropped.eq(sink),
+                beyond.eq(~fits),
+            ]
+        m.d.sync += self.trap_act.eq(self.stored & ~dropped & beyond)

@@ -217,15 +217,21 @@ class WordReader(wiring.Component):
         # The word's index in the span, and what follows from it, in the cycles of the read.
         q = Signal.like(requested.q)
         w_word = self.d.W_WORD if self.arch.in_flight == 1 else requested.w_word
-        m.submodules.product = product = Multiplier(len(q) + 1, len(w_word) + 1)
-        m.d.comb += [q.eq(requested.q + requested.address[: self.arch.occ_bits]), product.a.eq(q), product.b.eq(w_word)]
+        m.d.comb += q.eq(requested.q + requested.address[: self.arch.occ_bits])
+        w, row = delay(m, requested.w, MULTIPLIER_LATENCY, "w"), Signal.like(requested.w)
+        if reads_late(self.arch):
+            # The smallest device has no multiplier to spare.
+            product = Signal.like(row)
+            m.d.sync += product.eq(delay(m, q, 1, "factor") * w_word)
+        else:
+            m.submodules.multiplier = multiplier = Multiplier(len(q) + 1, len(w_word) + 1)
+            m.d.comb += [multiplier.a.eq(q), multiplier.b.eq(w_word)]
+            product = multiplier.p
         m_base, index = delay(m, requested.m, 1, "m"), delay(m, q, 1, "q")
         m.d.sync += self.m_addr.eq(m_base + index)
         checked = delay(m, Mux((requested.kind == Kind.EVENT) & ~requested.null, to, 0), 1, "checked")
         m.d.sync += self.mask_valid.eq(checked)
-        w = delay(m, requested.w, MULTIPLIER_LATENCY, "w")
-        row = Signal.like(w)
-        m.d.sync += row.eq(w + product.p)
+        m.d.sync += row.eq(w + product)
 
         # A word that is read goes through the window: so one that is reused comes out there as well.
         arrived = delay(m, requested, LATENCY, "arrived")
