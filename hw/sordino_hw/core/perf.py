@@ -70,13 +70,13 @@ class RecordControl(wiring.Component):
         for k in range(LATENCY):
             soon.append(delay(m, soon[-1], 1, f"soon_{k}"))
         ended = soon.pop()
+        closing = ended | ending
         m.d.comb += [
             log.turn.eq(Mux(ended, 0, following)),
-            # A row is read when the count before has been added to it.
-            log.take.eq(~Cat(soon).any()),
+            # A row is read when the count before has been added to it; the last counts of a record are a round away.
+            log.take.eq(closing | ~Cat(soon).any()),
             last.eq(log.turn == FIELDS - 1),
         ]
-        closing = ended | ending
         m.d.sync += [
             log.counting.eq(delay(m, self.running, 1, "ran")),
             log.active.eq(delay(m, self.active, 1, "active")),

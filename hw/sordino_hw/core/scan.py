@@ -222,7 +222,8 @@ class WordReader(wiring.Component):
         if reads_late(self.arch):
             # The smallest device has no multiplier to spare.
             product = Signal.like(row)
-            m.d.sync += product.eq(delay(m, q, 1, "factor") * w_word)
+            a, b = Signal.like(q), Signal.like(w_word)
+            m.d.sync += [a.eq(q), b.eq(w_word), product.eq(a * b)]
         else:
             m.submodules.multiplier = multiplier = Multiplier(len(q) + 1, len(w_word) + 1)
             m.d.comb += [multiplier.a.eq(q), multiplier.b.eq(w_word)]
