@@ -24,7 +24,7 @@ from amaranth.lib import wiring
 
 from sordino.network_benchmark import bench_network
 from sordino.workloads import load_workload
-from sordino_hw.arch import OCC_WIDTH, ArchConfig, preset
+from sordino_hw.arch import ArchConfig, preset
 from sordino_hw.core.core import Core
 from sordino_hw.core.dealer import Dealer
 from sordino_hw.core.fetcher import Fetcher
@@ -89,7 +89,7 @@ def _area(arch: ArchConfig, known: dict[str, dict[str, int]]) -> dict[str, int]:
         f"dealer {cores}": (1, lambda: Dealer(arch)),
         "sequencer": (1, lambda: Sequencer(arch)),
         f"activations {arch.lanes} {depth}": (arch.ports, lambda: BlockMemory(depth, arch.lanes * arch.event_bits)),
-        f"occupancy {depth}": (cores, lambda: BlockMemory(depth // OCC_WIDTH, OCC_WIDTH, granularity=1)),
+        f"occupancy {depth}": (cores, lambda: BlockMemory(depth // arch.occ_width, arch.occ_width, granularity=1)),
     }
     total = dict.fromkeys(("LUT", "FF", "BRAM", "DSP"), 0)
     for key, (count, make) in parts.items():

@@ -13,8 +13,8 @@ from .errors import ArchError
 
 __all__ = ["PRESETS", "ArchConfig", "preset"]
 
-OCC_WIDTH = 32
-"""Occupancy bits tested per cycle: one row of the occupancy memory."""
+MOST_IN_FLIGHT = 4
+"""Most operations between the sequencer and their last store."""
 
 REQUANT_FRACTION = 9
 """Fraction bits kept after the first shift of requantisation (see `numbers.requantise`)."""
@@ -49,8 +49,13 @@ class ArchConfig:
     """Segments buffered in front of the issuer."""
     word_fifo: int = 8
     """Activation words buffered in front of the segmenter."""
+    occ_width: int = 32
+    """Occupancy bits tested per cycle, one row of the occupancy memory: 8, 16 or 32."""
     row_fifo: int = 8
     """Occupancy rows buffered in front of the scanner."""
+    in_flight: int = 4
+    """Operations that may be between the sequencer and their last store: 1, 2 or 4. Of one nothing is copied: it keeps its
+    registers, and the next instruction waits until it is done."""
     act_depth: int = 4096
     """Activation memory: words of `lanes` x `event_bits`."""
     weight_depth: int = 4096
@@ -91,12 +96,14 @@ class ArchConfig:
         rule(self.lanes % self.ppu == 0, "ppu must divide lanes", "ppu", "lanes")
         rule(2 <= self.mantissa_bits <= 8, "mantissa_bits must be from 2 to 8", "mantissa_bits")
         rule(self.wide_cycles in (1, 2), "wide_cycles must be 1 or 2", "wide_cycles")
+        rule(self.in_flight in (1, 2, MOST_IN_FLIGHT), "in_flight must be 1, 2 or 4", "in_flight")
         rule(self.segment == 8, "segment must be 8", "segment")
         for name in ("segment_fifo", "word_fifo", "row_fifo"):
             rule(2 <= getattr(self, name) <= 64, f"{name} must be from 2 to 64", name)
         for name in ("act_depth", "weight_depth", "mask_depth", "param_depth", "state_depth", "imem_depth", "perf_depth"):
             rule(2 <= getattr(self, name) <= 1 << 22, f"{name} must be from 2 to 2**22", name)
-        rule(self.act_depth % OCC_WIDTH == 0, f"act_depth must be a multiple of {OCC_WIDTH}", "act_depth")
+        rule(self.occ_width in (8, 16, 32), "occ_width must be 8, 16 or 32", "occ_width")
+        rule(self.act_depth % self.occ_width == 0, "act_depth must be a multiple of occ_width", "act_depth", "occ_width")
         rule(self.tables <= 16, "tables must be at most 16", "tables")
 
     # -- derived sizes ---------------------------------------------------------------------------------------------
@@ -105,6 +112,11 @@ class ArchConfig:
     def chunks(self) -> int:
         """Cycles that the PPU needs to drain all lanes of one output."""
         return self.lanes // self.ppu
+
+    @property
+    def occ_bits(self) -> int:
+        """Address bits of a word within its row of occupancy."""
+        return self.occ_width.bit_length() - 1
 
     @property
     def act_bits(self) -> int:
@@ -193,15 +205,20 @@ PRESETS: dict[str, ArchConfig] = {
             name="icebreaker",
             lanes=8,
             event_bits=8,
-            ppu=2,
+            ppu=1,
             wide_cycles=2,
-            act_depth=1024,
+            segment_fifo=2,
+            word_fifo=8,
+            row_fifo=2,
+            in_flight=1,
+            occ_width=8,
+            act_depth=512,
             weight_depth=16384,
-            mask_depth=2048,
-            param_depth=128,
+            mask_depth=1024,
+            param_depth=256,
             state_depth=256,
             tables=1,
-            imem_depth=512,
+            imem_depth=256,
             perf_depth=32,
         ),
     )

@@ -54,7 +54,7 @@ class HostPort(Component):
 
     Writing: the 32-bit pieces of a row are staged, and the last one commits the row. They must come in ascending
     order, from piece 0, without another row's between them (control registers may come between): so a row is
-    written whole or not at all. Reading: a row is fetched once and kept until a row is written or the machine is
+    written whole or not at all. Reading: a row is fetched once and shown until a row is written or the machine is
     started, so further pieces of it cost no fetch.
 
     `SLVERR` answers, and nothing is written by: an address that is no multiple of 4; any byte strobe clear; a piece
@@ -96,9 +96,7 @@ class HostPort(Component):
         busy = Signal()  # the window is taken, or will be the running machine's in the next cycle
         m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
         cached = Signal()
-        row = Signal(window.rdata.shape())
-
-        reading = self._read(m, axi.read, busy, cached, row)
+        reading = self._read(m, axi.read, busy, cached)
         self._write(m, axi.write, busy | reading, cached)
 
         fetching = Signal()
@@ -109,7 +107,7 @@ class HostPort(Component):
         with m.If(fetching):
             m.d.sync += countdown.eq(countdown - 1)
             with m.If(countdown == 0):
-                m.d.sync += [fetching.eq(0), cached.eq(1), row.eq(window.rdata)]
+                m.d.sync += [fetching.eq(0), cached.eq(1)]
         return m
 
     def _decode(self, m, address, regions, name):
@@ -117,7 +115,8 @@ class HostPort(Component):
 
         `regions` are those that the access may reach. The response is OKAY if the access exists.
         """
-        region, index = Signal(Region, name=f"{name}_region"), Signal(22, name=f"{name}_row")
+        rows = max(region_stride(self.arch, r) * (self.arch.cores if r in PER_CORE else 1) for r in WRITABLE + READABLE)
+        region, index = Signal(Region, name=f"{name}_region"), Signal(range(rows), name=f"{name}_row")
         most = max(row_pieces(region_bits(self.arch, r)) for r in regions)
         piece, last = Signal(range(max(most, 2)), name=f"{name}_piece"), Signal(range(max(most, 2)), name=f"{name}_last")
         resp = Signal(Resp, name=f"{name}_resp")
@@ -146,40 +145,41 @@ class HostPort(Component):
         stride = ceil_log2(region_stride(self.arch, region))
         return (row[:stride] < region_depth(self.arch, region)) & (row[stride:] < self.arch.cores)
 
-    def _read(self, m, port, busy, cached, row):
+    def _read(self, m, port, busy, cached):
         """Serves reads, in the second cycle of a request: the first decodes. Returns whether one is served in this cycle."""
         window, control = self.window, self.control
         decoded = self._decode(m, port.address, READABLE, "read")
         region, index, resp = (delay(m, decoded[k], 1, "read") for k in (0, 1, 4))
-        is_csr = delay(m, port.address[REGION_SHIFT:] == Region.CSR.value, 1, "read_csr")
-        hit, shown = Signal(), Signal(32)
-        csr, csr_resp = Signal(32), Signal(Resp)
+        asks_csr = port.address[REGION_SHIFT:] == Region.CSR.value
+        is_csr = delay(m, asks_csr, 1, "read_csr")
+        hit, shown, csr_resp = Signal(), Signal(32), Signal(Resp)
         m.d.sync += [
             hit.eq(cached & (window.region == decoded[0]) & (window.row == decoded[1])),
-            shown.eq(row.word_select(decoded[2], 32)),
-            csr.eq(0),
+            shown.eq(window.rdata.word_select(decoded[2], 32)),
             csr_resp.eq(Resp.DECERR),
         ]
-        with m.Switch(port.address[2:REGION_SHIFT]):
-            for name, value in {
-                "ID": Const(ID_VALUE, 32),
-                "HASH": Const(self.arch.hash, 32),
-                "CTRL": Const(0, 32),
-                "STATUS": Cat(control.running, control.halted, Const(0, 2), control.trap.as_value()),
-                "LIMIT": control.limit,
-                "PC": control.pc,
-                "CYCLES": control.cycles,
-                "OPS": control.ops,
-            }.items():
-                with m.Case(CSR[name] >> 2):
-                    aligned = port.address[:2] == 0
-                    m.d.sync += [csr.eq(Mux(aligned, value, 0)), csr_resp.eq(Mux(aligned, Resp.OKAY, Resp.SLVERR))]
+        with m.If(asks_csr):
+            m.d.sync += shown.eq(0)
+            with m.Switch(port.address[2:REGION_SHIFT]):
+                for name, value in {
+                    "ID": Const(ID_VALUE, 32),
+                    "HASH": Const(self.arch.hash, 32),
+                    "CTRL": Const(0, 32),
+                    "STATUS": Cat(control.running, control.halted, Const(0, 2), control.trap.as_value()),
+                    "LIMIT": control.limit,
+                    "PC": control.pc,
+                    "CYCLES": control.cycles,
+                    "OPS": control.ops,
+                }.items():
+                    with m.Case(CSR[name] >> 2):
+                        aligned = port.address[:2] == 0
+                        m.d.sync += [shown.eq(Mux(aligned, value, 0)), csr_resp.eq(Mux(aligned, Resp.OKAY, Resp.SLVERR))]
 
         active = Signal()
         m.d.comb += active.eq(port.valid & delay(m, port.valid, 1, "read_valid") & ~busy & (is_csr | ~control.running))
         with m.If(active):
             with m.If(is_csr):
-                m.d.comb += [port.ready.eq(1), port.resp.eq(csr_resp), port.data.eq(csr)]
+                m.d.comb += [port.ready.eq(1), port.resp.eq(csr_resp), port.data.eq(shown)]
             with m.Elif(resp != Resp.OKAY):
                 m.d.comb += [port.ready.eq(1), port.resp.eq(resp)]
             with m.Elif(hit & cached):

@@ -22,8 +22,10 @@ class WindowSignature(Signature):
     we : Out(1)
         Writes `wdata` (low `region_bits` bits) to the row, in this cycle.
     wdata : Out(widest writable row)
+        Held for a cycle after `we`.
     re : Out(1)
-        Reads the row; `rdata` is valid exactly `WINDOW_LATENCY` cycles later. `region` and `row` are held until then.
+        Reads the row; `rdata` shows it `WINDOW_LATENCY` cycles later, and as long as `region` and `row` are held, nothing is
+        written and the machine does not run.
     rdata : In(widest readable row)
 
     Writable: IMEM, WEIGHT, MASK, PARAM, ACT (its occupancy bit follows from the data), STATE, TABLE.

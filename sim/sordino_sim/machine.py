@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from sordino_hw import numbers
-from sordino_hw.arch import OCC_WIDTH, ArchConfig
+from sordino_hw.arch import ArchConfig
 from sordino_hw.asm import Step, decode_segment
 from sordino_hw.errors import BinaryError, TrapError
 from sordino_hw.isa import TRAP_DOC, Flag, Mode, Opcode, Region, Trap
@@ -92,7 +92,7 @@ class Machine:
 
         Raises `TrapError` with cause and pc. Ports are checked for every word in bounds and every masked weight row,
         whether or not an activation makes the machine go there. Of the cycle limit a lower bound is known here (an
-        output per cycle, `OCC_WIDTH` words per cycle and group); a stream that breaks it traps. Raises `BinaryError` if
+        output per cycle, `occ_width` words per cycle and group); a stream that breaks it traps. Raises `BinaryError` if
         groups that must compute the same hold different rows.
         """
         self.load(segment)
@@ -107,7 +107,7 @@ class Machine:
             if step.opcode not in (Opcode.CONV, Opcode.VEC):
                 continue
             g = geometry(step.regs, self.arch)
-            cycles += max(g.outputs, g.in_bounds // (OCC_WIDTH * step.regs["SPLIT"]))
+            cycles += max(g.outputs, g.in_bounds // (self.arch.occ_width * step.regs["SPLIT"]))
             if cycles > cycle_limit:
                 raise _trap(Trap.CYCLES, step)
             operation = _Operation(self, step, g, len(events))

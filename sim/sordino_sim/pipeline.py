@@ -13,13 +13,12 @@ import numpy as np
 from numba import njit
 
 from sordino_hw import isa
-from sordino_hw.arch import OCC_WIDTH, ArchConfig
+from sordino_hw.arch import MOST_IN_FLIGHT, ArchConfig
 from sordino_hw.core import latencies, layouts
 
 __all__ = ["CLOSED_LAST", "DEALT", "EVENT", "MAC", "MAC2", "MAX", "STORED_LAST", "Clock"]
 
 # Numba keeps compiled functions until this file changes, so what other files say comes as data, or is checked at import.
-OCC_BITS = 5
 IN_FLIGHT = 4
 EVENT, MAC, MAC2, MAX = range(4)
 """As `layouts.Kind`."""
@@ -32,22 +31,22 @@ NEVER = -(1 << 40)
 MAX_FIFO = 64
 """Deepest FIFO."""
 
-assert OCC_WIDTH == 1 << OCC_BITS and layouts.IN_FLIGHT == IN_FLIGHT
+assert MOST_IN_FLIGHT == IN_FLIGHT
 assert [kind.value for kind in layouts.Kind] == [EVENT, MAC, MAC2, MAX] and latencies.OUTPUTS <= MAX_FIFO
 assert isa.PERF_FIELDS == ("busy", "fetch", "ppu", "marker", "memory", "idle", "words", "skipped")
 
 # The state is one vector: numba passes it from function to function at no cost, as it does not a structure of arrays.
 # First the cluster; then a block for every core, which holds the core's and the fetcher's of the same number.
-CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO, WIDE_CYCLES, A_MASK, W_MASK, M_MASK = range(9)
+CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO, WIDE_CYCLES, OCC_BITS, A_MASK, W_MASK, M_MASK = range(10)
 """The architecture; the greatest address of activations, weights and masks."""
-OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DRAINED = range(9, 18)
+OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DRAINED = range(10, 19)
 """A depth and the latencies of `sordino_hw.core.latencies`."""
-OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(18, 25)
+OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(19, 26)
 """The operation: its number, what it does, when it was started."""
-DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(25, 30)
+DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(26, 31)
 """The last deal, the groups that it was for (0: none yet), the last request that ended a job; the operation's last close and
 last store."""
-ENDS = 30
+ENDS = 31
 """The last cycles of the newest records, by operation modulo `IN_FLIGHT`; far in the past before the first."""
 _R = ENDS + IN_FLIGHT
 R_OH, R_OW, R_KH, R_KX, R_SPAN, R_WORDS, R_H, R_W = range(_R, _R + 8)
@@ -83,7 +82,8 @@ class Clock:
 
     def __init__(self, arch: ArchConfig):
         self.t = np.full(BLOCKS + arch.cores * BLOCK, NEVER, np.int64)
-        self.t[:A_MASK] = arch.cores, arch.ports, arch.row_fifo, arch.word_fifo, arch.segment_fifo, arch.wide_cycles
+        self.t[:OCC_BITS] = arch.cores, arch.ports, arch.row_fifo, arch.word_fifo, arch.segment_fifo, arch.wide_cycles
+        self.t[OCC_BITS] = arch.occ_bits
         memories = (isa.Region.ACT, isa.Region.WEIGHT, isa.Region.MASK)
         self.t[A_MASK:OUTPUTS] = [(1 << isa.address_bits(arch, memory)) - 1 for memory in memories]
         self.t[OUTPUTS] = latencies.OUTPUTS
@@ -284,13 +284,13 @@ def _span(t, b, low, high, start, stop, m, w, kind, end, reuse, nonzero, occupie
     turns = max(1, t[R_SPLIT] // t[PORTS])
     turn = t[b + NUMBER] // t[PORTS]
     request = taken
-    row = start >> OCC_BITS
-    last_row = row if start == stop else (stop - 1) >> OCC_BITS
+    row = start >> t[OCC_BITS]
+    last_row = row if start == stop else (stop - 1) >> t[OCC_BITS]
     while row <= last_row:
         place = t[b + ROWS]
         request = max(request, t[b + ROW_POPS + place]) + 1
         ends = end and row == last_row
-        first, beyond = max(start, row << OCC_BITS), min(stop, (row + 1) << OCC_BITS)
+        first, beyond = max(start, row << t[OCC_BITS]), min(stop, (row + 1) << t[OCC_BITS])
         left = beyond - first
         if not t[DENSE]:
             left = 0
@@ -364,7 +364,7 @@ def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
 def _room(t, b):
     """The first cycle in which every core of the group of fetcher `b` has room for an output.
 
-    The fetcher has room for the jobs of a whole run.
+    The fetcher has room for the jobs of a whole run, unless every group has a port (`layouts.job_depth`).
     """
     step = t[R_SPLIT] * BLOCK
     time = NEVER
@@ -388,6 +388,8 @@ def _run(t, nonzero, occupied, masks):
             fresh = ox % t[R_RUN] == 0
             if not fresh:
                 deal = max(deal, _room(t, b))
+                if t[CORES] == t[PORTS]:
+                    deal = max(deal, t[b + TAKEN_JOB] + 1)
             elif t[STATEFUL]:
                 b = BLOCKS + n % groups * BLOCK
                 deal = max(deal, t[b + TAKEN_JOB] + 1, _room(t, b))

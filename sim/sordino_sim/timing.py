@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
+from sordino_hw.arch import MOST_IN_FLIGHT, ArchConfig
 from sordino_hw.asm import Step, decode_segment
 from sordino_hw.core.latencies import CLOSE_LATENCY, DONE_LATENCY, PIPELINE_START, START_LATENCY
-from sordino_hw.core.layouts import IN_FLIGHT
 from sordino_hw.errors import TrapError
 from sordino_hw.isa import RECORD_CYCLES, TRAP_DOC, Cause, Flag, Mode, Opcode, Trap
 from sordino_hw.program import Program, Segment
@@ -30,8 +29,9 @@ class _Sequencer:
     """When the sequencer gets to things, for one image."""
 
     clock: pipeline.Clock
+    in_flight: int
     now: int = -1
-    """Cycle of the last instruction that was not a SET."""
+    """Cycle in which the last instruction that was not a SET left the sequencer."""
     pc: int = -1
     started: list[int] = field(default_factory=list)
     """Cycle in which each operation was started."""
@@ -59,9 +59,10 @@ class _Sequencer:
         self.now, self.pc = self.reach(step.pc) + START_LATENCY, step.pc
         if k:
             self.now = max(self.now, int(t[pipeline.DEALT]))
-        if k >= IN_FLIGHT:
-            self.now = max(self.now, self.stored[-IN_FLIGHT] + DONE_LATENCY, self.ends[-IN_FLIGHT] + 1)
-            self.done.append(self.clock.record(k - IN_FLIGHT).copy())
+        if k >= self.in_flight:
+            self.now = max(self.now, self._free())
+        if k >= MOST_IN_FLIGHT:
+            self.done.append(self.clock.record(k - MOST_IN_FLIGHT).copy())
         self.clock.run(k, started=self.now, **operation)
         end = int(t[pipeline.CLOSED_LAST]) + CLOSE_LATENCY
         end = max(end, self.recorded + RECORD_CYCLES) if k else end
@@ -69,6 +70,12 @@ class _Sequencer:
         self.started.append(self.now)
         self.stored.append(int(t[pipeline.STORED_LAST]))
         self.ends.append(end)
+        if self.in_flight == 1:
+            self.now = self._free()
+
+    def _free(self) -> int:
+        """The first cycle in which the tag of the next operation is free: the operation that had it is stored and recorded."""
+        return max(self.stored[-self.in_flight] + DONE_LATENCY, self.ends[-self.in_flight] + 1)
 
     def wait(self, step: Step) -> None:
         """Executes a WAIT or a HALT."""
@@ -107,7 +114,7 @@ class SegmentTiming:
         self.arch = arch
         self._limit = segment.cycle_limit
         self._steps: Iterator[Step] = decode_segment(segment.imem, arch)
-        self._images = [_Sequencer(pipeline.Clock(arch)) for _ in range(batch)]
+        self._images = [_Sequencer(pipeline.Clock(arch), arch.in_flight) for _ in range(batch)]
         self._nonzero = np.zeros((batch, arch.act_depth, arch.lanes // 8), np.uint8)
         self._masks: np.ndarray | None = None
 

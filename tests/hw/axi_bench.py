@@ -137,7 +137,8 @@ class Machine:
             if re:
                 self.fetches += 1
                 answer = [(region, row)] * WINDOW_LATENCY
-            ctx.set(w.rdata, NOISE)
+            if we or re or running:
+                ctx.set(w.rdata, NOISE)
             if answer:
                 assert (region, row) == answer.pop(), "region and row changed during a read"
                 if len(answer) == 0:

@@ -65,15 +65,16 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
 
     async def testbench(ctx):
         window, control = dut.window, dut.control
-        ctx.set(window.we, 1)
         for region, image in rows.items():
             ctx.set(window.region, region)
             for core, part in enumerate(image if region in PER_CORE else [image]):
                 for i, row in enumerate(part):
                     ctx.set(window.row, core * region_stride(arch, region) + i)
                     ctx.set(window.wdata, pack(np.atleast_1d(row), bits[region]))
+                    ctx.set(window.we, 1)
                     await ctx.tick()
-        ctx.set(window.we, 0)
+                    ctx.set(window.we, 0)
+                    await ctx.tick()
         ctx.set(control.limit, limit)
         ctx.set(control.start, 1)
         await ctx.tick()

@@ -13,19 +13,20 @@ from amaranth.lib.wiring import In, connect, flipped
 from amaranth.sim import Simulator
 
 from sordino_hw import isa
-from sordino_hw.arch import OCC_WIDTH, ArchConfig
+from sordino_hw.arch import ArchConfig
 from sordino_hw.core.combinators import count_ones
 from sordino_hw.core.dealer import Dealer
 from sordino_hw.core.fetcher import Fetcher
 from sordino_hw.core.fifo import Credit, Fifo
-from sordino_hw.core.latencies import CLIP_LATENCY, DRAINED, FIFO_LATENCY, JOBS, READ_LATENCY, ROW_LATENCY, SPLIT_LATENCY
+from sordino_hw.core.latencies import CLIP_LATENCY, DRAINED, FIFO_LATENCY, READ_LATENCY, ROW_LATENCY, SPLIT_LATENCY
 from sordino_hw.core.layouts import (
     DEAL_REGISTERS,
-    IN_FLIGHT,
     TAP_REGISTERS,
     DealDescriptor,
     Kind,
     TapDescriptor,
+    job_depth,
+    reads_late,
 )
 from sordino_hw.primitives import LATENCY, BlockMemory
 
@@ -135,7 +136,8 @@ class FetcherModel:
         taken = max(clipped + SPLIT_LATENCY, self.split)
         self.walked, self.clipped, self.taken, self.split = walked, clipped, taken, taken + 1
         words = [(a % ACT, q) for a, q in words]
-        rows = [[(a, q) for a, q in words if a // OCC_WIDTH == row] for row in sorted({a // OCC_WIDTH for a, _ in words})]
+        width = self.arch.occ_width
+        rows = [[(a, q) for a, q in words if a // width == row] for row in sorted({a // width for a, _ in words})]
         if end and not rows:
             rows = [[]]
         request = taken
@@ -216,7 +218,7 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
                     free = (
                         [i for i in open_ if i in allowed and fetchers[i].job_taken < time]
                         if fresh
-                        else [i for i in open_ if i == g]
+                        else [i for i in open_ if i == g and (job_depth(arch) > 1 or fetchers[i].job_taken < time)]
                     )
                     if free:
                         g = free[0]
@@ -226,14 +228,14 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
                 iy0, ix0 = r["IY0"] + qy * r["SY"], r["IX0"] + qx * r["SX"]
                 a = (r["A_BASE"] + qy * r["A_OY"] + qx * r["A_OX"]) % ACT
                 rest = (r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"]) % ACT
-                expected["deal"].append((time, g, iy0, ix0, a, rest, sum(1 << c for c in cores[g]), int(fresh), k % IN_FLIGHT))
+                expected["deal"].append((time, g, iy0, ix0, a, rest, sum(1 << c for c in cores[g]), int(fresh), k % arch.in_flight))
                 state = (r["S_BASE"] + n // groups * r["DRAIN"]) % STATE if op.stateful else None
                 for s, c in enumerate(cores[g]):
                     address = (r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] + s) % ACT
-                    expected["output"].append((time, c, address, state, k % IN_FLIGHT))
+                    expected["output"].append((time, c, address, state, k % arch.in_flight))
                 ended = max(ended, fetchers[g].run(op, time, fresh, iy0, ix0, a, rest, cores[g]))
                 dealt, n, time = time, n + 1, time + 1
-        expected["dealt"].append((dealt, k % IN_FLIGHT))
+        expected["dealt"].append((dealt, k % arch.in_flight))
     expected["counts"] = [event for event in expected["counts"] if event[2] or event[3]]
     return {name: sorted(events, key=lambda event: event[:2]) for name, events in expected.items()}
 
@@ -249,8 +251,10 @@ class Bench(wiring.Component):
         super().__init__({"op": In(stream.Signature(DealDescriptor(arch))), "d": In(TapDescriptor(arch))})
         self.dealer = Dealer(arch)
         self.fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
-        self.act = [BlockMemory(arch.act_depth, arch.lanes * arch.event_bits) for _ in range(arch.ports)]
-        self.occupancy = [BlockMemory(arch.act_depth // OCC_WIDTH, OCC_WIDTH) for _ in range(arch.cores)]
+        self.act = [
+            BlockMemory(arch.act_depth, arch.lanes * (1 if reads_late(arch) else arch.event_bits)) for _ in range(arch.ports)
+        ]
+        self.occupancy = [BlockMemory(arch.act_depth // arch.occ_width, arch.occ_width) for _ in range(arch.cores)]
 
     def elaborate(self, platform):
         m = Module()
@@ -306,6 +310,7 @@ def run(dut, testbench, clock=True):
 def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
     """Runs the operations; a core has room and credit in a cycle with probability `pace`, an operation arrives likewise."""
     dut, trace = Bench(arch), Trace()
+    dut.stored = act
     cores = range(arch.cores)
 
     async def testbench(ctx):
@@ -313,12 +318,12 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
             for memory in dut.act:
                 ctx.set(memory.w_en, 1)
                 ctx.set(memory.w_addr, a)
-                ctx.set(memory.w_data, pack(row, arch.event_bits))
-            if a % OCC_WIDTH == 0:
+                ctx.set(memory.w_data, pack(row != 0, 1) if reads_late(arch) else pack(row, arch.event_bits))
+            if a % arch.occ_width == 0:
                 for memory in dut.occupancy:
                     ctx.set(memory.w_en, 1)
-                    ctx.set(memory.w_addr, a // OCC_WIDTH)
-                    ctx.set(memory.w_data, pack([word.any() for word in act[a : a + OCC_WIDTH]], 1))
+                    ctx.set(memory.w_addr, a // arch.occ_width)
+                    ctx.set(memory.w_data, pack([word.any() for word in act[a : a + arch.occ_width]], 1))
             await ctx.tick()
         for memory in dut.act + dut.occupancy:
             ctx.set(memory.w_en, 0)
@@ -327,7 +332,7 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
         next_op, offered, quiet, time = 0, False, 0, 0
         while quiet < 40 + READ_LATENCY:
             room, credit = (sum(int(rng.random() < pace) << c for c in cores) for _ in range(2))
-            tag = next_op % IN_FLIGHT
+            tag = next_op % arch.in_flight
             offered |= next_op < len(ops) and rng.random() < pace and not any(tag in tags for tags in waiting)
             if offered:
                 deal, tap = descriptors(ops[next_op], arch, tag)
@@ -362,7 +367,7 @@ def record(ctx, dut: Bench, events: dict, waiting: list, time: int):
     if deal := ctx.get(dealer.deal):
         assert deal.bit_count() == 1 and ctx.get(dealer.busy)
         g, job = deal.bit_length() - 1, ctx.get(dealer.jobs)
-        events["deal"].append((time, g, job.iy0, -job.left, job.a, job.r, job.to, job.fresh, job.tag))
+        events["deal"].append((time, g, job.iy0, -job.left, job.a, job.r, job.to if arch.cores > 1 else 1, job.fresh, job.tag))
         waiting[g].append(job.tag)
     if valid := ctx.get(dealer.output_valid):
         for c in range(arch.cores):
@@ -373,7 +378,7 @@ def record(ctx, dut: Bench, events: dict, waiting: list, time: int):
         events["dealt"].append((time, ctx.get(dealer.dealt_tag)))
     used = []
     for g, f in enumerate(dut.fetchers):
-        assert ctx.get(f.job_level) <= JOBS and not ctx.get(f.trap_act)
+        assert ctx.get(f.job_level) <= job_depth(arch) and not ctx.get(f.trap_act)
         if take := ctx.get(f.take):
             events["take"].append((time, g, take))
         if ctx.get(f.drained):
@@ -389,7 +394,7 @@ def record(ctx, dut: Bench, events: dict, waiting: list, time: int):
             events["mask"].append((time, g, mask, ctx.get(f.m_addr)))
         if valid := ctx.get(f.word_valid):
             w = ctx.get(f.word)
-            act = [w.act[i] for i in range(arch.lanes)]
+            act = [0 if w.null else dut.stored[w.address][i] if reads_late(arch) else w.act[i] for i in range(arch.lanes)]
             row = None if w.null else w.w
             zero = bool(w.zero) if w.end else None
             events["word"].append((time, g, valid, act, w.live, row, w.kind, w.null, w.end, zero))
@@ -409,6 +414,8 @@ def check(arch: ArchConfig, ops: list[Op], act, trace: Trace):
 
 ARCHS = {
     "1 core": ArchConfig(**BASE),
+    "1 core, short rows": ArchConfig(**BASE, occ_width=8, row_fifo=2),
+    "1 core, 16 lanes": ArchConfig(**{**BASE, "lanes": 16}, occ_width=16),
     "2 cores, 1 port, small FIFOs": ArchConfig(**BASE, cores=2, row_fifo=2),
     "2 cores, 2 ports": ArchConfig(**BASE, cores=2, ports=2),
     "4 cores, 1 port": ArchConfig(**BASE, cores=4),

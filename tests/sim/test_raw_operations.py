@@ -11,6 +11,7 @@ from sordino_sim.rtl import Rtl, Run
 from sordino_sim.timing import SegmentTiming
 
 ARCH = max(ARCHS, key=lambda arch: arch.cores)
+ALONE = next(arch for arch in ARCHS if arch.in_flight == 1)
 
 
 def check_case(rtl: Rtl, seed: list[int]) -> None:
@@ -38,8 +39,9 @@ def check_case(rtl: Rtl, seed: list[int]) -> None:
         np.testing.assert_array_equal(rtl.read(Region.STATE, arch.state_depth, core), state, f"state of core {core}, seed {seed}")
 
 
-def test_against_the_models(seed):
-    with Rtl(ARCH) as rtl:
+@pytest.mark.parametrize("arch", (ARCH, ALONE), ids=lambda arch: arch.name)
+def test_against_the_models(seed, arch):
+    with Rtl(arch) as rtl:
         for case in range(60):
             check_case(rtl, [*seed, case])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sordino_hw.arch import OCC_WIDTH, ArchConfig
+from sordino_hw.arch import ArchConfig
 from sordino_hw.asm import decode_segment
 from sordino_hw.errors import CompileError
 from sordino_hw.isa import Cause, Flag, Opcode
@@ -170,7 +170,7 @@ def _pattern(views: list[tuple[View, int, float]], words: int, lanes: int) -> np
 
 def _time(ops: list[Operation], nonzero: np.ndarray, arch: ArchConfig) -> int:
     """Cycles from start to halt of a run of the operations."""
-    words = ceil(len(nonzero) / OCC_WIDTH) * OCC_WIDTH
+    words = ceil(len(nonzero) / arch.occ_width) * arch.occ_width
     roomy = arch.replace(act_depth=words, imem_depth=1 << 22, mask_depth=1 << 22, perf_depth=1 << 22)
     (segment,) = pack(ops, roomy)
     timing = SegmentTiming(roomy, segment, 1)

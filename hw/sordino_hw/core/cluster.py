@@ -4,20 +4,20 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, connect
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
+from ..arch import ArchConfig
 from ..interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
 from ..primitives import LATENCY, BlockMemory
 from .combinators import delay
 from .core import Core
 from .dealer import Dealer
 from .fetcher import Fetcher
-from .flight import Flight
+from .flight import Flight, snapshot
 from .latencies import DONE_LATENCY
-from .layouts import ReadWord, act_address
+from .layouts import ReadWord, act_address, reads_late
 from .perf import FLUSH_CYCLES, RecordControl
 from .sequencer import Sequencer
 
@@ -27,8 +27,6 @@ TRAP_LATENCY = 2
 """From a store to the cycle in which the machine stops because of it."""
 
 assert TRAP_LATENCY < DONE_LATENCY, "HALT must not overtake a trap"
-
-OCC_BITS = (OCC_WIDTH - 1).bit_length()
 
 
 class Cluster(wiring.Component):
@@ -57,7 +55,7 @@ class Cluster(wiring.Component):
         stages = Module()
         m.submodules.stages = ResetInserter(~running)(stages)
         stages.submodules.sequencer = sequencer = Sequencer(arch)
-        stages.submodules.flight = flight = Flight()
+        stages.submodules.flight = flight = Flight(arch)
         stages.submodules.dealer = dealer = Dealer(arch)
         fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
         cores = [Core(arch, len(self.window.wdata)) for _ in range(arch.cores)]
@@ -71,6 +69,7 @@ class Cluster(wiring.Component):
         start = self._control(m, running, sequencer, fetchers, cores)
         m.d.comb += [
             records.running.eq(running),
+            records.logging.eq(self.control.running),
             records.active.eq(flight.active),
             records.start.eq(start),
             records.record.eq(running & (flight.record | sequencer.halt)),
@@ -98,9 +97,10 @@ class Cluster(wiring.Component):
             flight.closed.eq(reduce(lambda a, b: a & b, (core.closed for core in cores))),
             flight.stored.eq(reduce(lambda a, b: a & b, (core.stored for core in cores))),
         ]
-        tap, drain = Signal.like(sequencer.tap), Signal.like(sequencer.drain)
+        tap = snapshot(stages, self.arch, sequencer.tap, sequencer.started, "tap")
+        drain = snapshot(stages, self.arch, sequencer.drain, sequencer.started, "drain")
         started, tag = Signal(), Signal.like(flight.tag)
-        stages.d.sync += [tap.eq(sequencer.tap), drain.eq(sequencer.drain), started.eq(sequencer.started), tag.eq(flight.tag)]
+        stages.d.sync += [started.eq(sequencer.started), tag.eq(flight.tag)]
         for fetcher in fetchers:
             m.d.comb += [fetcher.d_we.eq(started), fetcher.d_tag.eq(tag), fetcher.d.eq(tap)]
         for core in cores:
@@ -195,8 +195,11 @@ class Cluster(wiring.Component):
     def _memories(self, m, running, sequencer, fetchers, cores):
         """Instruction, activation and occupancy memories, and the host's window to them and to the cores."""
         arch, window = self.arch, self.window
-        row, value, region, we = (delay(m, s, 1, f"window_{n}") for n, s in (
-            ("row", window.row), ("wdata", window.wdata), ("region", window.region.as_value()), ("we", window.we)))  # fmt: skip
+        value = window.wdata
+        row, region, we = (
+            delay(m, s, 1, f"window_{name}")
+            for name, s in (("row", window.row), ("region", window.region.as_value()), ("we", window.we))
+        )
 
         def writes(which):
             return we & (region == which.value)
@@ -220,9 +223,19 @@ class Cluster(wiring.Component):
                     if r in _HOST_WRITES
                 ),
             ]
-        act = self._activations(m, running, fetchers, cores, row)
+        act = self._activations(m, running, fetchers, cores, row, value, writes(isa.Region.ACT))
 
-        # The host holds region and row until it has its row.
+        if arch.cores == 1:
+            with m.Switch(region):
+                for r, shown in (
+                    (isa.Region.ACT, act),
+                    (isa.Region.STATE, cores[0].state_data),
+                    (isa.Region.PERF, cores[0].perf_data),
+                ):
+                    with m.Case(r.value):
+                        m.d.comb += window.rdata.eq(shown)
+            return
+        # The host holds region and row as long as it needs the row.
         assert LATENCY + 3 == WINDOW_LATENCY
         states, logs = Signal(len(cores[0].state_data)), Signal(len(cores[0].perf_data))
         m.d.sync += [
@@ -245,20 +258,17 @@ class Cluster(wiring.Component):
         low = (isa.region_stride(self.arch, region) - 1).bit_length()
         return row[low : low + max(1, (self.arch.cores - 1).bit_length())]
 
-    def _activations(self, m, running, fetchers, cores, row):
+    def _activations(self, m, running, fetchers, cores, row, value, host_we):
         """Copies of the activation memory, one a port, and of the occupancy memory, one a fetcher. Returns the host's data."""
         arch = self.arch
         word, place, we = Signal(isa.region_bits(arch, isa.Region.ACT)), Signal(act_address(arch)), Signal()
-        # What the host writes is zero in other cycles, as what a core stores is.
-        host = Signal(data.StructLayout({"we": 1, "address": place.shape(), "data": word.shape()}))
+        # What a core stores is zero in other cycles.
         m.d.sync += [
-            host.eq(0),
-            we.eq(Cat(source.we for source in (host, *cores)).any()),
-            place.eq(reduce(or_, (source.address for source in (host, *cores)))),
-            word.eq(reduce(or_, (source.data for source in (host, *cores)))),
+            we.eq(host_we | Cat(core.we for core in cores).any()),
+            place.eq(reduce(or_, (core.address for core in cores), Mux(host_we, row, 0))),
+            word.eq(reduce(or_, (core.data for core in cores), Mux(host_we, value, 0))),
         ]
-        with m.If(self.window.we & (self.window.region == isa.Region.ACT)):
-            m.d.sync += [host.we.eq(1), host.address.eq(self.window.row), host.data.eq(self.window.wdata)]
+        late = reads_late(arch)
         acts = []
         for p in range(arch.ports):
             m.submodules[f"act_{p}"] = act = BlockMemory(arch.act_depth, len(word))
@@ -271,19 +281,32 @@ class Cluster(wiring.Component):
                 act.w_en.eq(we),
                 act.w_addr.eq(place),
                 act.w_data.eq(word),
-                act.r_addr.eq(_either(reads)),
-                *(f.act_data.eq(act.r_data) for f in served),
+                act.r_addr.eq(Mux(running, cores[0].act_addr, row) if late else _either(reads)),
+                *(reader.act_data.eq(act.r_data) for reader in (cores if late else served)),
             ]
 
-        # The occupancy bit follows a cycle behind its word.
+        # The occupancy bit follows a cycle behind its word, as do the bits of the channels that are not zero.
         place_late, we_late, occupied = delay(m, place, 1, "place"), delay(m, we, 1, "we"), Signal()
-        m.d.sync += occupied.eq(word != 0)
-        for g, fetcher in enumerate(fetchers):
-            m.submodules[f"occupancy_{g}"] = bits = BlockMemory(arch.act_depth // OCC_WIDTH, OCC_WIDTH, granularity=1)
+        if late:
+            nonzero = Signal(arch.lanes)
+            m.submodules.nonzero = live = BlockMemory(arch.act_depth, arch.lanes)
+            m.d.sync += nonzero.eq(Cat(word.word_select(i, arch.event_bits).any() for i in range(arch.lanes)))
             m.d.comb += [
-                bits.w_en.eq(Mux(we_late, 1 << place_late[:OCC_BITS], 0)),
-                bits.w_addr.eq(place_late[OCC_BITS:]),
-                bits.w_data.eq(occupied.replicate(OCC_WIDTH)),
+                occupied.eq(nonzero.any()),
+                live.w_en.eq(we_late),
+                live.w_addr.eq(place_late),
+                live.w_data.eq(nonzero),
+                live.r_addr.eq(fetchers[0].act_addr),
+                fetchers[0].act_data.eq(live.r_data),
+            ]
+        else:
+            m.d.sync += occupied.eq(word != 0)
+        for g, fetcher in enumerate(fetchers):
+            m.submodules[f"occupancy_{g}"] = bits = BlockMemory(arch.act_depth // arch.occ_width, arch.occ_width, granularity=1)
+            m.d.comb += [
+                bits.w_en.eq(Mux(we_late, 1 << place_late[: arch.occ_bits], 0)),
+                bits.w_addr.eq(place_late[arch.occ_bits :]),
+                bits.w_data.eq(occupied.replicate(arch.occ_width)),
                 bits.r_addr.eq(fetcher.occ_addr),
                 fetcher.occ_data.eq(bits.r_data),
             ]

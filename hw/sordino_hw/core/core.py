@@ -5,16 +5,16 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
-from ..primitives import BlockMemory, DualReadMemory, SinglePortMemory, SmallMemory
+from ..arch import ArchConfig
+from ..primitives import BlockMemory, DualReadMemory, SinglePortMemory
 from .fifo import Fifo
-from .flight import Outstanding
+from .flight import Descriptors, Outstanding
 from .issue import Issuer, MaskReader, Segmenter
 from .lanes import Lanes
 from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY, TURN_LEAD
-from .layouts import IN_FLIGHT, TAG_BITS, DrainDescriptor, Output, ReadWord, act_address, mask_address
+from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_address, mask_address, reads_late, tag_bits
 from .perf import LogControl, PerformanceLog
-from .ppu import Ppu, param_bits
+from .ppu import FINISHED, Ppu, param_bits
 
 __all__ = ["Core", "CoreTraps", "HostAccess"]
 
@@ -54,13 +54,15 @@ class Core(wiring.Component):
         From the dealer.
     mask_valid, m_addr, word, word_valid, credit, take
         From the fetchers: see `MaskReader`.
+    act_addr, act_data
+        Activation memory, if activations are read late.
     drain_we, drain_tag, drain
         The descriptor of an operation that starts.
     slot : In(1)
         The core may store in this cycle.
     we, address, data : Out
         The store, a cycle after it; zero in other cycles.
-    closed, stored : Out(IN_FLIGHT)
+    closed, stored : Out(in_flight)
         No output dealt is to be closed, or stored: see `Outstanding`.
     words, skipped, log
         For the performance log.
@@ -82,17 +84,19 @@ class Core(wiring.Component):
                 "word_valid": In(1),
                 "credit": Out(1),
                 "take": In(1),
+                "act_addr": Out(Word(arch)["address"].shape),
+                "act_data": In(isa.region_bits(arch, isa.Region.ACT)),
                 "drain_we": In(1),
-                "drain_tag": In(TAG_BITS),
+                "drain_tag": In(tag_bits(arch)),
                 "drain": In(DrainDescriptor(arch)),
                 "slot": In(1),
                 "we": Out(1),
                 "address": Out(act_address(arch)),
                 "data": Out(isa.region_bits(arch, isa.Region.ACT)),
-                "closed": Out(IN_FLIGHT),
-                "stored": Out(IN_FLIGHT),
+                "closed": Out(arch.in_flight),
+                "stored": Out(arch.in_flight),
                 "words": In(1),
-                "skipped": In(range(OCC_WIDTH + 1)),
+                "skipped": In(range(arch.occ_width + 1)),
                 "log": In(LogControl(arch)),
                 "host": In(HostAccess(arch, host_bits)),
                 "state_data": Out(isa.region_bits(arch, isa.Region.STATE)),
@@ -112,21 +116,30 @@ class Core(wiring.Component):
         stages.submodules.issuer = issuer = Issuer(arch)
         stages.submodules.lanes = lanes = Lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
-        stages.submodules.dealt = dealt = Fifo(Output(arch), OUTPUTS)
-        stages.submodules.closed = closed = Fifo(Output(arch), CLOSED)
-        stages.submodules.unclosed = unclosed = Outstanding(OUTPUTS)
-        stages.submodules.unstored = unstored = Outstanding(OUTPUTS + SHADOW_LATENCY + STORE_LATENCY + arch.cores)
+        stages.submodules.dealt = dealt = Fifo(tag_bits(arch), OUTPUTS)
+        stages.submodules.undrained = undrained = Fifo(OutputState(arch), OUTPUTS + CLOSED)
+        stages.submodules.unplaced = unplaced = Fifo(act_address(arch), OUTPUTS + CLOSED + FINISHED + 1)
+        stages.submodules.unclosed = unclosed = Outstanding(arch, OUTPUTS)
+        stages.submodules.unstored = unstored = Outstanding(arch, OUTPUTS + SHADOW_LATENCY + STORE_LATENCY + arch.cores)
         m.submodules.stages = ResetInserter(held)(stages)
         m.submodules.perf = perf = PerformanceLog(arch)
 
         # Outputs: dealt, closed, stored. An output that was closed waits for its sums beside them.
-        connect(m, wiring.flipped(self.outputs), dealt.i)
+        m.d.comb += [
+            dealt.i.payload.eq(self.outputs.payload.tag),
+            dealt.i.valid.eq(self.outputs.valid),
+            self.outputs.ready.eq(dealt.i.ready),
+            undrained.i.payload.state.eq(self.outputs.payload.state),
+            undrained.i.payload.tag.eq(self.outputs.payload.tag),
+            unplaced.i.payload.eq(self.outputs.payload.address),
+            *(queue.i.valid.eq(self.outputs.valid & dealt.i.ready) for queue in (undrained, unplaced)),
+        ]
         connect(m, dealt.o, issuer.outputs)
+        connect(m, undrained.o, ppu.outputs)
+        connect(m, unplaced.o, ppu.addresses)
         closes = issuer.outputs.valid & issuer.outputs.ready
-        m.d.comb += [closed.i.valid.eq(closes), closed.i.payload.eq(dealt.o.payload)]
-        connect(m, closed.o, ppu.outputs)
         for count, leave, tag, none in (
-            (unclosed, closes, dealt.o.payload.tag, self.closed),
+            (unclosed, closes, dealt.o.payload, self.closed),
             (unstored, ppu.stored, ppu.stored_tag, self.stored),
         ):
             m.d.comb += [
@@ -148,7 +161,8 @@ class Core(wiring.Component):
             lanes.event_valid.eq(issuer.event_valid),
             issuer.vector.eq(segmenter.vector),
             issuer.act.eq(reader.o.payload.word.act),
-            lanes.operands.eq(issuer.operands),
+            self.act_addr.eq(issuer.address),
+            lanes.operands.eq(self.act_data if reads_late(arch) else issuer.operands),
             ppu.coming.eq(lanes.coming),
             ppu.shadow.eq(lanes.shadow),
             lanes.shift.eq(ppu.shift),
@@ -163,35 +177,27 @@ class Core(wiring.Component):
             self.traps.state.eq(ppu.trap_state),
             self.traps.act_write.eq(ppu.trap_act),
         ]
-        m.d.sync += [self.we.eq(ppu.we), self.address.eq(0), self.data.eq(0)]
+        # What is stored is zero in other cycles, for cores that share a memory.
+        store = m.d.sync if arch.cores > 1 else m.d.comb
+        store += [self.we.eq(ppu.we), self.address.eq(0), self.data.eq(0)]
         with m.If(ppu.we):
-            m.d.sync += [self.address.eq(ppu.address), self.data.eq(ppu.word)]
-        self._descriptors(m, issuer, ppu, dealt.o.payload.tag)
+            store += [self.address.eq(ppu.address), self.data.eq(ppu.word)]
+        self._descriptors(m, issuer, ppu, dealt.o.payload)
         self._memories(m, held, reader, lanes, ppu, perf)
         return m
 
     def _descriptors(self, m, issuer, ppu, closing):
         """The operations' drain descriptors, once for the issuer and twice for the PPU."""
-        width = DrainDescriptor(self.arch).size
-        drains = SmallMemory(IN_FLIGHT, isa.REGISTERS["DRAIN"].bits)
-        ops, late_ops = SmallMemory(IN_FLIGHT, width), SmallMemory(IN_FLIGHT, width)
-        m.submodules.drains, m.submodules.ops, m.submodules.late_ops = drains, ops, late_ops
+        m.submodules.drains = drains = Descriptors(self.arch, self.drain.DRAIN.shape())
+        m.submodules.ops = ops = Descriptors(self.arch, self.drain.shape())
+        m.submodules.late_ops = late_ops = Descriptors(self.arch, self.drain.shape())
         for file, value, tag in (
             (drains, self.drain.DRAIN, closing),
             (ops, self.drain, ppu.tag),
             (late_ops, self.drain, ppu.late_tag),
         ):
-            m.d.comb += [
-                file.w_en.eq(self.drain_we),
-                file.w_addr.eq(self.drain_tag),
-                file.w_data.eq(value),
-                file.r_addr.eq(tag),
-            ]
-        m.d.comb += [
-            issuer.drain.eq(drains.r_data),
-            ppu.op.as_value().eq(ops.r_data),
-            ppu.late_op.as_value().eq(late_ops.r_data),
-        ]
+            m.d.comb += [file.w_en.eq(self.drain_we), file.w_tag.eq(self.drain_tag), file.i.eq(value), file.tag.eq(tag)]
+        m.d.comb += [issuer.drain.eq(drains.o), ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
 
     def _memories(self, m, held, reader, lanes, ppu, perf):
         """While the machine runs, the stages own the ports; otherwise the host does."""

@@ -9,8 +9,9 @@ from amaranth.lib.wiring import In, Out
 
 from ..arch import ArchConfig
 from .combinators import lowest
-from .latencies import DRAINED, JOBS, OUTPUTS
-from .layouts import INDEX, TAG_BITS, DealDescriptor, Job, Output
+from .flight import snapshot
+from .latencies import DRAINED, OUTPUTS
+from .layouts import INDEX, DealDescriptor, Job, Output, job_depth, tag_bits
 
 __all__ = ["Dealer"]
 
@@ -30,7 +31,7 @@ class Dealer(wiring.Component):
         The job that fetcher g takes in a cycle with bit g of `deal`, at most one; `jobs.to` are its cores.
     outputs : Out(array of cores x Output), output_valid : Out(cores)
         In the same cycle, for the cores.
-    job_levels : In(array of cores x range(JOBS + 1))
+    job_levels : In(array of cores x range(job_depth + 1))
         Jobs that wait in front of each fetcher's walker.
     output_room : In(cores)
         The core's output FIFO has room.
@@ -38,7 +39,7 @@ class Dealer(wiring.Component):
         The fetcher's scanner asked for the last word of a job.
     busy : Out(1)
         An operation is not wholly dealt.
-    dealt : Out(1), dealt_tag : Out(TAG_BITS)
+    dealt : Out(1), dealt_tag : Out(tag_bits)
         The last output of operation `dealt_tag` is dealt in this cycle.
     """
 
@@ -51,20 +52,20 @@ class Dealer(wiring.Component):
                 "deal": Out(arch.cores),
                 "outputs": Out(data.ArrayLayout(Output(arch), arch.cores)),
                 "output_valid": Out(arch.cores),
-                "job_levels": In(data.ArrayLayout(range(JOBS + 1), arch.cores)),
+                "job_levels": In(data.ArrayLayout(range(job_depth(arch) + 1), arch.cores)),
                 "output_room": In(arch.cores),
                 "drained": In(arch.cores),
                 "busy": Out(1),
                 "dealt": Out(1),
-                "dealt_tag": Out(TAG_BITS),
+                "dealt_tag": Out(tag_bits(arch)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         cores = self.arch.cores
-        d, o = Signal(DealDescriptor(self.arch)), self.op.payload
-        dealing, start = Signal(), Signal()
+        o, dealing, start = self.op.payload, Signal(), Signal()
+        d = snapshot(m, self.arch, o, start, "operation")
         last_ox, last_oy, address = self._step(m, d, dealing)
         m.d.comb += [
             self.dealt.eq(dealing & last_ox & last_oy),
@@ -73,7 +74,7 @@ class Dealer(wiring.Component):
             start.eq(self.op.valid & self.op.ready),
         ]
         with m.If(start):
-            m.d.sync += [d.eq(o), self.busy.eq(1)]
+            m.d.sync += self.busy.eq(1)
         with m.Elif(self.dealt):
             m.d.sync += self.busy.eq(0)
 
@@ -91,7 +92,7 @@ class Dealer(wiring.Component):
                     with m.If(o.SPLIT[n.bit_length() - 1]):
                         m.d.sync += slices[c].eq(c // n)
 
-        # The fetcher. A run starts on an empty job FIFO, which has room for all of it.
+        # The fetcher. A run starts on an empty job FIFO, which has room for all of it, or for one at a time.
         fresh, current, position, turn = Signal(), Signal(cores), Signal(4), Signal(cores)
         waiting, quiet = Signal(), self._quiet(m, dealing)
         free, next_ = Signal(cores), Signal(cores)
@@ -99,7 +100,7 @@ class Dealer(wiring.Component):
             room = group[g] & (~group | self.output_room).all()
             m.d.comb += [
                 free[g].eq(room & turn[g] & (self.job_levels[g] == 0)),
-                next_[g].eq(room & current[g]),
+                next_[g].eq(room & current[g] & ((self.job_levels[g] == 0) if job_depth(self.arch) == 1 else 1)),
             ]
         chosen, _ = lowest(free, cores)
         with m.If(self.busy & (~waiting | quiet)):
@@ -118,7 +119,8 @@ class Dealer(wiring.Component):
                 m.d.sync += [turn.eq(Mux(turn_ends, 1, turn << 1)), state.eq(Mux(turn_ends, state + d.DRAIN, state))]
         with m.If(start):
             m.d.sync += [fresh.eq(1), position.eq(1), turn.eq(Mux(o.stateful, 1, (1 << cores) - 1)), state.eq(o.S_BASE)]
-            m.d.sync += waiting.eq((d.SPLIT != 0) & (d.SPLIT != o.SPLIT))
+            if cores > 1:
+                m.d.sync += waiting.eq((d.SPLIT != 0) & (d.SPLIT != o.SPLIT))
 
         m.d.comb += [
             self.output_valid.eq(reduce(or_, (Mux(deal, group, 0) for deal, group in zip(self.deal, groups, strict=True)))),

@@ -8,13 +8,12 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arch import OCC_WIDTH, ArchConfig
+from ..arch import ArchConfig
 from .combinators import lowest
+from .flight import snapshot
 from .layouts import INDEX, Job, Kind, RowTag, Span, SpanRange, TapDescriptor
 
 __all__ = ["Clip", "Splitter", "Walker"]
-
-OCC_BITS = (OCC_WIDTH - 1).bit_length()
 
 
 class Walker(wiring.Component):
@@ -43,7 +42,8 @@ class Walker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        d, group, rest = Signal(TapDescriptor(self.arch)), Signal(self.arch.cores), Signal(self.arch.cores)
+        group, rest, taken = Signal(self.arch.cores), Signal(self.arch.cores), Signal()
+        d = snapshot(m, self.arch, self.d, taken, "operation")
         busy, fresh, residual = Signal(), Signal(), Signal()
         ky, kx, last_ky, last_kx = Signal(8), Signal(8), Signal(), Signal()  # count from one
         # Columns from the first pixel of the span to the left edge (to the right of it) and to the right edge.
@@ -62,6 +62,7 @@ class Walker(wiring.Component):
             step.eq(busy & (~self.spans.valid | self.spans.ready)),
             room.eq(left + d.W),
             self.job.ready.eq(~busy | (step & last)),
+            taken.eq(self.job.valid & self.job.ready),
         ]
 
         with m.If(self.spans.ready):
@@ -121,9 +122,9 @@ class Walker(wiring.Component):
             with m.If(last):
                 m.d.sync += busy.eq(0)
 
-        with m.If(self.job.valid & self.job.ready):
+        with m.If(taken):
             job = self.job.payload
-            m.d.sync += [d.eq(self.d), busy.eq(1), fresh.eq(job.fresh), residual.eq(0)]
+            m.d.sync += [busy.eq(1), fresh.eq(job.fresh), residual.eq(0)]
             m.d.sync += [ky.eq(1), kx.eq(1), last_ky.eq(self.d.KH == 1), last_kx.eq(self.d.KX == 1)]
             m.d.sync += [s.eq(job.left) for s in (left0, left)]
             m.d.sync += [s.eq(job.a) for s in (a_kernel, a)]
@@ -176,8 +177,8 @@ class Splitter(wiring.Component):
                 "valid": Out(1),
                 "ready": In(1),
                 "tag": Out(RowTag(arch)),
-                "low": Out(OCC_BITS),
-                "top": Out(OCC_BITS),
+                "low": Out(arch.occ_bits),
+                "top": Out(arch.occ_bits),
                 "empty": Out(1),
                 "trap": Out(1),
             }
@@ -188,9 +189,10 @@ class Splitter(wiring.Component):
         p, tag = self.i.payload, self.tag
         held = Signal(RowTag(self.arch))
         busy, last, done = Signal(), Signal(), Signal()
-        top, last_row, beyond = Signal(OCC_BITS), Signal.like(tag.row), Signal()
+        occ_bits, occ_width = self.arch.occ_bits, self.arch.occ_width
+        top, last_row, beyond = Signal(occ_bits), Signal.like(tag.row), Signal()
         m.d.comb += [
-            self.top.eq(Mux(last, top, OCC_WIDTH - 1)),
+            self.top.eq(Mux(last, top, occ_width - 1)),
             tag.eq(held),
             tag.end.eq(held.end & last),
             tag.last.eq(held.last & last),
@@ -198,7 +200,7 @@ class Splitter(wiring.Component):
             done.eq(busy & last & (~self.valid | self.ready)),
             self.i.ready.eq(~busy | done),
         ]
-        m.d.sync += self.trap.eq(busy & ~self.empty & (beyond | (last_row >= self.arch.act_depth // OCC_WIDTH)))
+        m.d.sync += self.trap.eq(busy & ~self.empty & (beyond | (last_row >= self.arch.act_depth // self.arch.occ_width)))
 
         with m.If(done):
             m.d.sync += busy.eq(0)
@@ -207,7 +209,7 @@ class Splitter(wiring.Component):
                 self.low.eq(0),
                 last.eq(held.row + 1 == last_row),
                 held.row.eq(held.row + 1),
-                held.q.eq(held.q + OCC_WIDTH),
+                held.q.eq(held.q + occ_width),
             ]
         with m.If(self.i.valid & self.i.ready):
             # The first address is modular, the last is not: it may lie beyond the address space, and traps.
@@ -217,13 +219,13 @@ class Splitter(wiring.Component):
             m.d.sync += [
                 busy.eq(1),
                 self.empty.eq(p.empty),
-                last.eq(p.empty | (first[OCC_BITS:] == final[OCC_BITS:])),
+                last.eq(p.empty | (first[occ_bits:] == final[occ_bits:])),
                 beyond.eq(p.beyond | (first[bits] != final[bits])),
-                self.low.eq(first[:OCC_BITS]),
-                top.eq(final[:OCC_BITS]),
-                last_row.eq(final[OCC_BITS:bits]),
-                held.row.eq(first[OCC_BITS:bits]),
-                held.q.eq(p.low - first[:OCC_BITS]),
+                self.low.eq(first[:occ_bits]),
+                top.eq(final[:occ_bits]),
+                last_row.eq(final[occ_bits:bits]),
+                held.row.eq(first[occ_bits:bits]),
+                held.q.eq(p.low - first[:occ_bits]),
                 *(held[name].eq(p[name]) for name in same),
             ]
         return m

@@ -5,12 +5,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
-from ..primitives import SmallMemory
+from ..arch import ArchConfig
 from .fetch import Clip, Splitter, Walker
 from .fifo import Fifo
-from .latencies import JOBS
-from .layouts import IN_FLIGHT, TAG_BITS, Job, ReadWord, TapDescriptor, mask_address
+from .flight import Descriptors
+from .layouts import Job, ReadWord, TapDescriptor, job_depth, mask_address, reads_late, tag_bits
 from .scan import Occupancy, Scanner, WordReader
 
 __all__ = ["Fetcher"]
@@ -29,9 +28,9 @@ class Fetcher(wiring.Component):
     -------
     job : In(Job), job_valid : In(1)
         Pushes a job; there must be room.
-    job_level : Out(range(JOBS + 1))
+    job_level : Out(range(job_depth + 1))
         Jobs that the walker has not taken.
-    d_we : In(1), d_tag : In(TAG_BITS), d : In(TapDescriptor)
+    d_we : In(1), d_tag : In(tag_bits), d : In(TapDescriptor)
         Operation `d_tag` starts in this cycle.
     cycle : In(3)
         Low bits of the machine's cycle count.
@@ -57,16 +56,16 @@ class Fetcher(wiring.Component):
             {
                 "job": In(Job(arch)),
                 "job_valid": In(1),
-                "job_level": Out(range(JOBS + 1)),
+                "job_level": Out(range(job_depth(arch) + 1)),
                 "d_we": In(1),
-                "d_tag": In(TAG_BITS),
+                "d_tag": In(tag_bits(arch)),
                 "d": In(TapDescriptor(arch)),
                 "cycle": In(3),
-                "occ_addr": Out(max(1, (arch.act_depth // OCC_WIDTH - 1).bit_length())),
-                "occ_data": In(OCC_WIDTH),
+                "occ_addr": Out(max(1, (arch.act_depth // arch.occ_width - 1).bit_length())),
+                "occ_data": In(arch.occ_width),
                 "act_en": Out(1),
                 "act_addr": Out(max(1, (arch.act_depth - 1).bit_length())),
-                "act_data": In(isa.region_bits(arch, isa.Region.ACT)),
+                "act_data": In(arch.lanes if reads_late(arch) else isa.region_bits(arch, isa.Region.ACT)),
                 "credit": In(arch.cores),
                 "take": Out(arch.cores),
                 "mask_valid": Out(arch.cores),
@@ -74,7 +73,7 @@ class Fetcher(wiring.Component):
                 "word_valid": Out(arch.cores),
                 "word": Out(ReadWord(arch)),
                 "words": Out(1),
-                "skipped": Out(range(OCC_WIDTH + 1)),
+                "skipped": Out(range(arch.occ_width + 1)),
                 "drained": Out(1),
                 "trap_act": Out(1),
             }
@@ -83,8 +82,8 @@ class Fetcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         arch = self.arch
-        m.submodules.jobs = jobs = Fifo(Job(arch), JOBS)
-        m.submodules.descriptors = descriptors = SmallMemory(IN_FLIGHT, TapDescriptor(arch).size)
+        m.submodules.jobs = jobs = Fifo(Job(arch), job_depth(arch))
+        m.submodules.descriptors = descriptors = Descriptors(arch, TapDescriptor(arch))
         m.submodules.walker = walker = Walker(arch)
         m.submodules.clip = clip = Clip(arch)
         m.submodules.splitter = splitter = Splitter(arch)
@@ -97,10 +96,10 @@ class Fetcher(wiring.Component):
             jobs.i.valid.eq(self.job_valid),
             self.job_level.eq(jobs.level),
             descriptors.w_en.eq(self.d_we),
-            descriptors.w_addr.eq(self.d_tag),
-            descriptors.w_data.eq(self.d),
-            descriptors.r_addr.eq(jobs.o.payload.tag),
-            walker.d.eq(descriptors.r_data),
+            descriptors.w_tag.eq(self.d_tag),
+            descriptors.i.eq(self.d),
+            descriptors.tag.eq(jobs.o.payload.tag),
+            walker.d.eq(descriptors.o),
         ]
         connect(m, jobs.o, walker.job)
         connect(m, walker.spans, clip.i)
@@ -127,6 +126,7 @@ class Fetcher(wiring.Component):
             *(getattr(self, name).eq(getattr(reader, name)) for name in ("act_en", "act_addr", "mask_valid", "m_addr")),
             *(getattr(self, name).eq(getattr(reader, name)) for name in ("word_valid", "word")),
         ]
+        m.d.comb += [occupancy.d.eq(self.d), reader.d.eq(self.d)]
         with m.If(scanner.valid):
-            m.d.comb += self.take.eq(scanner.request.to)
+            m.d.comb += self.take.eq(scanner.request.to if arch.cores > 1 else 1)
         return m

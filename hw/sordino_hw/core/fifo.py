@@ -39,16 +39,47 @@ class Fifo(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
+        m.d.comb += self.i.ready.eq(_count(m, self.level, self.depth, push, pop))
+        if self.depth == 1:
+            # A register, which shows its item a cycle late.
+            waiting = Signal()
+            with m.If(push):
+                m.d.sync += self.o.payload.eq(self.i.payload)
+            with m.If(pop):
+                m.d.sync += self.o.valid.eq(0)
+            with m.Elif(waiting):
+                m.d.sync += self.o.valid.eq(1)
+            m.d.sync += waiting.eq(push)
+            return m
+        if self.depth == 2:
+            # Two registers: an item passes the first in a cycle, unless the second is taken.
+            first, waiting, move = Signal(self.shape), Signal(), ~self.o.valid | self.o.ready
+            with m.If(move):
+                m.d.sync += [self.o.payload.eq(first), self.o.valid.eq(waiting)]
+            with m.If(push):
+                m.d.sync += [first.eq(self.i.payload), waiting.eq(1)]
+            with m.Elif(move):
+                m.d.sync += waiting.eq(0)
+            return m
         width = Shape.cast(self.shape).width
+        if not width:
+            # Nothing but a count of those that were pushed before the last cycle.
+            pushed, waiting = Signal(), Signal.like(self.level)
+            m.d.sync += pushed.eq(push)
+            m.d.comb += self.o.valid.eq(waiting != 0)
+            with m.If(pushed & ~pop):
+                m.d.sync += waiting.eq(waiting + 1)
+            with m.Elif(pop & ~pushed):
+                m.d.sync += waiting.eq(waiting - 1)
+            return m
         # One item is in the output register whenever others wait, so the memory is never full.
-        rows, width = 1 << (self.depth - 1).bit_length(), Shape.cast(self.shape).width
+        rows = 1 << (self.depth - 1).bit_length()
         attributes = {"no_rw_check": 1}  # no row is read in the cycle in which it is written
         m.submodules.array = array = memory.Memory(shape=unsigned(width), depth=rows, init=[], attrs=attributes)
         write, read = array.write_port(), array.read_port(domain="comb")
-        item = Signal(width, reset_less=True)
-        push, pop, load = self.i.valid & self.i.ready, self.o.valid & self.o.ready, Signal()
+        item, load = Signal(width, reset_less=True), Signal()
         m.d.comb += [
-            self.i.ready.eq(_count(m, self.level, self.depth, push, pop)),
             Value.cast(self.o.payload).eq(item),
             write.data.eq(self.i.payload),
             write.en.eq(push),

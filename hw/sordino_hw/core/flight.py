@@ -1,15 +1,17 @@
 """What is in flight: which operations are dealt, closed, stored and recorded."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
+from ..arch import ArchConfig
+from ..primitives import SmallMemory
 from .combinators import delay
 from .latencies import CLOSE_LATENCY, DONE_LATENCY
-from .layouts import IN_FLIGHT, TAG_BITS
+from .layouts import tag_bits
 
-__all__ = ["Flight", "Outstanding"]
+__all__ = ["Descriptors", "Flight", "Outstanding", "snapshot"]
 
 OUTSTANDING_LATENCY = 3
 """From an event to `Outstanding.none`."""
@@ -17,11 +19,56 @@ OUTSTANDING_LATENCY = 3
 assert CLOSE_LATENCY == DONE_LATENCY == OUTSTANDING_LATENCY + 1
 
 
+def snapshot(m: Module, arch: ArchConfig, operation, taken, name: str):
+    """What a view of an operation's registers shows in a cycle of `taken`, from the next cycle on.
+
+    The only operation in flight keeps its registers: then it is the view itself.
+    """
+    if arch.in_flight == 1:
+        return operation
+    held = Signal(operation.shape(), name=name)
+    with m.If(taken):
+        m.d.sync += held.eq(operation)
+    return held
+
+
+class Descriptors(wiring.Component):
+    """Descriptors of the operations in flight, by their tags. The only one in flight keeps its registers: then nothing is stored.
+
+    Members
+    -------
+    w_en : In(1), w_tag : In(tag_bits), i : In(shape)
+        Operation `w_tag` starts.
+    tag : In(tag_bits), o : Out(shape)
+    """
+
+    def __init__(self, arch: ArchConfig, shape):
+        self.arch, self.width = arch, Shape.cast(shape).width
+        tag = tag_bits(arch)
+        super().__init__({"w_en": In(1), "w_tag": In(tag), "i": In(shape), "tag": In(tag), "o": Out(shape)})
+
+    def elaborate(self, platform):
+        m = Module()
+        if self.arch.in_flight == 1:
+            m.d.comb += self.o.eq(self.i)
+            return m
+        m.submodules.memory = memory = SmallMemory(self.arch.in_flight, self.width)
+        m.d.comb += [
+            memory.w_en.eq(self.w_en),
+            memory.w_addr.eq(self.w_tag),
+            memory.w_data.eq(self.i),
+            memory.r_addr.eq(self.tag),
+            self.o.eq(memory.r_data),
+        ]
+        return m
+
+
 class Outstanding(wiring.Component):
     """Counts the outputs that a core was dealt and has not finished, for each operation in flight.
 
     Parameters
     ----------
+    arch : ArchConfig
     most : int
         Outputs under way at once.
 
@@ -29,19 +76,18 @@ class Outstanding(wiring.Component):
     -------
     enter, enter_tag; leave, leave_tag
         At most one of each in a cycle.
-    none : Out(IN_FLIGHT)
+    none : Out(in_flight)
         No output of the operation is under way, `OUTSTANDING_LATENCY` cycles ago.
     """
 
-    def __init__(self, most: int):
-        self.most = most
-        super().__init__(
-            {"enter": In(1), "enter_tag": In(TAG_BITS), "leave": In(1), "leave_tag": In(TAG_BITS), "none": Out(IN_FLIGHT)}
-        )
+    def __init__(self, arch: ArchConfig, most: int):
+        self.arch, self.most = arch, most
+        tag = tag_bits(arch)
+        super().__init__({"enter": In(1), "enter_tag": In(tag), "leave": In(1), "leave_tag": In(tag), "none": Out(arch.in_flight)})
 
     def elaborate(self, platform):
         m = Module()
-        for tag in range(IN_FLIGHT):
+        for tag in range(self.arch.in_flight):
             enter, leave = Signal(name=f"enter_{tag}"), Signal(name=f"leave_{tag}")
             count = Signal(range(self.most + 1), name=f"count_{tag}")
             m.d.sync += [
@@ -54,16 +100,16 @@ class Outstanding(wiring.Component):
 
 
 class Flight(wiring.Component):
-    """Follows up to `IN_FLIGHT` operations, by their numbers modulo it (tags).
+    """Follows the operations in flight, by their tags.
 
     Members
     -------
     started : In(1)
         An operation starts; it has the tag `tag`.
-    tag : Out(TAG_BITS)
+    tag : Out(tag_bits)
     dealt, dealt_tag
         An operation's last output is dealt.
-    closed, stored : In(IN_FLIGHT)
+    closed, stored : In(in_flight)
         Every output that was dealt is closed, or stored, on every core; as of `OUTSTANDING_LATENCY` + 1 cycles before.
     free : Out(1)
         The next operation's tag is free: the operation that had it is stored and recorded.
@@ -78,22 +124,28 @@ class Flight(wiring.Component):
         Some operation is started and not recorded.
     """
 
-    started: In(1)
-    tag: Out(TAG_BITS)
-    dealt: In(1)
-    dealt_tag: In(TAG_BITS)
-    closed: In(IN_FLIGHT)
-    stored: In(IN_FLIGHT)
-    free: Out(1)
-    idle: Out(1)
-    recorded: Out(1)
-    record: Out(1)
-    active: Out(1)
+    def __init__(self, arch: ArchConfig):
+        self.arch = arch
+        super().__init__(
+            {
+                "started": In(1),
+                "tag": Out(tag_bits(arch)),
+                "dealt": In(1),
+                "dealt_tag": In(tag_bits(arch)),
+                "closed": In(arch.in_flight),
+                "stored": In(arch.in_flight),
+                "free": Out(1),
+                "idle": Out(1),
+                "recorded": Out(1),
+                "record": Out(1),
+                "active": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
-        oldest, spacing = Signal(TAG_BITS), Signal(range(isa.RECORD_CYCLES))
-        unstored, unrecorded, all_dealt, pending = (Signal(IN_FLIGHT) for _ in range(4))
+        oldest, spacing = Signal.like(self.tag), Signal(range(isa.RECORD_CYCLES))
+        unstored, unrecorded, all_dealt, pending = (Signal(self.arch.in_flight) for _ in range(4))
         # No earlier than `closed` and `stored` know of the last output.
         dealt = delay(m, self.dealt, OUTSTANDING_LATENCY, "dealt")
         dealt_tag = delay(m, self.dealt_tag, OUTSTANDING_LATENCY, "dealt_tag")

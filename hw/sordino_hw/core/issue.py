@@ -11,7 +11,7 @@ from .. import isa
 from ..arch import ArchConfig
 from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo, Ring
-from .layouts import Event, Kind, Output, ReadWord, SegmentEntry, Word, mask_address
+from .layouts import Event, Kind, ReadWord, SegmentEntry, Word, mask_address, reads_late, tag_bits
 
 __all__ = ["ISSUE_LATENCY", "VECTOR_LATENCY", "IssueStatus", "Issuer", "MaskReader", "MaskedWord", "Segmenter"]
 
@@ -83,7 +83,7 @@ class MaskReader(wiring.Component):
             queue.i.valid.eq(self.word_valid),
             out.word.mask.eq(mask),
             out.some.eq(Cat(mask[k : k + size].any() for k in range(0, arch.lanes, size))),
-            *(out.word[name].eq(word[name]) for name in ("act", "w", "kind", "null", "end", "zero")),
+            *(out.word[name].eq(word[name]) for name, _ in out.word.shape() if name != "mask"),
         ]
         connect(m, queue.o, flipped(self.o))
         return m
@@ -154,11 +154,13 @@ class Segmenter(wiring.Component):
                 held.end.eq(word.end & (final | ~item)),
                 held.zero.eq(word.zero & word.end),
                 held.w.eq(word.w),
+                held.address.eq(word.address),
                 held.mask.eq(0),
             ]
             for k in range(count):
                 with m.If(chosen[k]):
-                    m.d.sync += [held.act[j].eq(word.act[k * size + j]) for j in range(size)]
+                    if not reads_late(arch):
+                        m.d.sync += [held.act[j].eq(word.act[k * size + j]) for j in range(size)]
                     with m.If(~is_vector):
                         m.d.sync += held.mask.eq(word.mask[k * size : (k + 1) * size])
                         m.d.sync += held.w.eq(word.w + k * size)
@@ -198,14 +200,16 @@ class Issuer(wiring.Component):
     segments : In(stream of SegmentEntry)
     vector, act
         From the `Segmenter`: `act` is the word of a vector item that follows among the segments.
-    outputs : In(stream of Output)
-        One leaves with each close.
+    outputs : In(stream of tag_bits)
+        Operations of the outputs dealt; one leaves with each close.
     drain : In(6)
-        DRAIN of the operation `outputs.payload.tag`.
+        DRAIN of the operation `outputs.payload`.
+    address : Out(range(act_depth))
+        Of the event's word, if activations are read late.
     event : Out(Event), event_valid : Out(1)
         To the lanes, `ISSUE_LATENCY` after its issue.
     operands : Out(array of lanes x signed(event_bits))
-        To the lanes: the word of a vector event of `VECTOR_LATENCY` cycles before.
+        To the lanes: the word of a vector event of `VECTOR_LATENCY` cycles before; not if activations are read late.
     status : Out(IssueStatus)
     """
 
@@ -216,8 +220,9 @@ class Issuer(wiring.Component):
                 "segments": In(stream.Signature(SegmentEntry(arch))),
                 "vector": In(1),
                 "act": In(Word(arch)["act"].shape),
-                "outputs": In(stream.Signature(Output(arch))),
+                "outputs": In(stream.Signature(tag_bits(arch))),
                 "drain": In(isa.REGISTERS["DRAIN"].bits),
+                "address": Out(SegmentEntry(arch)["address"].shape),
                 "event": Out(Event(arch)),
                 "event_valid": Out(1),
                 "operands": Out(Word(arch)["act"].shape),
@@ -272,14 +277,19 @@ class Issuer(wiring.Component):
             chosen.eq(bit),
             offset.eq(Mux(is_vector, high, index)),
         ]
-        event, picked = self.event, Signal(arch.event_bits)
-        m.d.comb += picked.eq(_one_of(chosen, act))
+        event = self.event
         m.d.sync += [
             event.eq(item),
-            event.act.eq(picked),
             event.w.eq(item.w + offset),
             self.event_valid.eq(delay(m, issue, ISSUE_LATENCY - 1, "issued")),
         ]
+
+        if reads_late(arch):
+            m.d.sync += [event.lane.eq(offset), self.address.eq(delay(m, seg.address, 1, "address"))]
+            return m
+        picked = Signal(arch.event_bits)
+        m.d.comb += picked.eq(_one_of(chosen, act))
+        m.d.sync += event.act.eq(picked)
 
         # Vectors wait for their segments beside them: those held, queued, and issued but not yet at the lanes.
         late = ISSUE_LATENCY + VECTOR_LATENCY - 1
@@ -297,8 +307,8 @@ class Issuer(wiring.Component):
         bits = isa.REGISTERS["DRAIN"].bits + 1
         cores, drain = self.arch.cores, self.drain
         same, other, same_over, other_over = Signal(bits), Signal(bits), Signal(init=1), Signal(init=1)
-        tag, free = Signal.like(self.outputs.payload.tag), Signal()
-        m.d.comb += free.eq(Mux(self.outputs.payload.tag == tag, same_over, other_over))
+        tag, free = Signal.like(self.outputs.payload), Signal()
+        m.d.comb += free.eq(Mux(self.outputs.payload == tag, same_over, other_over))
         starts = Mux(drain > cores, drain, cores) - 1, drain + (cores - 1)
         for counter, over, start in ((same, same_over, starts[0]), (other, other_over, starts[1])):
             with m.If(close):
@@ -306,7 +316,7 @@ class Issuer(wiring.Component):
             with m.Elif(~over):
                 m.d.sync += [counter.eq(counter - 1), over.eq(counter == 1)]
         with m.If(close):
-            m.d.sync += tag.eq(self.outputs.payload.tag)
+            m.d.sync += tag.eq(self.outputs.payload)
         return free
 
 

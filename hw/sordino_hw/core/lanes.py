@@ -1,6 +1,6 @@
 """The lanes: one multiplier and one accumulator per output channel, and the shadow accumulators."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,7 +10,7 @@ from ..primitives import LATENCY, MULTIPLIER_LATENCY, MaskedAdder, MultiplierArr
 from .combinators import delay
 from .issue import ISSUE_LATENCY, VECTOR_LATENCY
 from .latencies import SHADOW_LATENCY, TURN_LEAD
-from .layouts import Event, Kind
+from .layouts import Event, Kind, reads_late
 
 __all__ = ["Lanes"]
 
@@ -62,7 +62,8 @@ class Lanes(wiring.Component):
     Members
     -------
     event, event_valid, operands
-        From the `Issuer`; `operands` are the lanes' own for a vector event of `VECTOR_LATENCY` cycles before.
+        From the `Issuer`; `operands` are the lanes' own for a vector event of `VECTOR_LATENCY` cycles before, and, if
+        activations are read late, the word of any event.
     w_addr, w_data
         Weight memory.
     shadow : Out(array of lanes x signed 32)
@@ -115,7 +116,11 @@ class Lanes(wiring.Component):
         ]
         shares = -(-lanes // SHARE)
         controls = copies(m, delay(m, control, VECTOR_LATENCY - 1, "control"), shares, "controls", init=None)
-        broadcast = copies(m, delay(m, event.act, VECTOR_LATENCY - 1, "act"), shares, "broadcast")
+        if reads_late(arch):
+            lane = delay(m, event.lane, VECTOR_LATENCY, "lane")
+            broadcast = [Array(self.operands)[lane]] * shares
+        else:
+            broadcast = copies(m, delay(m, event.act, VECTOR_LATENCY - 1, "act"), shares, "broadcast")
         kept = copies(m, delay(m, halves, LATENCY - 1, "halves"), shares, "kept", init=None)
         choices = copies(m, delay(m, choice, LATENCY, "choice"), shares, "choices", init=None)
         weights = [self._weight(m, kept[i // SHARE], choices[i // SHARE], i) for i in range(lanes)]

@@ -1,6 +1,5 @@
 """Latencies and depths that the gateware is built with and the timing model counts with. All in cycles or items."""
 
-from .. import isa
 from ..primitives import LATENCY
 
 __all__ = [
@@ -9,7 +8,6 @@ __all__ = [
     "DONE_LATENCY",
     "DRAINED",
     "FIFO_LATENCY",
-    "JOBS",
     "OUTPUTS",
     "PIPELINE_START",
     "READ_LATENCY",
@@ -28,8 +26,6 @@ START_LATENCY = 2
 """From the cycle in which CONV or VEC is next to the first in which it can start: its registers are checked meanwhile."""
 FIFO_LATENCY = 2
 """From an item's push to the first cycle in which it can leave."""
-JOBS = isa.RUN_MAX
-"""Outputs dealt to a fetcher that its walker has not taken."""
 OUTPUTS = 32
 """Outputs dealt to a core that it has not closed."""
 CLIP_LATENCY = 1

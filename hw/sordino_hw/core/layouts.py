@@ -4,7 +4,7 @@ from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data, enum
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
+from ..arch import ArchConfig
 
 __all__ = [
     "DealDescriptor",
@@ -13,9 +13,11 @@ __all__ = [
     "Job",
     "Kind",
     "Output",
+    "OutputState",
     "ReadWord",
     "Request",
     "Row",
+    "RowBits",
     "RowTag",
     "SegmentEntry",
     "Span",
@@ -23,21 +25,20 @@ __all__ = [
     "TapDescriptor",
     "Word",
     "act_address",
+    "job_depth",
     "mask_address",
+    "reads_late",
     "sharing",
+    "tag_bits",
     "weight_address",
 ]
 
 INDEX = 14
 """Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
 OFFSET = 17
-"""Bits of a signed word index within a span; negative for a row's bits ahead of the span."""
+"""Bits of a word index within a span, at most: as many as a multiplier takes."""
 WINDOW_BITS = 4
 """Bits of a place in a window of `isa.WINDOW_MAX` words squared."""
-TAG_BITS = 2
-"""An operation's number modulo `IN_FLIGHT`."""
-IN_FLIGHT = 1 << TAG_BITS
-"""Operations that may be between the sequencer and their last store."""
 
 
 class Kind(enum.Enum, shape=unsigned(2)):
@@ -47,6 +48,11 @@ class Kind(enum.Enum, shape=unsigned(2)):
     MAC = 1
     MAC2 = 2
     MAX = 3
+
+
+def tag_bits(arch: ArchConfig) -> int:
+    """Bits of an operation's tag: its number modulo the operations in flight."""
+    return (arch.in_flight - 1).bit_length()
 
 
 def act_address(arch: ArchConfig) -> int:
@@ -82,6 +88,28 @@ def sharing(arch: ArchConfig) -> int:
     return (arch.cores // arch.ports).bit_length() - 1
 
 
+def reads_late(arch: ArchConfig) -> bool:
+    """Whether activations are read when their events are issued: where one core has the memory, and its words are segments.
+
+    Then a word's address stands for it on its way to the issuer, and which of its channels are zero has a memory of its own.
+    """
+    return arch.cores == 1 and arch.lanes == arch.segment
+
+
+def _act(arch: ArchConfig, channels: int):
+    """Activations of a word, or where they are."""
+    late = reads_late(arch)
+    address = max(1, (arch.act_depth - 1).bit_length())
+    return {"act": data.ArrayLayout(signed(arch.event_bits), 0 if late else channels), "address": address if late else 0}
+
+
+def job_depth(arch: ArchConfig) -> int:
+    """Outputs dealt to a fetcher that its walker has not taken, at most: a whole run, so that its window saves reads of a port
+    that others wait for; where every group has a port, there is nothing to save.
+    """
+    return isa.RUN_MAX if sharing(arch) else 1
+
+
 DEAL_REGISTERS = (
     *("OH", "OW", "IY0", "IX0", "SY", "SX", "REPY", "REPX", "A_BASE", "A_OY", "A_OX", "R_BASE", "R_OY", "R_OX"),
     *("O_BASE", "O_OY", "O_OX", "S_BASE", "DRAIN", "SPLIT", "SLICES", "RUN"),
@@ -97,7 +125,7 @@ class DealDescriptor(data.StructLayout):
     """An operation, as the dealer needs it. `stateful`: SOURCE or SINK."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({**_registers(arch, DEAL_REGISTERS), "stateful": 1, "tag": TAG_BITS})
+        super().__init__({**_registers(arch, DEAL_REGISTERS), "stateful": 1, "tag": tag_bits(arch)})
 
 
 class TapDescriptor(data.StructLayout):
@@ -133,7 +161,7 @@ class Job(data.StructLayout):
                 "r": act_address(arch),
                 "to": arch.cores,
                 "fresh": 1,
-                "tag": TAG_BITS,
+                "tag": tag_bits(arch),
             }
         )
 
@@ -142,7 +170,18 @@ class Output(data.StructLayout):
     """An output for a core: where its word goes (its own slice's), its first state row, and its operation."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"address": act_address(arch), "state": isa.address_bits(arch, isa.Region.STATE), "tag": TAG_BITS})
+        super().__init__({"address": act_address(arch), **_output(arch)})
+
+
+class OutputState(data.StructLayout):
+    """What a PPU must know of an output when its turn comes."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__(_output(arch))
+
+
+def _output(arch: ArchConfig):
+    return {"state": isa.address_bits(arch, isa.Region.STATE), "tag": tag_bits(arch)}
 
 
 def _tags(arch: ArchConfig):
@@ -156,13 +195,13 @@ def _tags(arch: ArchConfig):
     return {
         "w": weight_address(arch),
         "m": mask_address(arch),
-        "w_word": isa.REGISTERS["W_WORD"].bits,
+        "w_word": 0 if arch.in_flight == 1 else isa.REGISTERS["W_WORD"].bits,
         "kind": Kind,
-        "dense": 1,
+        "dense": 0 if arch.in_flight == 1 else 1,
         "end": 1,
-        "last": 1,
-        "to": arch.cores,
-        "group": arch.cores,
+        "last": 1 if arch.cores > 1 else 0,
+        "to": arch.cores if arch.cores > 1 else 0,
+        "group": arch.cores if arch.cores > 1 else 0,
         "shared": sharing(arch),
         "reuse": 1 if sharing(arch) else 0,
         "place": WINDOW_BITS if sharing(arch) else 0,
@@ -188,20 +227,27 @@ class SpanRange(data.StructLayout):
 
 
 class RowTag(data.StructLayout):
-    """What accompanies a row of occupancy bits: `q` is the index in the span of its bit 0, as far as addresses need it."""
+    """What accompanies a row of occupancy bits: `q` is the word index in the span of its bit 0, modulo the addresses."""
 
     def __init__(self, arch: ArchConfig):
-        row = act_address(arch) - (OCC_WIDTH - 1).bit_length()
-        q = signed(min(OFFSET, max(mask_address(arch), weight_address(arch))))
+        row = act_address(arch) - arch.occ_bits
+        q = min(OFFSET, act_address(arch), max(mask_address(arch), weight_address(arch)))
         super().__init__({"row": row, "q": q, **_tags(arch)})
 
 
-class Row(data.StructLayout):
+class RowBits(data.StructLayout):
     """A row of occupancy: `bits` are the words to read, `count` of them, or `none`; `size` counts the span's, empty ones too."""
 
     def __init__(self, arch: ArchConfig):
-        count = range(OCC_WIDTH + 1)
-        super().__init__({"tag": RowTag(arch), "bits": OCC_WIDTH, "none": 1, "count": count, "size": count})
+        count = range(arch.occ_width + 1)
+        super().__init__({"bits": arch.occ_width, "none": 1, "count": count, "size": count})
+
+
+class Row(data.StructLayout):
+    """A row for the scanner."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"tag": RowTag(arch), "row": RowBits(arch)})
 
 
 class Request(data.StructLayout):
@@ -224,14 +270,14 @@ class ReadWord(data.StructLayout):
     """An activation word on its way to the cores; `live`: the lanes to issue as far as activations decide it."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"act": data.ArrayLayout(signed(arch.event_bits), arch.lanes), "live": arch.lanes, **_item(arch)})
+        super().__init__({**_act(arch, arch.lanes), "live": arch.lanes, **_item(arch)})
 
 
 class Word(data.StructLayout):
     """An activation word with a core's event mask."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"act": data.ArrayLayout(signed(arch.event_bits), arch.lanes), "mask": arch.lanes, **_item(arch)})
+        super().__init__({**_act(arch, arch.lanes), "mask": arch.lanes, **_item(arch)})
 
 
 class SegmentEntry(data.StructLayout):
@@ -243,7 +289,7 @@ class SegmentEntry(data.StructLayout):
     def __init__(self, arch: ArchConfig):
         super().__init__(
             {
-                "act": data.ArrayLayout(signed(arch.event_bits), arch.segment),
+                **_act(arch, arch.segment),
                 "mask": arch.segment,
                 "again": 1,
                 "once": 1,
@@ -253,7 +299,7 @@ class SegmentEntry(data.StructLayout):
 
 
 class Event(data.StructLayout):
-    """One lane cycle. EVENT: `act` goes to every lane; otherwise each lane takes its own of a vector that follows.
+    """One lane cycle. EVENT: `act`, or that of the `lane` in the vector that follows, goes to every lane; otherwise each lane takes its own of a vector that follows.
 
     `op`: the lanes do something; `high`: with the high half of a wide weight; `again`: with the wide weight that they keep.
     """
@@ -261,7 +307,7 @@ class Event(data.StructLayout):
     def __init__(self, arch: ArchConfig):
         super().__init__(
             {
-                "act": signed(arch.event_bits),
+                **({"lane": range(arch.lanes)} if reads_late(arch) else {"act": signed(arch.event_bits)}),
                 "w": weight_address(arch),
                 "kind": Kind,
                 "op": 1,

@@ -3,93 +3,107 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
-from ..primitives import BlockMemory
+from ..arch import ArchConfig
+from ..primitives import LATENCY, BlockMemory
 from .combinators import delay
 from .issue import IssueStatus
 
 __all__ = ["LogControl", "PerformanceLog", "RecordControl"]
 
+FIELDS = len(isa.PERF_FIELDS)
+
+assert isa.RECORD_CYCLES == FIELDS, "every field has its turn between two records"
+
 
 class LogControl(data.StructLayout):
-    """What all logs are told, and when they write.
+    """What all logs are told.
 
-    `counting`, `active`: whether the machine ran and an operation was under way in the cycle before; `first`: that cycle
-    was the first of a record, or a run begins; `write`: a field of the record before goes to row `row`; `idle`: that field,
-    if it is the idle cycles, which all cores have in common (else zero).
+    `counting`, `active`: whether the machine ran and an operation was under way two cycles before; `turn`: the field whose
+    count is taken in this cycle, if one is (`take`); `write`, `fresh`, `row`: whether the count of the cycle before is added to a row,
+    what is there already, and which row it is.
     """
 
     def __init__(self, arch: ArchConfig):
         rows = isa.region_depth(arch, isa.Region.PERF)
-        super().__init__({"counting": 1, "active": 1, "first": 1, "write": 1, "row": range(rows), "idle": 32})
-
-
-def _tally(m: Module, name: str, step, first):
-    """Counts `step` and returns the sum of a record in the cycle in which its field is written, zero in the others.
-
-    Fields are written one a cycle, and each is counted as many cycles late: so none must be kept until its turn.
-    """
-    turn = isa.PERF_FIELDS.index(name)
-    step, first = delay(m, step, turn, f"{name}_step"), delay(m, first, turn, f"{name}_first")
-    count, written = Signal(32, name=f"{name}_count"), Signal(32, name=f"{name}_written")
-    with m.If(first):
-        m.d.sync += [count.eq(step), written.eq(count)]
-    with m.Else():
-        m.d.sync += [count.eq(count + step), written.eq(0)]
-    return written
+        super().__init__({"counting": 1, "active": 1, "take": 1, "turn": range(FIELDS), "write": 1, "fresh": 1, "row": range(rows)})
 
 
 class RecordControl(wiring.Component):
-    """Numbers the records of a run and times the writing of their fields, one a cycle.
+    """Numbers the records of a run, and gives each field its turn, one a cycle: anew from the end of every record on.
 
     Members
     -------
     running, active : In(1)
+    logging : In(1)
+        Counts are written: from the start of a run to `FLUSH_CYCLES` after its end.
     start : In(1)
         A run begins with the next cycle.
     record : In(1)
         A record ends with this cycle; at least `isa.RECORD_CYCLES` after the one before.
     log : Out(LogControl)
-        The last field is written `FLUSH_CYCLES` after `record`.
     """
 
     def __init__(self, arch: ArchConfig):
         self.arch = arch
-        super().__init__({"running": In(1), "active": In(1), "start": In(1), "record": In(1), "log": Out(LogControl(arch))})
+        super().__init__(
+            {
+                "running": In(1),
+                "logging": In(1),
+                "active": In(1),
+                "start": In(1),
+                "record": In(1),
+                "log": Out(LogControl(arch)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
-        fields, depth = len(isa.PERF_FIELDS), self.arch.perf_depth
-        writing, field, index = Signal(), Signal(range(fields)), Signal(range(depth + 1))
-        log, recorded = self.log, delay(m, self.record, 1, "recorded")
-        m.d.sync += [log.counting.eq(self.running), log.active.eq(self.active), log.first.eq(recorded | self.start)]
+        depth, log = self.arch.perf_depth, self.log
+        index, begun = Signal(range(depth + 1)), Signal(FIELDS)
+        following, ending, last = Signal.like(log.turn), Signal(), Signal()
+        soon = [delay(m, self.record, 1, "record")]
+        for k in range(LATENCY):
+            soon.append(delay(m, soon[-1], 1, f"soon_{k}"))
+        ended = soon.pop()
+        closing = ended | ending
         m.d.comb += [
-            log.write.eq(writing & (index != depth)),
-            log.row.eq(index * fields + field),
-            log.idle.eq(_tally(m, "idle", log.counting & ~log.active, log.first)),
+            log.turn.eq(Mux(ended, 0, following)),
+            # A row is read when the count before has been added to it; the last counts of a record are a round away.
+            log.take.eq(closing | ~Cat(soon).any()),
+            last.eq(log.turn == FIELDS - 1),
         ]
-        with m.If(delay(m, recorded, 1, "ended")):
-            m.d.sync += [writing.eq(1), field.eq(0)]
-        with m.Elif(writing):
-            m.d.sync += [field.eq(field + 1), writing.eq(field != fields - 1)]
-        with m.If(self.start):
-            m.d.sync += index.eq(0)
-        with m.Elif(log.write & (field == fields - 1)):
+        m.d.sync += [
+            log.counting.eq(delay(m, self.running, 1, "ran")),
+            log.active.eq(delay(m, self.active, 1, "active")),
+            following.eq(log.turn + 1),
+            ending.eq(closing & ~last),
+            log.row.eq(Cat(log.turn, index)),
+            log.write.eq(self.logging & log.take & (index != depth)),
+            log.fresh.eq(~begun.bit_select(log.turn, 1)),
+        ]
+        with m.If(log.take):
+            m.d.sync += begun.bit_select(log.turn, 1).eq(~closing)
+        with m.If(closing & last & (index != depth)):
             m.d.sync += index.eq(index + 1)
+        with m.If(self.start):
+            m.d.sync += [index.eq(0), begun.eq(0)]
         return m
 
 
-FLUSH_CYCLES = isa.RECORD_CYCLES + 2
-"""From the cycle in which a record ends to the one in which its last field is written."""
+FLUSH_CYCLES = 2 * FIELDS + 8
+"""From the end of a run to the cycle in which everything that it counted is written."""
 
 
 class PerformanceLog(wiring.Component):
     """A core's counters and the memory of its records (`isa.PERF_FIELDS`), a row a field.
+
+    Each field has a few bits, which are added to its row when it has its turn. It is counted as many cycles late as its
+    turn is after that of the first, so all of them end with the record.
 
     Members
     -------
@@ -98,7 +112,7 @@ class PerformanceLog(wiring.Component):
         Words that the fetcher of the core's number asks for, and empty ones that it passes, in this cycle.
     log : In(LogControl)
     r_addr, r_data
-        The host's reads.
+        The host's reads, while nothing is written.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -108,7 +122,7 @@ class PerformanceLog(wiring.Component):
             {
                 "status": In(IssueStatus()),
                 "words": In(1),
-                "skipped": In(range(OCC_WIDTH + 1)),
+                "skipped": In(range(arch.occ_width + 1)),
                 "log": In(LogControl(arch)),
                 "r_addr": In((self.depth - 1).bit_length()),
                 "r_data": Out(32),
@@ -118,22 +132,37 @@ class PerformanceLog(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.memory = memory = BlockMemory(self.depth, 32)
-        log, status, waiting = self.log, self.status, Signal()
-        m.d.comb += waiting.eq(log.counting & log.active & (status.as_value() == 0))
+        log, status, waiting = self.log, delay(m, self.status, 1, "status"), Signal()
+        m.d.comb += waiting.eq(log.counting & (status.as_value() == 0))
         steps = {
             "busy": status.busy,
-            "fetch": waiting,
+            "fetch": waiting & log.active,
             "ppu": status.ppu,
             "marker": status.marker,
-            "words": delay(m, self.words, 1, "words"),
-            "skipped": delay(m, self.skipped, 1, "skipped"),
+            "idle": waiting & ~log.active,
+            "words": delay(m, self.words, 2, "words"),
+            "skipped": delay(m, self.skipped, 2, "skipped"),
         }
-        fields = [_tally(m, name, step, log.first) for name, step in steps.items()]
+        # Two turns of a field are less than three rounds apart.
+        taken = [
+            self._count(m, name, delay(m, step, isa.PERF_FIELDS.index(name), name), 3 * FIELDS * ((1 << len(step)) - 1))
+            for name, step in steps.items()
+        ]
+        count = Signal(max(len(part) for part in taken))
+        m.d.sync += count.eq(reduce(or_, taken))
+        write, fresh, row = (delay(m, log[name], LATENCY, name) for name in ("write", "fresh", "row"))
         m.d.comb += [
-            memory.w_en.eq(log.write),
-            memory.w_addr.eq(log.row),
-            memory.w_data.eq(reduce(or_, fields, log.idle)),
-            memory.r_addr.eq(self.r_addr),
+            memory.r_addr.eq(Mux(log.write, log.row, self.r_addr)),
+            memory.w_en.eq(write),
+            memory.w_addr.eq(row),
+            memory.w_data.eq(Mux(fresh, 0, memory.r_data) + delay(m, count, LATENCY, "count")),
             self.r_data.eq(memory.r_data),
         ]
         return m
+
+    def _count(self, m, name, step, most):
+        """Counts `step` up to `most`; returns the count in the cycle of its turn, zero in the others."""
+        count, turn = Signal(range(most + 1), name=f"{name}_count"), Signal(name=f"{name}_turn")
+        m.d.comb += turn.eq(self.log.take & (self.log.turn == isa.PERF_FIELDS.index(name)))
+        m.d.sync += count.eq(Mux(turn, 0, count) + step)
+        return Mux(turn, count, 0)

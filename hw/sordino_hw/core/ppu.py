@@ -8,11 +8,10 @@ from .. import isa
 from ..arch import REQUANT_FRACTION, ArchConfig
 from ..primitives import LATENCY, DigitProduct, FusedAdder, MaskedAdder
 from .combinators import delay
-from .fifo import Fifo
 from .latencies import STORE_LATENCY, TURN_LEAD
-from .layouts import TAG_BITS, DrainDescriptor, Output, act_address
+from .layouts import DrainDescriptor, OutputState, act_address, tag_bits
 
-__all__ = ["Ppu", "Requantiser", "param_bits", "param_layout"]
+__all__ = ["FINISHED", "Ppu", "Requantiser", "param_bits", "param_layout"]
 
 REQUANT_LATENCY = 8
 """Cycles of the requantiser, from accumulator + bias to the clamped value."""
@@ -159,17 +158,10 @@ class Requantiser(wiring.Component):
 
 
 class Chunk(data.StructLayout):
-    """What accompanies a chunk through the pipeline: which one of its output's it is, and if it is the last."""
+    """What accompanies a chunk through the pipeline: if it is its output's last."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"valid": 1, "index": range(max(2, arch.chunks)), "last": 1, "tag": TAG_BITS})
-
-
-class Place(data.StructLayout):
-    """Where an output goes that is on its way: nowhere if `sink`."""
-
-    def __init__(self, arch: ArchConfig):
-        super().__init__({"address": act_address(arch), "tag": TAG_BITS, "sink": 1})
+        super().__init__({"valid": 1, "last": 1, "tag": tag_bits(arch)})
 
 
 class Ppu(wiring.Component):
@@ -183,7 +175,7 @@ class Ppu(wiring.Component):
     -------
     outputs : In(stream of Output)
         In the order of their closes, each here before it is `coming`.
-    tag, late_tag : Out(TAG_BITS), op, late_op : In(DrainDescriptor)
+    tag, late_tag : Out(tag_bits), op, late_op : In(DrainDescriptor)
         The operation of the output whose turn it is, and of the one that is about to be clamped.
     coming : In(1)
         `TURN_LEAD` cycles from now, `shadow` is new.
@@ -194,10 +186,10 @@ class Ppu(wiring.Component):
     p_addr, p_data; threshold_addr, thresholds; s_addr, s_data; s_we, s_waddr, s_wdata; t_addr, t_data
         Parameter memory and, apart from it, the thresholds, state memory, and one table memory per requantiser
         (concatenated).
-    stored : Out(1), stored_tag : Out(TAG_BITS)
+    stored : Out(1), stored_tag : Out(tag_bits)
         An output is stored in this cycle, one with the SINK flag too.
     we, address, word
-        Activation memory, in the same cycle.
+        Activation memory, in the same cycle; of a single core, in the cycle before.
     trap_param, trap_state, trap_act : Out(1)
         Registered; `trap_act` with the store.
     """
@@ -208,10 +200,11 @@ class Ppu(wiring.Component):
         param, state = (max(1, (depth - 1).bit_length()) for depth in (arch.param_depth, arch.state_depth))
         super().__init__(
             {
-                "outputs": In(stream.Signature(Output(arch))),
-                "tag": Out(TAG_BITS),
+                "outputs": In(stream.Signature(OutputState(arch))),
+                "addresses": In(stream.Signature(act_address(arch))),
+                "tag": Out(tag_bits(arch)),
                 "op": In(DrainDescriptor(arch)),
-                "late_tag": Out(TAG_BITS),
+                "late_tag": Out(tag_bits(arch)),
                 "late_op": In(DrainDescriptor(arch)),
                 "coming": In(1),
                 "shadow": In(data.ArrayLayout(signed(32), arch.lanes)),
@@ -229,7 +222,7 @@ class Ppu(wiring.Component):
                 "t_addr": Out(self.table_bits * arch.ppu),
                 "t_data": In(arch.event_bits * arch.ppu),
                 "stored": Out(1),
-                "stored_tag": Out(TAG_BITS),
+                "stored_tag": Out(tag_bits(arch)),
                 "we": Out(1),
                 "address": Out(act_address(arch)),
                 "word": Out(isa.region_bits(arch, isa.Region.ACT)),
@@ -244,35 +237,43 @@ class Ppu(wiring.Component):
         arch, d, output = self.arch, self.op, self.outputs.payload
 
         # Turn: which chunk of which output drains.
-        draining, index, turn = Signal(), Signal(range(max(2, arch.chunks))), Signal(Chunk(arch))
+        draining, turn = Signal(), Signal(Chunk(arch))
+        index = self._index(m, turn)
         m.d.comb += [
             turn.valid.eq(self.coming | draining),
-            turn.index.eq(Mux(draining, index, 0)),
-            turn.last.eq(turn.index == d.DRAIN - 1),
+            turn.last.eq(index == d.DRAIN - 1),
             turn.tag.eq(output.tag),
             self.tag.eq(output.tag),
             self.outputs.ready.eq(turn.valid & turn.last),
         ]
         with m.If(turn.valid):
-            m.d.sync += [draining.eq(~turn.last), index.eq(turn.index + 1)]
+            m.d.sync += draining.eq(~turn.last)
         chunks = [turn]
         for cycle in range(1, FINISHED + 1):
             chunks.append(delay(m, chunks[-1], 1, f"chunk_{cycle}"))
+
+        def later(value, cycles, name):
+            """What an operation's register shows `cycles` later; the only one in flight keeps its registers."""
+            return value if arch.in_flight == 1 else delay(m, value, cycles, name)
+
         m.d.comb += self.shift.eq(chunks[TURN_LEAD].valid)
 
         # State and parameters, added to and written back in the cycle after the shadow accumulators show the chunk.
         p_row, s_row = (Signal(isa.address_bits(arch, region)) for region in (isa.Region.PARAM, isa.Region.STATE))
-        m.d.sync += [p_row.eq(d.P_BASE + turn.index), s_row.eq(output.state + turn.index)]
-        source, sink = (delay(m, flag, 1, name) for flag, name in ((d.source, "source"), (d.sink, "sink")))
+        m.d.sync += [p_row.eq(d.P_BASE + index), s_row.eq(output.state + index)]
+        source, sink = (later(flag, 1, name) for flag, name in ((d.source, "source"), (d.sink, "sink")))
         p_fits, s_fits = p_row < arch.param_depth, s_row < arch.state_depth
-        unused = delay(m, ~source, TURN_LEAD - 1, "unused")
+        unused = later(~source, TURN_LEAD - 1, "unused")
         m.d.comb += [
             self.s_addr.eq(s_row),
             self.s_waddr.eq(delay(m, self.s_addr, TURN_LEAD, "s_row")),
             self.s_we.eq(delay(m, chunks[1].valid & sink & s_fits, TURN_LEAD, "s_we")),
             self.p_addr.eq(delay(m, p_row[: len(self.p_addr)], 1, "p_row")),
-            self.threshold_addr.eq(delay(m, self.p_addr, CHOSEN - LATENCY - 2, "threshold_row")),
         ]
+        if arch.in_flight == 1:
+            m.d.sync += self.threshold_addr.eq(d.P_BASE + self._index(m, chunks[CHOSEN - LATENCY - 1]))
+        else:
+            m.d.comb += self.threshold_addr.eq(delay(m, self.p_addr, CHOSEN - LATENCY - 2, "threshold_row"))
         m.d.sync += [
             self.trap_param.eq(chunks[1].valid & ~sink & ~p_fits),
             self.trap_state.eq(chunks[1].valid & (source | sink) & ~s_fits),
@@ -287,11 +288,11 @@ class Ppu(wiring.Component):
         m.d.comb += [
             self.late_tag.eq(chunks[SUMMED + CLAMP_DELAY - 1].tag),
             clamp.minus_lo.eq(minus_lo),
-            clamp.span.eq(delay(m, span, 1, "span")),
-            clamp.hi.eq(delay(m, late.HI, 3, "hi")),
+            clamp.span.eq(later(span, 1, "span")),
+            clamp.hi.eq(later(late.HI, 3, "hi")),
         ]
-        table_index = delay(m, late.TABLE, REQUANT_LATENCY - CLAMP_DELAY + 1, "table_index")
-        table = delay(m, late.table, REQUANT_LATENCY - CLAMP_DELAY + 1 + LATENCY, "table")
+        table_index = later(late.TABLE, REQUANT_LATENCY - CLAMP_DELAY + 1, "table_index")
+        table = later(late.table, REQUANT_LATENCY - CLAMP_DELAY + 1 + LATENCY, "table")
 
         states = data.View(data.ArrayLayout(signed(32), arch.ppu), self.s_data)
         params = data.View(data.ArrayLayout(param_layout(), arch.ppu), self.p_data)
@@ -316,15 +317,15 @@ class Ppu(wiring.Component):
             value = Signal(signed(len(unit.y)), name=f"value_{i}", reset_less=True)
             m.d.sync += value.eq(Mux(table, looked_up, direct))
             channels.append(self._threshold(m, value, self.thresholds[i], i))
-        m.submodules.places = places = Fifo(Place(arch), -(-(FINISHED + 1) // arch.cores))
-        m.d.comb += [
-            places.i.valid.eq(self.outputs.ready),
-            places.i.payload.address.eq(output.address),
-            places.i.payload.tag.eq(output.tag),
-            places.i.payload.sink.eq(d.sink),
-        ]
-        self._store(m, chunks, places.o, channels)
+        self._store(m, chunks, later(sink, FINISHED - 1, "sink"), channels)
         return m
+
+    def _index(self, m, chunk):
+        """Which one of its output's a chunk is."""
+        index = Signal(range(max(2, self.arch.chunks)))
+        with m.If(chunk.valid):
+            m.d.sync += index.eq(Mux(chunk.last, 0, index + 1))
+        return index
 
     def _threshold(self, m, value, threshold, i):
         """`value` as it was two cycles before, or zero where it is nearer to that than `threshold`."""
@@ -344,32 +345,43 @@ class Ppu(wiring.Component):
             m.d.sync += channel.eq(0)
         return channel
 
-    def _store(self, m, chunks, places, channels):
+    def _store(self, m, chunks, sink, channels):
         """Collects the chunks of a word, and keeps the finished word until the slot."""
         parts = [Signal(data.ArrayLayout(channels[0].shape(), len(channels)), name=f"part_{c}") for c in range(self.arch.chunks)]
         chunk, finished = chunks[CHOSEN + 2], Signal()
+        index = self._index(m, chunk)
         for c, part in enumerate(parts):
-            with m.If(chunk.valid & (chunk.index == c)):
+            with m.If(chunk.valid & (index == c)):
                 m.d.sync += part.eq(Cat(channels))
             if c > 0:
-                with m.If(chunk.valid & (chunk.index == 0)):
+                with m.If(chunk.valid & (index == 0)):
                     m.d.sync += part.eq(0)
-        full, place, beyond = Signal(), Signal(Place(self.arch)), Signal()
+        full, place, beyond, dropped = Signal(), Signal.like(self.addresses.payload), Signal(), Signal()
+        fits = self.addresses.payload < self.arch.act_depth
         m.d.comb += [
             finished.eq(chunks[FINISHED].valid & chunks[FINISHED].last),
-            places.ready.eq(finished),
+            self.addresses.ready.eq(finished),
             self.stored.eq(full & self.slot),
-            self.stored_tag.eq(place.tag),
-            self.we.eq(self.stored & ~place.sink & ~beyond),
-            self.address.eq(place.address),
         ]
+        if self.arch.cores == 1:
+            # Every cycle is the core's slot: nothing but the address is checked before the word is stored.
+            m.d.comb += [
+                self.we.eq(finished & ~sink & fits),
+                self.address.eq(self.addresses.payload),
+                self.word.eq(Cat(parts)),
+            ]
+        else:
+            m.d.comb += [self.we.eq(self.stored & ~dropped & ~beyond), self.address.eq(place)]
+            with m.If(finished):
+                m.d.sync += self.word.eq(Cat(parts))
         with m.If(self.stored):
             m.d.sync += full.eq(0)
         with m.If(finished):
             m.d.sync += [
                 full.eq(1),
-                self.word.eq(Cat(parts)),
-                place.eq(places.payload),
-                beyond.eq(places.payload.address >= self.arch.act_depth),
+                place.eq(self.addresses.payload),
+                self.stored_tag.eq(chunks[FINISHED].tag),
+                dropped.eq(sink),
+                beyond.eq(~fits),
             ]
-        m.d.sync += self.trap_act.eq(self.stored & ~place.sink & beyond)
+        m.d.sync += self.trap_act.eq(self.stored & ~dropped & beyond)

@@ -1,20 +1,18 @@
 """Fetch, second half: from rows of occupancy to activation words."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from .. import isa
-from ..arch import OCC_WIDTH, ArchConfig
+from ..arch import ArchConfig
 from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
 from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo
 from .latencies import FIFO_LATENCY, READ_LATENCY, ROW_LATENCY
-from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowTag, mask_address, sharing
+from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowBits, RowTag, TapDescriptor, mask_address, reads_late, sharing
 
 __all__ = ["Occupancy", "Scanner", "WordReader"]
-
-OCC_BITS = (OCC_WIDTH - 1).bit_length()
 
 
 class Occupancy(wiring.Component):
@@ -27,6 +25,8 @@ class Occupancy(wiring.Component):
     r_addr, r_data
         Occupancy memory.
     o : Out(stream of Row)
+    d : In(TapDescriptor)
+        The only operation in flight, if there is no other.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -36,20 +36,22 @@ class Occupancy(wiring.Component):
                 "valid": In(1),
                 "ready": Out(1),
                 "tag": In(RowTag(arch)),
-                "low": In(OCC_BITS),
-                "top": In(OCC_BITS),
+                "low": In(arch.occ_bits),
+                "top": In(arch.occ_bits),
                 "empty": In(1),
-                "r_addr": Out(max(1, (arch.act_depth // OCC_WIDTH - 1).bit_length())),
-                "r_data": In(OCC_WIDTH),
+                "r_addr": Out(max(1, (arch.act_depth // arch.occ_width - 1).bit_length())),
+                "r_data": In(arch.occ_width),
                 "o": Out(stream.Signature(Row(arch))),
+                "d": In(TapDescriptor(arch)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        depth = self.arch.row_fifo
+        depth, occ_width = self.arch.row_fifo, self.arch.occ_width
         m.submodules.credit = credit = Credit(depth)
-        m.submodules.queue = queue = Fifo(Row(self.arch), depth)
+        m.submodules.tags = tags = Fifo(RowTag(self.arch), depth)
+        m.submodules.queue = queue = Fifo(RowBits(self.arch), depth)
         take = self.valid & credit.grant
         m.d.comb += [
             self.ready.eq(credit.grant),
@@ -57,24 +59,31 @@ class Occupancy(wiring.Component):
             credit.give.eq(self.o.valid & self.o.ready),
             self.r_addr.eq(self.tag.row),
         ]
-        tag, low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("tag", "low", "top", "empty"))
-        ones = Const((1 << OCC_WIDTH) - 1)
+        # The tags wait for their bits in a queue of their own.
+        m.d.comb += [
+            tags.i.payload.eq(self.tag),
+            tags.i.valid.eq(take),
+            tags.o.ready.eq(self.o.valid & self.o.ready),
+            self.o.payload.tag.eq(tags.o.payload),
+        ]
+        low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("low", "top", "empty"))
+        ones = Const((1 << occ_width) - 1)
         inside = (ones << low) & (ones >> ~top)  # bits from `low` up, to `top`
-        wanted, size = Signal(OCC_WIDTH), Signal(range(OCC_WIDTH + 1))
-        m.d.sync += [wanted.eq(inside & (self.r_data | tag.dense.replicate(OCC_WIDTH))), size.eq(top - low + 1)]
+        dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, LATENCY, "dense")
+        wanted, size = Signal(occ_width), Signal(range(occ_width + 1))
+        m.d.sync += [wanted.eq(inside & (self.r_data | dense.replicate(occ_width))), size.eq(top - low + 1)]
         with m.If(empty):
             m.d.sync += [wanted.eq(0), size.eq(0)]
-        row = Signal(Row(self.arch))
+        row = Signal(RowBits(self.arch))
         m.d.sync += [
-            row.tag.eq(delay(m, tag, 1, "late")),
             row.bits.eq(wanted),
             row.none.eq(~wanted.any()),
-            row.count.eq(count_ones(wanted, OCC_WIDTH)),
+            row.count.eq(count_ones(wanted, occ_width)),
             row.size.eq(size),
         ]
         assert ROW_LATENCY == LATENCY + 2 + FIFO_LATENCY
         m.d.comb += [queue.i.valid.eq(delay(m, take, LATENCY + 2, "valid")), queue.i.payload.eq(row)]
-        connect(m, queue.o, flipped(self.o))
+        m.d.comb += [self.o.payload.row.eq(queue.o.payload), self.o.valid.eq(queue.o.valid), queue.o.ready.eq(self.o.ready)]
         return m
 
 
@@ -115,17 +124,18 @@ class Scanner(wiring.Component):
                 "valid": Out(1),
                 "request": Out(Request(arch)),
                 "words": Out(1),
-                "skipped": Out(range(OCC_WIDTH + 1)),
+                "skipped": Out(range(arch.occ_width + 1)),
                 "drained": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        row, tag, request = self.rows.payload, self.rows.payload.tag, self.request
+        occ_width = self.arch.occ_width
+        row, tag, request = self.rows.payload.row, self.rows.payload.tag, self.request
         # The words of a row are counted too, since whether a bit is the last one is soon known from its number.
-        seen, number = Signal(OCC_WIDTH), Signal(range(OCC_WIDTH + 1), init=1)
-        bit, index = lowest(row.bits & ~seen, OCC_WIDTH)
+        seen, number = Signal(occ_width), Signal(range(occ_width + 1), init=1)
+        bit, index = lowest(row.bits & ~seen, occ_width)
 
         slot = Signal(init=1)
         for k, shared in enumerate(tag.shared):
@@ -147,7 +157,7 @@ class Scanner(wiring.Component):
             request.last.eq(tag.last & final),
             self.words.eq(self.valid & ~none),
             self.skipped.eq(Mux(self.rows.ready, row.size - row.count, 0)),
-            self.drained.eq(self.valid & request.end & request.last),
+            self.drained.eq(self.valid & request.end & (request.last if self.arch.cores > 1 else 1)),
         ]
         with m.If(self.rows.ready):
             m.d.sync += [seen.eq(0), number.eq(1), zero.eq(~tag.end & request.zero)]
@@ -168,11 +178,14 @@ class WordReader(wiring.Component):
     valid, request
         The `Scanner`'s outputs.
     act_en : Out(1), act_addr, act_data
-        Activation memory; `act_addr` means something with `act_en` alone.
+        Activation memory, or, if activations are read late, the memory of those that are not zero; `act_addr` means something
+        with `act_en` alone.
     mask_valid : Out(cores), m_addr
         The mask row that a core needs LATENCY cycles later: of EVENT words that are not null.
     word_valid : Out(cores), word : Out(ReadWord)
         The word, for the cores in `word_valid`. A null word has no lane live and zero activations.
+    d : In(TapDescriptor)
+        The only operation in flight, if there is no other.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -183,11 +196,12 @@ class WordReader(wiring.Component):
                 "request": In(Request(arch)),
                 "act_en": Out(1),
                 "act_addr": Out(max(1, (arch.act_depth - 1).bit_length())),
-                "act_data": In(isa.region_bits(arch, isa.Region.ACT)),
+                "act_data": In(arch.lanes if reads_late(arch) else isa.region_bits(arch, isa.Region.ACT)),
                 "mask_valid": Out(arch.cores),
                 "m_addr": Out(mask_address(arch)),
                 "word_valid": Out(arch.cores),
                 "word": Out(ReadWord(arch)),
+                "d": In(TapDescriptor(arch)),
             }
         )
 
@@ -196,26 +210,34 @@ class WordReader(wiring.Component):
         assert READ_LATENCY == LATENCY + 3
         word = self.word
         requested = delay(m, self.request, 1, "request")
-        to = delay(m, Mux(self.valid, self.request.to, 0), 1, "to")
+        to = delay(m, Mux(self.valid, self.request.to, 0) if self.arch.cores > 1 else self.valid, 1, "to")
         reads = delay(m, self.valid & ~self.request.null & ~self.request.reuse.any(), 1, "reads")
         m.d.comb += [self.act_en.eq(reads), self.act_addr.eq(requested.address)]
 
         # The word's index in the span, and what follows from it, in the cycles of the read.
-        q = Signal(len(requested.q))
-        m.submodules.product = product = Multiplier(len(q) + 1, len(requested.w_word) + 1)
-        m.d.comb += [q.eq(requested.q + requested.address[:OCC_BITS]), product.a.eq(q), product.b.eq(requested.w_word)]
+        q = Signal.like(requested.q)
+        w_word = self.d.W_WORD if self.arch.in_flight == 1 else requested.w_word
+        m.d.comb += q.eq(requested.q + requested.address[: self.arch.occ_bits])
+        w, row = delay(m, requested.w, MULTIPLIER_LATENCY, "w"), Signal.like(requested.w)
+        if reads_late(self.arch):
+            # The smallest device has no multiplier to spare.
+            product = Signal.like(row)
+            a, b = Signal.like(q), Signal.like(w_word)
+            m.d.sync += [a.eq(q), b.eq(w_word), product.eq(a * b)]
+        else:
+            m.submodules.multiplier = multiplier = Multiplier(len(q) + 1, len(w_word) + 1)
+            m.d.comb += [multiplier.a.eq(q), multiplier.b.eq(w_word)]
+            product = multiplier.p
         m_base, index = delay(m, requested.m, 1, "m"), delay(m, q, 1, "q")
         m.d.sync += self.m_addr.eq(m_base + index)
         checked = delay(m, Mux((requested.kind == Kind.EVENT) & ~requested.null, to, 0), 1, "checked")
         m.d.sync += self.mask_valid.eq(checked)
-        w = delay(m, requested.w, MULTIPLIER_LATENCY, "w")
-        row = Signal.like(w)
-        m.d.sync += row.eq(w + product.p)
+        m.d.sync += row.eq(w + product)
 
         # A word that is read goes through the window: so one that is reused comes out there as well.
         arrived = delay(m, requested, LATENCY, "arrived")
         read = delay(m, arrived, 1, "read")
-        act = Signal(word.act.shape())
+        act = Signal(self.act_data.shape() if reads_late(self.arch) else word.act.shape())
         if sharing(self.arch):
             m.submodules.window = window = SmallMemory(1 << WINDOW_BITS, len(self.act_data))
             m.d.comb += [
@@ -226,10 +248,16 @@ class WordReader(wiring.Component):
                 act.as_value().eq(window.r_data),
             ]
         else:
-            m.d.sync += act.as_value().eq(self.act_data)
+            m.d.sync += Value.cast(act).eq(self.act_data)
+        if reads_late(self.arch):
+            live = act
+            m.d.sync += word.address.eq(read.address)
+        else:
+            live = Cat(a != 0 for a in act)
+            m.d.sync += word.act.eq(act)
+        dense = (self.d if self.arch.in_flight == 1 else read).dense
         m.d.sync += [
-            word.act.eq(act),
-            word.live.eq(Cat(a != 0 for a in act) | read.dense.replicate(self.arch.lanes)),
+            word.live.eq(live | dense.replicate(self.arch.lanes)),
             *(word[name].eq(read[name]) for name in ("kind", "null", "end", "zero")),
             self.word_valid.eq(delay(m, to, LATENCY + 1, "for")),
         ]

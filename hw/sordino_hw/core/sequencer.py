@@ -1,7 +1,7 @@
 """The sequencer: runs the instruction stream, snapshots operations, traps."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
@@ -10,7 +10,7 @@ from ..primitives import LATENCY
 from .combinators import delay
 from .fifo import Credit, Fifo
 from .latencies import FIFO_LATENCY, PIPELINE_START, START_LATENCY
-from .layouts import DEAL_REGISTERS, DRAIN_REGISTERS, TAG_BITS, TAP_REGISTERS, DealDescriptor, DrainDescriptor, Kind, TapDescriptor
+from .layouts import DEAL_REGISTERS, DRAIN_REGISTERS, TAP_REGISTERS, DealDescriptor, DrainDescriptor, Kind, TapDescriptor, tag_bits
 
 __all__ = ["Sequencer"]
 
@@ -32,13 +32,13 @@ class Sequencer(wiring.Component):
     started : Out(1)
         An operation starts in this cycle: `deal` takes its descriptor, and `tap` and `drain` show theirs.
     deal : Out(stream of DealDescriptor), tap : Out(TapDescriptor), drain : Out(DrainDescriptor)
-    tag : In(TAG_BITS), free : In(1), idle : In(1), recorded : In(1)
+    tag : In(tag_bits), free : In(1), idle : In(1), recorded : In(1)
         Of `Flight`.
     halt : Out(1)
         HALT completes in this cycle.
     trap : Out(isa.Trap)
         A trap of the sequencer's own, in this cycle.
-    pc : Out(32)
+    pc : Out(range(imem_depth + 1))
     """
 
     def __init__(self, arch: ArchConfig):
@@ -51,13 +51,13 @@ class Sequencer(wiring.Component):
                 "deal": Out(stream.Signature(DealDescriptor(arch))),
                 "tap": Out(TapDescriptor(arch)),
                 "drain": Out(DrainDescriptor(arch)),
-                "tag": In(TAG_BITS),
+                "tag": In(tag_bits(arch)),
                 "free": In(1),
                 "idle": In(1),
                 "recorded": In(1),
                 "halt": Out(1),
                 "trap": Out(isa.Trap),
-                "pc": Out(32),
+                "pc": Out(range(arch.imem_depth + 1)),
             }
         )
 
@@ -65,7 +65,7 @@ class Sequencer(wiring.Component):
         m = Module()
         queue = self._prefetch(m)
         regs = {name: Signal(isa.register_bits(self.arch, name), name=f"r_{name.lower()}") for name in isa.REGISTERS}
-        word = queue.payload.word
+        word, at_end = queue.payload, self.pc == self.arch.imem_depth
         flags = {f: word.imm[f.value.bit_length() - 1] for f in isa.Flag}
         mode = word.imm[isa.MODE_SHIFT : isa.MODE_SHIFT + 2]
         is_vec = word.opcode == isa.Opcode.VEC
@@ -95,12 +95,12 @@ class Sequencer(wiring.Component):
         # An operation is checked in two cycles, while it waits at the head of the queue.
         is_op, checking = Signal(), Signal(START_LATENCY)
         undefined, config = self._check(m, word, is_vec, flags, mode, regs)
-        m.d.comb += is_op.eq(queue.valid & ~queue.payload.end & (is_vec | (word.opcode == isa.Opcode.CONV)))
+        m.d.comb += is_op.eq(queue.valid & ~at_end & (is_vec | (word.opcode == isa.Opcode.CONV)))
         m.d.sync += checking.eq(Mux(is_op & ~self.started, Cat(is_op, checking), 0))
 
-        pending, take = Signal(), queue.ready
+        pending, under_way, take = Signal(), Signal(), queue.ready
         with m.If(queue.valid):
-            with m.If(queue.payload.end):
+            with m.If(at_end):
                 m.d.comb += self.trap.eq(isa.Trap.END)
             with m.Else(), m.Switch(word.opcode):
                 with m.Case(isa.Opcode.SET):
@@ -117,8 +117,9 @@ class Sequencer(wiring.Component):
                     with m.Elif(config):
                         m.d.comb += self.trap.eq(isa.Trap.CONFIG)
                     with m.Else():
-                        m.d.comb += [self.deal.valid.eq(self.free), self.started.eq(self.free & self.deal.ready)]
-                        m.d.comb += take.eq(self.started)
+                        m.d.comb += [self.deal.valid.eq(self.free & ~under_way), self.started.eq(self.deal.valid & self.deal.ready)]
+                        # Alone, it keeps its registers and its flags: the queue's head.
+                        m.d.comb += take.eq(self.free & under_way if self.arch.in_flight == 1 else self.started)
                 with m.Case(isa.Opcode.WAIT):
                     with m.If(~pending):
                         m.d.comb += self.trap.eq(isa.Trap.WAIT)
@@ -130,7 +131,9 @@ class Sequencer(wiring.Component):
                 with m.Default():
                     m.d.comb += self.trap.eq(isa.Trap.OPCODE)
         with m.If(self.started):
-            m.d.sync += pending.eq(1)
+            m.d.sync += [pending.eq(1), under_way.eq(self.arch.in_flight == 1)]
+        with m.Elif(take):
+            m.d.sync += under_way.eq(0)
         with m.If(take & (self.trap == isa.Trap.NONE)):
             m.d.sync += self.pc.eq(self.pc + 1)
         return m
@@ -139,7 +142,7 @@ class Sequencer(wiring.Component):
         """The stream of instructions. Past the memory's end an entry says so, and traps when its turn comes."""
         depth = self.arch.imem_depth
         m.submodules.credit = credit = Credit(PREFETCH)
-        m.submodules.queue = queue = Fifo(data.StructLayout({"word": isa.Instruction(), "end": 1}), PREFETCH)
+        m.submodules.queue = queue = Fifo(isa.Instruction(), PREFETCH)
         address = Signal(range(depth + 1))
         at_end, asked = Signal(), Signal()
         m.d.comb += [
@@ -152,8 +155,7 @@ class Sequencer(wiring.Component):
             m.d.sync += address.eq(address + 1)
         m.d.comb += [
             queue.i.valid.eq(delay(m, asked, LATENCY, "arrived")),
-            queue.i.payload.word.as_value().eq(self.i_data),
-            queue.i.payload.end.eq(delay(m, at_end, LATENCY, "end")),
+            queue.i.payload.as_value().eq(self.i_data),
             credit.give.eq(queue.o.valid & queue.o.ready),
         ]
         return queue.o

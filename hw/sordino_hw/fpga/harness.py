@@ -18,8 +18,8 @@ class Registered(Elaboratable):
     """A component between registers: inputs from a shift register, outputs into another; four pins.
 
     So nothing of it is optimised away, it fits any package, and every path of the component starts and ends in a
-    register. The outputs are registered once before they enter the shift register, and the inputs once behind theirs,
-    so that the wrapper itself is never the slow part.
+    register. The outputs are registered once before they enter the shift register, so that the wrapper itself is never the
+    slow part.
 
     Members
     -------
@@ -36,21 +36,19 @@ class Registered(Elaboratable):
         m.submodules.dut = self.component
         inputs, outputs = _ports(self.component)
         shift_in = Signal(sum(len(v) for v in inputs), reset_less=True)
-        held = Signal.like(shift_in, reset_less=True)
         caught = Signal(sum(len(v) for v in outputs), reset_less=True)
         shift_out = Signal.like(caught, reset_less=True)
         pins = [Signal(reset_less=True, name=name) for name in ("pin_in", "pin_load")]
         m.d.sync += [
             *(held_pin.eq(pin) for held_pin, pin in zip(pins, (self.serial_in, self.load), strict=True)),
             shift_in.eq(Cat(pins[0], shift_in)),
-            held.eq(shift_in),
             caught.eq(Cat(outputs)),
             shift_out.eq(Cat(pins[0], shift_out)),
             self.serial_out.eq(shift_out[-1]),
         ]
         with m.If(pins[1]):
             m.d.sync += shift_out.eq(caught)
-        m.d.comb += Cat(inputs).eq(held)
+        m.d.comb += Cat(inputs).eq(shift_in)
         return m
 
 

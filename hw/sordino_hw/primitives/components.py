@@ -52,7 +52,7 @@ class BlockMemory(wiring.Component):
     """Memory with one write and one read port in the same clock domain, in block RAM.
 
     `r_data` shows the row at `r_addr` exactly `LATENCY` cycles later. Addresses beyond the depth must not be used:
-    callers check and trap. Bits that are written in the very cycle in which they are read come out undefined (the
+    callers check and trap. Bits that are written in the very cycle in which they are read, or the next, come out undefined (the
     generic form shows the bits as before); the row's other bits are not disturbed. Rows start at zero; `r_data` is not
     reset, and what it shows in the first `LATENCY` cycles is undefined.
 
@@ -263,7 +263,7 @@ class FusedAdder(wiring.Component):
 
 
 class MaskedAdder(wiring.Component):
-    """A `FusedAdder` of two operands, one of which a common bit masks.
+    """An adder of two operands, one of which a common bit masks: as large as one without the mask.
 
     Parameters
     ----------

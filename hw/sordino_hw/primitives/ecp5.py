@@ -12,12 +12,14 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal,
 from amaranth.lib import memory
 
 from . import generic
+from .generic import masked_adder
 
 __all__ = [
     "block_memory",
     "digit_product",
     "dual_read_memory",
     "fused_adder",
+    "masked_adder",
     "multiplier_array",
     "single_port_memory",
     "small_memory",

@@ -8,6 +8,7 @@ __all__ = [
     "digit_product",
     "dual_read_memory",
     "fused_adder",
+    "masked_adder",
     "multiplier_array",
     "single_port_memory",
     "small_memory",
@@ -91,6 +92,15 @@ def multiplier_array(c) -> Module:
 def fused_adder(c) -> Module:
     m = Module()
     m.d.comb += c.s.eq(c.a + c.operand(c.b, c.c, c.d.replicate(c.width)) + (c.carry_in if c.carry else 0))
+    return m
+
+
+def masked_adder(c) -> Module:
+    from .components import FusedAdder
+
+    m = Module()
+    m.submodules.adder = adder = FusedAdder(c.width, lambda a, _, keep: a & keep)
+    m.d.comb += [adder.a.eq(c.b), adder.b.eq(c.a), adder.d.eq(~c.mask), c.s.eq(adder.s)]
     return m
 
 

@@ -1,6 +1,6 @@
 """iCE40 UltraPlus: SB_RAM40_4K (which Yosys infers, but for its collisions), SB_SPRAM256KA, SB_MAC16."""
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, signed, unsigned
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import memory
 
 from . import generic
@@ -11,6 +11,7 @@ __all__ = [
     "digit_product",
     "dual_read_memory",
     "fused_adder",
+    "masked_adder",
     "multiplier_array",
     "single_port_memory",
     "small_memory",
@@ -27,15 +28,16 @@ def block_memory(c) -> Module:
     m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes)
     write = array.write_port(granularity=c.granularity if c.granularity != c.width else None)
     read = array.read_port(domain="comb")
-    first, second = (Signal(c.width, name=f"read_{k}", reset_less=True) for k in (1, 2))
+    # The address is registered rather than the data, which has more bits.
+    address, shown = Signal.like(c.r_addr, reset_less=True), Signal(c.width, reset_less=True)
     m.d.comb += [
         write.en.eq(c.w_en),
         write.addr.eq(c.w_addr),
         write.data.eq(c.w_data),
-        read.addr.eq(c.r_addr),
-        c.r_data.eq(second),
+        read.addr.eq(address),
+        c.r_data.eq(shown),
     ]
-    m.d.sync += [first.eq(read.data), second.eq(first)]
+    m.d.sync += [address.eq(c.r_addr), shown.eq(read.data)]
     return m
 
 
@@ -52,6 +54,13 @@ def dual_read_memory(c) -> Module:
             copy.r_addr.eq(c.addr[i]),
             c.r_data[i].eq(copy.r_data),
         ]
+    return m
+
+
+def masked_adder(c) -> Module:
+    m = Module()
+    # Whatever the carry is, a masked bit shows B: the multiplexer is in the adder's own LUT.
+    m.d.comb += c.s.eq(Mux(c.mask, c.b, c.a + c.b))
     return m
 
 
