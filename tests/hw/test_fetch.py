@@ -251,7 +251,9 @@ class Bench(wiring.Component):
         super().__init__({"op": In(stream.Signature(DealDescriptor(arch))), "d": In(TapDescriptor(arch))})
         self.dealer = Dealer(arch)
         self.fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
-        self.act = [BlockMemory(arch.act_depth, arch.lanes * (1 if reads_late(arch) else arch.event_bits)) for _ in range(arch.ports)]
+        self.act = [
+            BlockMemory(arch.act_depth, arch.lanes * (1 if reads_late(arch) else arch.event_bits)) for _ in range(arch.ports)
+        ]
         self.occupancy = [BlockMemory(arch.act_depth // arch.occ_width, arch.occ_width) for _ in range(arch.cores)]
 
     def elaborate(self, platform):
