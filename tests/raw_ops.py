@@ -32,7 +32,9 @@ ARCHS = [
         ("c", 2, 1, 16, 4, 9, 8, 1),
     )
 ]
-ARCHS.append(ARCHS[0].replace(name="d", ppu=1, event_bits=8, in_flight=1, occ_width=8, row_fifo=2, segment_fifo=2))
+ARCHS.append(
+    ARCHS[0].replace(name="d", ppu=1, event_bits=8, in_flight=1, occ_width=8, row_fifo=2, segment_fifo=2, state_depth=1024)
+)
 
 
 @dataclass

@@ -1,7 +1,5 @@
 """The cluster in Amaranth's simulator: against the golden machine (values) and the timing model (cycles)."""
 
-from itertools import groupby
-
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
@@ -79,7 +77,7 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
         ctx.set(control.start, 1)
         await ctx.tick()
         ctx.set(control.start, 0)
-        for _ in range(limit + 20):
+        for _ in range(limit + 40):
             if ctx.get(control.halted):
                 break
             assert ctx.get(control.running)
@@ -87,15 +85,11 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
         results.extend(ctx.get(s) for s in (control.trap, control.pc, control.cycles, control.ops))
         assert not ctx.get(control.running)
         data = []
-        for (region, _), group in groupby(reads, lambda read: (read[0], read[1] // region_stride(arch, read[0]))):
-            # Within a memory, reads may follow each other at once.
+        for region, row in reads:
             ctx.set(window.region, region)
-            for i, row in enumerate([*(row for _, row in group), *[None] * WINDOW_LATENCY]):
-                if i >= WINDOW_LATENCY:
-                    data.append(ctx.get(window.rdata))
-                if row is not None:
-                    ctx.set(window.row, row)
-                await ctx.tick()
+            ctx.set(window.row, row)
+            await ctx.tick().repeat(WINDOW_LATENCY)
+            data.append(ctx.get(window.rdata))
         results.append(data)
 
     sim = Simulator(dut)

@@ -77,6 +77,8 @@ class Lanes(wiring.Component):
 
     def __init__(self, arch: ArchConfig):
         self.arch = arch
+        # Whether the address of a weight row waits a cycle, which has fewer bits than a row that does.
+        self.waits = reads_late(arch) and arch.wide_cycles == 2
         super().__init__(
             {
                 "event": In(Event(arch)),
@@ -95,7 +97,9 @@ class Lanes(wiring.Component):
         m = Module()
         arch, lanes, event = self.arch, self.arch.lanes, self.event
         is_max, is_wide, reads = event.kind == Kind.MAX, event.kind == Kind.MAC2, Signal()
-        m.d.comb += [self.w_addr.eq(event.w), reads.eq(self.event_valid & event.op & ~is_max)]
+        addresses = m.d.sync if self.waits else m.d.comb
+        addresses += self.w_addr.eq(event.w)
+        m.d.comb += [reads.eq(self.event_valid & event.op & ~is_max)]
         m.d.sync += self.trap.eq(reads & (event.w >= arch.weight_depth))
 
         # The low half of a wide weight is only kept: the cycle of the high half multiplies by both.
@@ -121,7 +125,7 @@ class Lanes(wiring.Component):
             broadcast = [Array(self.operands)[lane]] * shares
         else:
             broadcast = copies(m, delay(m, event.act, VECTOR_LATENCY - 1, "act"), shares, "broadcast")
-        kept = copies(m, delay(m, halves, LATENCY - 1, "halves"), shares, "kept", init=None)
+        kept = copies(m, delay(m, halves, LATENCY - 1 + self.waits, "halves"), shares, "kept", init=None)
         choices = copies(m, delay(m, choice, LATENCY, "choice"), shares, "choices", init=None)
         weights = [self._weight(m, kept[i // SHARE], choices[i // SHARE], i) for i in range(lanes)]
         m.submodules.multipliers = multipliers = MultiplierArray(lanes, arch.event_bits, len(weights[0]))
@@ -160,7 +164,8 @@ class Lanes(wiring.Component):
         """
         row, read = self.w_data[8 * i : 8 * i + 8], Signal(8, name=f"read_{i}")
         low, high = Signal(7, name=f"low_{i}"), Signal(8, name=f"high_{i}")
-        m.d.sync += read.eq(row)
+        rows = m.d.comb if self.waits else m.d.sync
+        rows += read.eq(row)
         with m.If(keep.low):
             m.d.sync += low.eq(row)
         if self.arch.wide_cycles == 1:
