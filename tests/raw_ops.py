@@ -262,7 +262,7 @@ def _interpret_slice(op: RawOp, arch: ArchConfig, s: Segment, act: list, state: 
                     continue
                 p = first, r["P_BASE"] + c, k
                 y = requantise(v, int(s.bias[p]), int(s.mantissa[p]), int(s.shift[p]), arch)
-                y = max(r["LO"], min(r["HI"], y))
+                y = min(max(r["LO"], y), r["HI"])
                 if Flag.TABLE in op.flags:
                     y = int(s.table[256 * r["TABLE"] + y + 128])
                 out[i] = 0 if abs(y) < s.threshold[p] else y

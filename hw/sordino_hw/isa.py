@@ -25,7 +25,8 @@ REG_BITS = 6
 ADDR_BITS = 22
 """Address registers are modular: bases may lie before a memory's start as long as every word touched lies inside.
 
-The modulus is `1 << address_bits(arch, region)`: the hardware ignores higher bits."""
+The modulus is `1 << address_bits(arch, region)`: the hardware ignores higher bits.
+"""
 
 
 class Opcode(enum.Enum, shape=unsigned(4)):
@@ -68,7 +69,8 @@ class Flag(enum.IntFlag, shape=unsigned(8)):
     TABLE = 16
     """The clamped value, as a signed 8-bit index, goes through table TABLE."""
     WINDOW = 32
-    """VEC: words that the window of the output before in the same run covers too are taken from the window, not read again."""
+    """VEC: words that the window of the output before in the same run covers too are taken from the window, not read again, where
+    groups share a port of activation memory."""
 
 
 class Mode(enum.Enum, shape=unsigned(2)):
@@ -108,13 +110,13 @@ class Region(enum.Enum, shape=unsigned(4)):
 
 @dataclass(frozen=True)
 class Register:
-    """One register: its index, width in bits, signedness and meaning; `region`: the memory that it holds an address of, if it does."""
+    """One register: its index, width in bits, signedness and meaning, and the memory that it holds an address of, if any."""
 
     index: int
     bits: int
     signed: bool
     doc: str
-    region: "Region | None" = None
+    region: Region | None = None
 
 
 _SIZE, _STEP = 12, 8

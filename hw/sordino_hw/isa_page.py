@@ -30,7 +30,8 @@ dealt, and `WAIT` and `HALT` for the last store.
 _SEMANTICS = """\
 ## What an operation computes
 
-Address arithmetic is modulo 2²². Activations are addressed in words of `lanes` channels, weights in rows of `lanes` weights, masks in
+Address arithmetic is modulo the least power of two that is twice the rows of the memory addressed, or more (2²² at most): higher bits of
+an address register are ignored, and what lies before a memory's first row or beyond its last traps. Activations are addressed in words of `lanes` channels, weights in rows of `lanes` weights, masks in
 rows of `lanes` bits, parameters and state in rows of `ppu` entries. Every core has weights, masks, parameters and state of its own;
 activations and tables are the cluster's.
 

@@ -6,10 +6,10 @@ from amaranth.sim import Simulator
 
 from raw_ops import random_activations, random_images, random_op
 from sordino_hw import isa, numbers
-from sordino_hw.arch import ArchConfig
+from sordino_hw.arch import REQUANT_FRACTION, ArchConfig
 from sordino_hw.asm import assemble
 from sordino_hw.core.cluster import Cluster
-from sordino_hw.core.ppu import REQUANT_LATENCY, Requantiser
+from sordino_hw.core.ppu import CLAMP_DELAY, REQUANT_LATENCY, Requantiser
 from sordino_hw.interfaces import WINDOW_LATENCY
 from sordino_hw.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_stride
 from sordino_hw.program import Segment
@@ -207,23 +207,35 @@ def test_a_run_without_a_limit_traps_at_once():
 
 @pytest.mark.parametrize("arch", [ARCHS[0], ARCHS[1], ArchConfig(mantissa_bits=8), ArchConfig(event_bits=8, mantissa_bits=2)])
 def test_requantiser(arch, rng):
-    """The gateware's requantiser is `numbers.requantise` and a clamp, one result per cycle."""
-    n = 600
+    """The gateware's requantiser is `numbers.requantise` and a clamp, one result per cycle; bounds follow their value."""
+    n = 900
     span = 10.0 ** rng.integers(0, 10, n)
-    acc = (rng.uniform(-1, 1, n) * span * 2).clip(-(1 << 31), (1 << 31) - 1).astype(np.int64)
-    acc[:4] = [-(1 << 31), (1 << 31) - 1, -1, 0]
-    bias = (rng.uniform(-1, 1, n) * span).clip(-(1 << 31), (1 << 31) - 1).astype(np.int64)
+    least, most = -(1 << 31), (1 << 31) - 1
+    acc = (rng.uniform(-1, 1, n) * span * 2).clip(least, most).astype(np.int64)
+    acc[:4] = [least, most, -1, 0]
+    bias = (rng.uniform(-1, 1, n) * span).clip(least, most).astype(np.int64)
     mantissa, shift = rng.integers(0, 1 << arch.mantissa_bits, n), rng.integers(0, 32, n)
-    low, high = arch.act_range(signed=True)
+    # A third of them is at the edge of saturation.
+    limit = np.ldexp(rng.choice([-1.0, 1.0], n), arch.requant_bits - 1 - REQUANT_FRACTION + shift)
+    edge = (rng.random(n) < 1 / 3) & (np.abs(limit) < most / 2)
+    acc[edge] = (limit + rng.integers(-2, 3, n) * 2.0 ** (shift - rng.integers(0, 12, n)))[edge].clip(least, most)
+    bias[edge] = 0
+    bound = 1 << (isa.REGISTERS["LO"].bits - 1)
+    low, high = np.sort(rng.integers(-bound, bound, (2, n)), axis=0)
+    wide = rng.random(n) < 0.5
+    low[wide], high[wide] = -bound, bound - 1
     expected = numbers.requantise(acc, bias, mantissa, shift, arch).clip(low, high)
     dut = Requantiser(arch)
+    clamp = {"minus_lo": -low, "span": low - high, "hi": high}
 
     async def testbench(ctx):
-        ctx.set(dut.clamp, {"minus_lo": -low, "span": low - high, "hi": high})
         for i in range(n + REQUANT_LATENCY):
             if i < n:
                 for name, values in (("acc", acc), ("bias", bias), ("mantissa", mantissa), ("shift", shift)):
                     ctx.set(getattr(dut, name), int(values[i]))
+            for late, (name, values) in enumerate(clamp.items(), CLAMP_DELAY):
+                if late <= i < n + late:
+                    ctx.set(dut.clamp[name], int(values[i - late]))
             if i >= REQUANT_LATENCY:
                 assert ctx.get(dut.y) == expected[i - REQUANT_LATENCY], i - REQUANT_LATENCY
             await ctx.tick()

@@ -11,17 +11,17 @@ from .fifo import Fifo
 from .flight import Descriptors, Outstanding
 from .issue import Issuer, MaskReader, Segmenter
 from .lanes import Lanes
-from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY
+from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY, TURN_LEAD
 from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_address, mask_address, reads_late, tag_bits
 from .perf import LogControl, PerformanceLog
 from .ppu import FINISHED, Ppu, param_bits
 
 __all__ = ["Core", "CoreTraps", "HostAccess"]
 
-CLOSED = 16
-"""Outputs between their close and their turn, at most; they are at least a cycle apart."""
+CLOSED = 8
+"""Outputs between their close and the end of their turn, at most; they are as far apart as their turns are long."""
 
-assert SHADOW_LATENCY + 2 <= CLOSED
+assert SHADOW_LATENCY - TURN_LEAD + 2 <= CLOSED
 
 
 class HostAccess(data.StructLayout):

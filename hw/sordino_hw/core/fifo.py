@@ -1,8 +1,7 @@
 """Small FIFOs, and the credits that let a pipeline of fixed latency feed one without overflow."""
 
-from amaranth.hdl import Module, Mux, Shape, Signal, Value, unsigned
-from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
+from amaranth.hdl import Module, Shape, Signal, Value, unsigned
+from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..primitives import SmallMemory
@@ -74,26 +73,21 @@ class Fifo(wiring.Component):
             with m.Elif(pop & ~pushed):
                 m.d.sync += waiting.eq(waiting - 1)
             return m
-        # An item is read no sooner than a cycle after it was written: what a row shows meanwhile does not matter.
-        m.submodules.memory = memory = Memory(shape=unsigned(width), depth=self.depth, init=[], attrs={"no_rw_check": 1})
-        write, read, waiting = memory.write_port(), memory.read_port(domain="comb"), Signal.like(self.level)
-        move, shown = Signal(), Signal(width, reset_less=True)
+        # One item is in the output register whenever others wait, so the memory is never full.
+        rows, attributes = 1 << (self.depth - 1).bit_length(), {"no_rw_check": 1}  # no row is read as it is written
+        m.submodules.array = array = memory.Memory(shape=unsigned(width), depth=rows, init=[], attrs=attributes)
+        write, read = array.write_port(), array.read_port(domain="comb")
+        item, load = Signal(width, reset_less=True), Signal()
         m.d.comb += [
-            write.en.eq(push),
+            Value.cast(self.o.payload).eq(item),
             write.data.eq(self.i.payload),
-            move.eq((waiting != 0) & (~self.o.valid | self.o.ready)),
-            Value.cast(self.o.payload).eq(shown),
+            write.en.eq(push),
+            load.eq((read.addr != write.addr) & (~self.o.valid | self.o.ready)),
         ]
-        for port, moves in ((write, push), (read, move)):
-            with m.If(moves):
-                m.d.sync += port.addr.eq(Mux(port.addr == self.depth - 1, 0, port.addr + 1))
-        with m.If(push & ~move):
-            m.d.sync += waiting.eq(waiting + 1)
-        with m.Elif(move & ~push):
-            m.d.sync += waiting.eq(waiting - 1)
-        with m.If(move):
-            m.d.sync += [shown.eq(read.data), self.o.valid.eq(1)]
-        with m.Elif(self.o.ready):
+        m.d.sync += [write.addr.eq(write.addr + push), read.addr.eq(read.addr + load)]
+        with m.If(load):
+            m.d.sync += [item.eq(read.data), self.o.valid.eq(1)]
+        with m.Elif(pop):
             m.d.sync += self.o.valid.eq(0)
         return m
 

@@ -146,7 +146,8 @@ class DrainDescriptor(data.StructLayout):
 class Job(data.StructLayout):
     """An output for a fetcher: where its first tap and its first residual word lie, and the cores that it is for (`to`).
 
-    `iy0`: row of the first tap; `left`: columns from it to the image's left edge, minus its own column; `fresh`: first of its run, so that nothing of its window is there.
+    `iy0`: row of the first tap; `left`: columns from it to the image's left edge, minus its own column; `fresh`: first of
+    its run, so that nothing of its window is there.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -184,9 +185,10 @@ def _output(arch: ArchConfig):
 def _tags(arch: ArchConfig):
     """What a fetcher's items carry from the walker on.
 
-    `w`, `m`: weight and mask row of the span's word 0; `w_word`: weight rows of a word; `to`: the cores that an item is for; `group`: those that its output is for; `end`: the last item of the output for each
-    core in `to`; `last`: the last one for the fetcher, too; `shared`: the groups that share a port (`sharing`); `place`: of
-    the word in the window, where it is already if `reuse`.
+    `w`, `m`: weight and mask row of the span's word 0; `w_word`: weight rows of a word; `to`: the cores that an item is for;
+    `group`: those that its output is for; `end`: the last item of the output for each core in `to`; `last`: the last one for
+    the fetcher, too; `shared`: the groups that share a port (`sharing`); `place`: of the word in the window, where it is
+    already if `reuse`.
     """
     return {
         "w": weight_address(arch),

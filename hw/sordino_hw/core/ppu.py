@@ -108,7 +108,8 @@ class Requantiser(wiring.Component):
         last = fine_shift[0]
         saturates = overflow.any() | beyond | (~last & (value[-1] != value[-2]))
 
-        # The last step is in the adder that rounds. Saturated to +-2**(bits-1), which multiplies to the same as one less.
+        # The last step is in the adder that rounds. Saturated to +-2**(bits-1): times less than 2**(REQUANT_FRACTION-1), and
+        # rounded, that is the same as one less.
         m.submodules.rounder = rounder = FusedAdder(
             bits + 1, lambda kept, shifted, keep: (kept & keep) | (shifted & ~keep), carry=True
         )
@@ -133,7 +134,7 @@ class Requantiser(wiring.Component):
         product = Signal(signed(bits + len(mantissa)), reset_less=True)
         m.d.sync += product.eq(sum(partial))
 
-        # Above LO, rounded; then below HI, nothing above zero; then their sum. What is beyond a bound counts as zero.
+        # Rounded: how far above LO, and not below it; then of that, how far below HI, and not above it.
         rest = product >> (REQUANT_FRACTION - 1)
         above = Signal(signed(len(rest)), reset_less=True)
         m.d.sync += above.eq((rest + Cat(Const(1, 1), self.clamp.minus_lo).as_signed()) >> 1)
@@ -327,7 +328,7 @@ class Ppu(wiring.Component):
         return index
 
     def _threshold(self, m, value, threshold, i):
-        """`value`, which is there in cycle `CHOSEN`, or zero if nearer to it than `threshold`: two cycles later."""
+        """`value` as it was two cycles before, or zero where it is nearer to that than `threshold`."""
         negative, held = value[-1], delay(m, value, 1, f"held_{i}")
         m.submodules[f"threshold_{i}"] = adder = FusedAdder(len(value), lambda b, invert, one: (b ^ invert) & one, carry=True)
         m.d.comb += [

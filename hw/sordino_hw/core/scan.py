@@ -1,6 +1,6 @@
 """Fetch, second half: from rows of occupancy to activation words."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -67,9 +67,9 @@ class Occupancy(wiring.Component):
             self.o.payload.tag.eq(tags.o.payload),
         ]
         low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("low", "top", "empty"))
-        # Bits from `low` up, to `top`: two thermometer codes.
-        inside = Cat((low <= b) & (top >= b) for b in range(occ_width))
         dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, LATENCY, "dense")
+        ones = Const((1 << occ_width) - 1)
+        inside = (ones << low) & (ones >> ~top)  # bits from `low` up, to `top`
         wanted, size = Signal(occ_width), Signal(range(occ_width + 1))
         m.d.sync += [wanted.eq(inside & (self.r_data | dense.replicate(occ_width))), size.eq(top - low + 1)]
         with m.If(empty):

@@ -43,6 +43,11 @@ def _check_memory(depth: int, width: int, granularity: int | None = None) -> Non
         raise ValueError(f"granularity must divide the width of {width} bits, not {granularity!r}")
 
 
+def _check_adder(width: int) -> None:
+    if width < 1:
+        raise ValueError(f"an adder needs at least one bit, not width={width!r}")
+
+
 class BlockMemory(wiring.Component):
     """Memory with one write and one read port in the same clock domain, in block RAM.
 
@@ -246,8 +251,7 @@ class FusedAdder(wiring.Component):
     """
 
     def __init__(self, width: int, operand: Callable, carry: bool = False):
-        if width < 1:
-            raise ValueError(f"an adder needs at least one bit, not width={width!r}")
+        _check_adder(width)
         if any(operand(b, 0, 0) & 1 for b in (0, 1)):
             raise ValueError("the operand of a fused adder must be zero where c and d are")
         self.width, self.operand, self.carry = width, operand, carry
@@ -273,8 +277,7 @@ class MaskedAdder(wiring.Component):
     """
 
     def __init__(self, width: int):
-        if width < 1:
-            raise ValueError(f"an adder needs at least one bit, not width={width!r}")
+        _check_adder(width)
         self.width = width
         super().__init__({"a": In(width), "b": In(width), "mask": In(1), "s": Out(width)})
 

@@ -4,7 +4,10 @@ Yosys infers neither register, and without them a block RAM takes 5.8 ns from cl
 a product's register lands wherever there is room.
 """
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, unsigned
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, unsigned
 from amaranth.lib import memory
 
 from . import generic
@@ -27,6 +30,9 @@ TILES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 
 SHORT = 64
 """Rows up to which distributed RAM is the better use of the device."""
+
+DISTRIBUTED_ROWS = 16
+"""Rows of a TRELLIS_DPR16X4."""
 
 
 def tiling(depth: int, width: int) -> tuple[int, int, int]:
@@ -142,17 +148,32 @@ def dual_read_memory(c) -> Module:
 def _distributed(c) -> Module:
     """Distributed RAM between registers: for bits that are written one by one, and for few rows of many bits."""
     m = Module()
-    attributes = {"ram_style": "distributed"}
-    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes)
-    write = array.write_port(granularity=c.granularity if c.granularity != c.width else None)
-    read = array.read_port(domain="comb")
-    for port, value in ((write.en, c.w_en), (write.addr, c.w_addr), (write.data, c.w_data), (read.addr, c.r_addr)):
-        held = Signal.like(value, name=f"held_{port.name}", reset_less=True)
-        m.d.sync += held.eq(value)
-        m.d.comb += port.eq(held)
-    shown = Signal(c.width, reset_less=True)
-    m.d.sync += shown.eq(read.data)
-    m.d.comb += c.r_data.eq(shown)
+    held = {}
+    for name in ("w_en", "w_addr", "w_data", "r_addr"):
+        held[name] = Signal.like(getattr(c, name), name=f"held_{name}", reset_less=True)
+        m.d.sync += held[name].eq(getattr(c, name))
+    inner = min(len(c.r_addr), (DISTRIBUTED_ROWS - 1).bit_length())
+    shown = []
+    for bank in range(-(-c.depth // DISTRIBUTED_ROWS)):
+        rows = min(DISTRIBUTED_ROWS, c.depth - bank * DISTRIBUTED_ROWS)
+        m.submodules[f"bank_{bank}"] = array = memory.Memory(
+            shape=unsigned(c.width), depth=rows, init=[], attrs={"ram_style": "distributed"}
+        )
+        write = array.write_port(granularity=c.granularity if c.granularity != c.width else None)
+        read = array.read_port(domain="comb")
+        m.d.comb += [
+            write.en.eq(Mux(held["w_addr"][inner:] == bank, held["w_en"], 0)),
+            write.addr.eq(held["w_addr"][:inner]),
+            write.data.eq(held["w_data"]),
+            read.addr.eq(held["r_addr"][:inner]),
+        ]
+        # A bank that is not read shows zeros: clearing a register is free, a multiplexer is not.
+        part = Signal(c.width, name=f"shown_{bank}", reset_less=True)
+        m.d.sync += part.eq(read.data)
+        with m.If(held["r_addr"][inner:] != bank):
+            m.d.sync += part.eq(0)
+        shown.append(part)
+    m.d.comb += c.r_data.eq(reduce(or_, shown))
     return m
 
 
