@@ -35,6 +35,8 @@ __all__ = [
 
 INDEX = 14
 """Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
+OFFSET = 17
+"""Bits of a word index within a span, negative ones for a row's bits ahead of the span included."""
 WINDOW_BITS = 4
 """Bits of a place in a window of `isa.WINDOW_MAX` words squared."""
 
@@ -229,7 +231,9 @@ class RowTag(data.StructLayout):
 
     def __init__(self, arch: ArchConfig):
         row = act_address(arch) - arch.occ_bits
-        super().__init__({"row": row, "q": min(act_address(arch), max(mask_address(arch), weight_address(arch))), **_tags(arch)})
+        super().__init__(
+            {"row": row, "q": min(OFFSET, act_address(arch), max(mask_address(arch), weight_address(arch))), **_tags(arch)}
+        )
 
 
 class RowBits(data.StructLayout):
