@@ -74,8 +74,7 @@ class Fifo(wiring.Component):
                 m.d.sync += waiting.eq(waiting - 1)
             return m
         # One item is in the output register whenever others wait, so the memory is never full.
-        rows = 1 << (self.depth - 1).bit_length()
-        attributes = {"no_rw_check": 1}  # no row is read in the cycle in which it is written
+        rows, attributes = 1 << (self.depth - 1).bit_length(), {"no_rw_check": 1}  # no row is read as it is written
         m.submodules.array = array = memory.Memory(shape=unsigned(width), depth=rows, init=[], attrs=attributes)
         write, read = array.write_port(), array.read_port(domain="comb")
         item, load = Signal(width, reset_less=True), Signal()

@@ -36,7 +36,7 @@ __all__ = [
 INDEX = 14
 """Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
 OFFSET = 17
-"""Bits of a word index within a span, at most: as many as a multiplier takes."""
+"""Bits of a word index within a span, negative ones for a row's bits ahead of the span included."""
 WINDOW_BITS = 4
 """Bits of a place in a window of `isa.WINDOW_MAX` words squared."""
 
@@ -231,8 +231,9 @@ class RowTag(data.StructLayout):
 
     def __init__(self, arch: ArchConfig):
         row = act_address(arch) - arch.occ_bits
-        q = min(OFFSET, act_address(arch), max(mask_address(arch), weight_address(arch)))
-        super().__init__({"row": row, "q": q, **_tags(arch)})
+        super().__init__(
+            {"row": row, "q": min(OFFSET, act_address(arch), max(mask_address(arch), weight_address(arch))), **_tags(arch)}
+        )
 
 
 class RowBits(data.StructLayout):

@@ -67,9 +67,9 @@ class Occupancy(wiring.Component):
             self.o.payload.tag.eq(tags.o.payload),
         ]
         low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("low", "top", "empty"))
+        dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, LATENCY, "dense")
         ones = Const((1 << occ_width) - 1)
         inside = (ones << low) & (ones >> ~top)  # bits from `low` up, to `top`
-        dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, LATENCY, "dense")
         wanted, size = Signal(occ_width), Signal(range(occ_width + 1))
         m.d.sync += [wanted.eq(inside & (self.r_data | dense.replicate(occ_width))), size.eq(top - low + 1)]
         with m.If(empty):

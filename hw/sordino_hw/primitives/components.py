@@ -282,10 +282,7 @@ class MaskedAdder(wiring.Component):
         super().__init__({"a": In(width), "b": In(width), "mask": In(1), "s": Out(width)})
 
     def elaborate(self, platform):
-        m = Module()
-        m.submodules.adder = adder = FusedAdder(self.width, lambda a, _, keep: a & keep)
-        m.d.comb += [adder.a.eq(self.b), adder.b.eq(self.a), adder.d.eq(~self.mask), self.s.eq(adder.s)]
-        return m
+        return _form(platform).masked_adder(self)
 
 
 class DigitProduct(wiring.Component):
