@@ -111,7 +111,7 @@ def _plot(rows: list[dict], path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = sorted((r for r in rows if "area" in r), key=lambda r: r["area"]["LUT"])
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
     best, front = 0.0, []
     for r in rows:
@@ -119,14 +119,14 @@ def _plot(rows: list[dict], path: Path) -> None:
             best = r["rate"]
             front.append(r)
     axes.plot([r["area"]["LUT"] / 1000 for r in front], [r["rate"] for r in front], color="#9aa3ad", zorder=1)
-    for r in rows:
-        x, y = r["area"]["LUT"] / 1000, r["rate"]
-        axes.scatter(x, y, color="#e07b39" if r in front else "#3b6ea5", zorder=2)
-        label = r["arch"]["name"].replace(" requantisers", " rq")
-        axes.annotate(f"{label}\n{r['mean_eta']:.2f}", (x, y), textcoords="offset points", xytext=(5, -4), fontsize=7)
+    for n, r in enumerate(rows, 1):
+        x, y, name = r["area"]["LUT"] / 1000, r["rate"], r["arch"]["name"]
+        axes.scatter(x, y, color="#e07b39" if r in front else "#3b6ea5", zorder=2, label=f"{n}  {name}; η {r['mean_eta']:.2f}")
+        axes.annotate(str(n), (x, y), textcoords="offset points", xytext=(5, -3), fontsize=8)
+    figure.legend(loc="outside right center", fontsize=8, handlelength=1)
     axes.set_xlabel("LUTs of the ECP5, thousands")
-    axes.set_ylabel("non-zero MACs a cycle (and, below each name, their share of the multipliers)")
-    axes.margins(0.15)
+    axes.set_ylabel("non-zero MACs a cycle (mean η x multipliers)")
+    axes.margins(0.08)
     figure.savefig(path, metadata={"Date": None})
 
 
