@@ -15,7 +15,9 @@ from .common import ArchOption, JsonOption, SeedOption, console, friendly, progr
 
 @friendly
 def demo(
-    images: Annotated[int | None, typer.Option("--images", "-n", min=1, help="Test images to run on the RTL; default all.")] = None,
+    images: Annotated[
+        int, typer.Option("--images", "-n", min=1, help="Test images to run on the RTL, of 450; the models run them all.")
+    ] = 16,
     output: Annotated[Path, typer.Option("--output", "-o", help="Report to write.")] = Path("demo.html"),
     arch: ArchOption = "ulx3s-85f",
     seed: SeedOption = 0,
