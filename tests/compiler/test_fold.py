@@ -188,10 +188,15 @@ def first_layers(rng: np.random.Generator) -> Net:
 
 @pytest.mark.parametrize("block", range(10))
 def test_folded_programs_compute_the_same(block, seed, monkeypatch):
-    """Against the integer graph, for every tensor; with the events and MACs of the same program without folding."""
+    """Against the integer graph, for every tensor; with the events and MACs of the same program without folding.
+
+    Which random cases fold is chance: more of them than fifteen, until more than ten programs were folded.
+    """
     monkeypatch.setattr("sordino_compiler.backend.fold.PHASE_OUTPUTS", 1)
     folded = 0
-    for i in range(15):
+    for i in range(60):
+        if i >= 15 and folded > 10:
+            break
         net = first_layers(np.random.default_rng([*seed, block, i]))
         graph = net.graph(*(n.out.name for n in net.nodes if isinstance(n, Conv)))
         inputs = net.inputs(batch=2, density=float(net.rng.random()))
@@ -211,7 +216,7 @@ def test_folded_programs_compute_the_same(block, seed, monkeypatch):
             if not dense:
                 assert np.array_equal(result.events.sum(1), plain.events.sum(1))
             folded += program.tensors["x"].fold > 1
-    assert folded, "none of the cases was folded"
+    assert folded > 10
 
 
 def test_an_image_takes_fewer_words_and_no_more_weight_rows():

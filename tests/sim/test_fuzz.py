@@ -3,6 +3,7 @@
 After every stream a good program runs on the same machine, cycle for cycle and value for value as on a fresh one.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,8 +168,13 @@ def fuzz(seed, count: int) -> dict[Trap, int]:
 
 
 def test_streams(seed):
-    ends = fuzz(seed, 500)
-    assert ends[Trap.NONE] and sum(n > 0 for n in ends.values()) >= 5, ends  # how many kinds of trap come is chance
+    """Which ends 500 streams meet is chance: more of them until eight kinds were seen."""
+    ends: Counter[Trap] = Counter()
+    for block in range(4):
+        ends.update({end: n for end, n in fuzz([*seed, block], 500).items() if n})
+        if len(ends) >= 8:
+            break
+    assert len(ends) >= 8, ends
 
 
 @pytest.mark.slow

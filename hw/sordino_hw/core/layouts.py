@@ -36,7 +36,7 @@ __all__ = [
 INDEX = 14
 """Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
 OFFSET = 17
-"""Bits of a word index within a span, negative ones for a row's bits ahead of the span included."""
+"""Bits of a word index within a span, at most: with a sign, as many as a multiplier takes."""
 WINDOW_BITS = 4
 """Bits of a place in a window of `isa.WINDOW_MAX` words squared."""
 
@@ -231,9 +231,8 @@ class RowTag(data.StructLayout):
 
     def __init__(self, arch: ArchConfig):
         row = act_address(arch) - arch.occ_bits
-        super().__init__(
-            {"row": row, "q": min(OFFSET, act_address(arch), max(mask_address(arch), weight_address(arch))), **_tags(arch)}
-        )
+        q = min(OFFSET, act_address(arch), max(mask_address(arch), weight_address(arch)))
+        super().__init__({"row": row, "q": q, **_tags(arch)})
 
 
 class RowBits(data.StructLayout):
@@ -300,7 +299,8 @@ class SegmentEntry(data.StructLayout):
 
 
 class Event(data.StructLayout):
-    """One lane cycle. EVENT: `act`, or that of the `lane` in the vector that follows, goes to every lane; otherwise each lane takes its own of a vector that follows.
+    """One lane cycle. EVENT: `act` goes to every lane, or, if activations are read late, that of `lane` in the vector that
+    follows; otherwise each lane takes its own of a vector that follows.
 
     `op`: the lanes do something; `high`: with the high half of a wide weight; `again`: with the wide weight that they keep.
     """

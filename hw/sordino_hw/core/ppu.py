@@ -173,8 +173,10 @@ class Ppu(wiring.Component):
 
     Members
     -------
-    outputs : In(stream of Output)
+    outputs : In(stream of OutputState)
         In the order of their closes, each here before it is `coming`.
+    addresses : In(stream of act_address)
+        Where the outputs go, in the same order; one leaves with each finished word.
     tag, late_tag : Out(tag_bits), op, late_op : In(DrainDescriptor)
         The operation of the output whose turn it is, and of the one that is about to be clamped.
     coming : In(1)
