@@ -193,7 +193,9 @@ class HostPort(Component):
         window, control = self.window, self.control
         decoded = self._decode(m, port.address, WRITABLE, "write")
         region, index, piece, last, resp = (delay(m, s, 1, "write") for s in decoded)
-        expected = Signal(HOST_ADDR_BITS - 2)  # word address of the row's next piece
+        expected = Signal(HOST_ADDR_BITS - 2)  # word address of the row's next piece; that of no row at 0
+        with m.If(control.running):
+            m.d.sync += [window.wdata.eq(0), expected.eq(0)]
         is_csr, whole, in_order, aligned = (
             delay(m, s, 1, f"write_{name}")
             for name, s in (

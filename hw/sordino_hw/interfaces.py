@@ -22,7 +22,7 @@ class WindowSignature(Signature):
     we : Out(1)
         Writes `wdata` (low `region_bits` bits) to the row, in this cycle.
     wdata : Out(widest writable row)
-        Held for a cycle after `we`.
+        Held for a cycle after `we`; zero while the machine runs.
     re : Out(1)
         Reads the row; `rdata` shows it `WINDOW_LATENCY` cycles later, and as long as `region` and `row` are held, nothing is
         written and the machine does not run.

@@ -73,6 +73,7 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
                     await ctx.tick()
                     ctx.set(window.we, 0)
                     await ctx.tick()
+        ctx.set(window.wdata, 0)
         ctx.set(control.limit, limit)
         ctx.set(control.start, 1)
         await ctx.tick()

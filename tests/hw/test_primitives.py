@@ -11,6 +11,8 @@ multipliers that Yosys infers by its own mapping run on them too.
 import contextlib
 import json
 import subprocess
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from sordino_hw.fpga.flow import synthesis_script
 from sordino_hw.fpga.tools import run_yosys
 from sordino_hw.primitives import (
     LATENCY,
+    BitMemory,
     BlockMemory,
     DigitProduct,
     DualReadMemory,
@@ -32,6 +35,7 @@ from sordino_hw.primitives import (
     MaskedAdder,
     Multiplier,
     MultiplierArray,
+    Serialiser,
     SinglePortMemory,
     SmallMemory,
     Target,
@@ -50,8 +54,7 @@ CASES = {
         "block_2": lambda: BlockMemory(8192, 2),
         "block_1": lambda: BlockMemory(16384, 1),
         "block_banks": lambda: BlockMemory(5000, 9),
-        "block_groups": lambda: BlockMemory(700, 36, granularity=12),
-        "block_bits": lambda: BlockMemory(48, 8, granularity=1),
+        "bits": lambda: BitMemory(48, 8, 2),
         "block_short": lambda: BlockMemory(40, 11),
         "single_port": lambda: SinglePortMemory(600, 33),
         "dual_read": lambda: DualReadMemory(1500, 9),
@@ -64,11 +67,13 @@ CASES = {
         "selected_sum": lambda: FusedAdder(17, lambda b, c, d: (b & d) | (c & ~d), carry=True),
         "difference": lambda: FusedAdder(10, lambda b, invert, one: (b ^ invert) & one, carry=True),
         "digit_product": lambda: DigitProduct(9),
+        "serialiser": lambda: Serialiser(4, 6),
+        "serialiser_1": lambda: Serialiser(1, 3),
     },
     "ice40": {
         "block_16": lambda: BlockMemory(200, 20),
         "block_4": lambda: BlockMemory(1000, 8),
-        "block_bits": lambda: BlockMemory(32, 32, granularity=1),
+        "bits": lambda: BitMemory(16, 16, 2),
         "single_port": lambda: SinglePortMemory(32768, 20),
         "dual_read": lambda: DualReadMemory(256, 8),
         "small": lambda: SmallMemory(6, 7),
@@ -80,6 +85,8 @@ CASES = {
         "selected_sum": lambda: FusedAdder(17, lambda b, c, d: (b & d) | (c & ~d), carry=True),
         "difference": lambda: FusedAdder(10, lambda b, invert, one: (b ^ invert) & one, carry=True),
         "digit_product": lambda: DigitProduct(9),
+        "serialiser": lambda: Serialiser(4, 6),
+        "serialiser_1": lambda: Serialiser(1, 3),
     },
 }
 INFERRED = ("block_36", "block_18", "block_9", "block_4", "block_16", "products", "product", "masked_sum", "digit_product")
@@ -117,28 +124,37 @@ class Pair(Elaboratable):
             inputs = (value for value, way in flat_ports(c).values() if way == "i")
             m.d.comb += [value.eq(noise.rotate_right(37 * k)) for k, value in enumerate(inputs)]
             return Const(-1, c.width + 2 * isinstance(c, DigitProduct))
+        if isinstance(c, Serialiser):
+            m.d.comb += [c.load.eq(noise[:2] == 0), c.i.eq(noise[2:])]
+            return Const(-1, c.width)
         # Addresses wander within a few rows, so that rows are written, read again and hit while they are written.
         single, dual = isinstance(c, SinglePortMemory), isinstance(c, DualReadMemory)
-        addresses = [c.addr] if single else [c.addr[0], c.addr[1]] if dual else [c.r_addr, c.w_addr]
-        base = Signal.like(addresses[0])
+        bits, w_row = isinstance(c, BitMemory), Signal(range(c.depth))
+        if bits:
+            addresses = [w_row, *(c.r_addr[i] for i in range(c.readers))]
+        else:
+            addresses = [c.addr] if single else [c.addr[0], c.addr[1]] if dual else [c.r_addr, c.w_addr]
+        base = Signal(len(addresses[0]))
         with m.If(age[:7] == 0):
             m.d.sync += base.eq(noise[64:])
         for k, address in enumerate(addresses):
             step = Signal(len(address) + 1, name=f"step_{k}")
             m.d.comb += step.eq(base + noise[100 + 3 * k : 103 + 3 * k])
             m.d.comb += address.eq(Mux(step >= 2 * c.depth, step - 2 * c.depth, Mux(step >= c.depth, step - c.depth, step)))
-        enable = noise[110:112] != 0
-        enables = noise[80 : 80 + len(c.w_en)] if len(c.w_en) > 1 else Const(1)
-        wide = Cat(noise, ~noise)
-        m.d.comb += [c.w_en.eq(Mux(enable, enables, 0)), c.w_data.eq(wide)]
+        m.d.comb += [c.w_en.eq(noise[110:112] != 0), c.w_data.eq(Cat(noise, ~noise))]
         if isinstance(c, SmallMemory):
             return Const(-1, c.width)
-        if dual:
+        if bits:
+            # Undefined in the cycle of a bit's write and in the next, and nothing but the bit.
+            place, now = Signal(range(c.width)), Signal(c.width)
+            m.d.comb += [place.eq(noise[90:]), c.w_addr.eq(Cat(place, w_row)), now.eq(Mux(c.w_en, 1 << place, 0))]
+            written = [(now, w_row), (delay(m, now, 1, "bit_before"), delay(m, w_row, 1, "row_before"))]
+            defined = Cat(~reduce(or_, (Mux(c.r_addr[i] == row, bit, 0) for bit, row in written)) for i in range(c.readers))
+        elif dual:
             second = ~(c.w_en & (c.addr[0] == c.addr[1]))
             defined = Cat((~c.w_en).replicate(c.width), second.replicate(c.width))
         elif isinstance(c, BlockMemory):
-            written = Cat(bit.replicate(c.granularity) for bit in c.w_en)
-            defined = ~Mux(c.r_addr == c.w_addr, written, 0)
+            defined = (~(c.w_en & (c.r_addr == c.w_addr))).replicate(c.width)
         else:
             # Rows start undefined: only those written since `base` changed are known.
             known, place = Signal(8), (c.addr - base)[:3]
@@ -155,7 +171,7 @@ class Pair(Elaboratable):
         m = Module()
         m.submodules.generic = self.component
         defined, warm = self.stimulus(m), Signal(4)
-        ((output, _),) = [port for name, port in flat_ports(self.component).items() if name in ("p", "r_data", "s")]
+        ((output, _),) = [port for name, port in flat_ports(self.component).items() if name in ("p", "r_data", "s", "o")]
         m.d.sync += warm.eq(Mux(warm.all(), warm, warm + 1))
         with m.If(warm.all() & defined.any()):
             m.d.sync += self.compared.eq(self.compared + 1)
@@ -291,8 +307,7 @@ def test_netlists_use_the_cells_of_the_family(outcome):
             "block_2": {"DP16KD": 1},
             "block_1": {"DP16KD": 1},
             "block_banks": {"DP16KD": 3},
-            "block_groups": {"DP16KD": 3},
-            "block_bits": {"TRELLIS_DPR16X4": 24},
+            "bits": {"TRELLIS_DPR16X4": 18},
             "block_short": {"TRELLIS_DPR16X4": 9},
             "single_port": {"DP16KD": 2},
             "dual_read": {"DP16KD": 1},
@@ -309,7 +324,7 @@ def test_netlists_use_the_cells_of_the_family(outcome):
         "ice40": {
             "block_16": {"SB_RAM40_4K": 2},
             "block_4": {"SB_RAM40_4K": 2},
-            "block_bits": {"SB_RAM40_4K": 2},
+            "bits": {"SB_RAM40_4K": 2},
             "single_port": {"SB_SPRAM256KA": 4},
             "dual_read": {"SB_RAM40_4K": 2},
             "small": {},
@@ -335,10 +350,11 @@ def test_tiling(depth, width, expected):
     "make, message",
     [
         (lambda: BlockMemory(0, 8), r"a memory needs at least one row of one bit, not depth=0, width=8"),
-        (lambda: BlockMemory(8, 9, 2), r"granularity must divide the width of 9 bits, not 2"),
+        (lambda: BitMemory(8, 12, 1), r"a memory of bits needs a width of 8, 16, 32, ... and a reader, not width=12, readers=1"),
         (lambda: SmallMemory(8, 9, 2), r"latency must be 0 or 1, not 2"),
         (lambda: MaskedAdder(0), r"an adder needs at least one bit, not width=0"),
         (lambda: FusedAdder(8, lambda b, c, d: b ^ d), r"the operand of a fused adder must be zero where c and d are"),
+        (lambda: Serialiser(0, 8), r"a serialiser needs at least one value of one bit, not parts=0, width=8"),
         (lambda: DigitProduct(1), r"a digit's product needs operands of at least two bits, not width=1"),
         (
             lambda: MultiplierArray(1, 19, 8),

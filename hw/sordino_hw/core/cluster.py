@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, connect
 from .. import isa
 from ..arch import ArchConfig
 from ..interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
-from ..primitives import LATENCY, BlockMemory
+from ..primitives import LATENCY, BitMemory, BlockMemory
 from .combinators import delay
 from .core import Core
 from .dealer import Dealer
@@ -301,15 +301,10 @@ class Cluster(wiring.Component):
             ]
         else:
             m.d.sync += occupied.eq(word != 0)
+        m.submodules.occupancy = bits = BitMemory(arch.act_depth // arch.occ_width, arch.occ_width, arch.cores)
+        m.d.comb += [bits.w_en.eq(we_late), bits.w_addr.eq(place_late), bits.w_data.eq(occupied)]
         for g, fetcher in enumerate(fetchers):
-            m.submodules[f"occupancy_{g}"] = bits = BlockMemory(arch.act_depth // arch.occ_width, arch.occ_width, granularity=1)
-            m.d.comb += [
-                bits.w_en.eq(Mux(we_late, 1 << place_late[: arch.occ_bits], 0)),
-                bits.w_addr.eq(place_late[arch.occ_bits :]),
-                bits.w_data.eq(occupied.replicate(arch.occ_width)),
-                bits.r_addr.eq(fetcher.occ_addr),
-                fetcher.occ_data.eq(bits.r_data),
-            ]
+            m.d.comb += [bits.r_addr[g].eq(fetcher.occ_addr), fetcher.occ_data.eq(bits.r_data[g])]
         return acts[0].r_data
 
 

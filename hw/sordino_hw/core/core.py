@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out, connect
 from .. import isa
 from ..arch import ArchConfig
 from ..primitives import BlockMemory, DualReadMemory, SinglePortMemory
+from .combinators import delay
 from .fifo import Fifo
 from .flight import Descriptors, Outstanding
 from .issue import Issuer, MaskReader, Segmenter
@@ -18,14 +19,15 @@ from .ppu import FINISHED, Ppu, param_bits
 
 __all__ = ["Core", "CoreTraps", "HostAccess"]
 
-CLOSED = 8
+CLOSED = 9
 """Outputs between their close and the end of their turn, at most; they are as far apart as their turns are long."""
 
 assert SHADOW_LATENCY - TURN_LEAD + 2 <= CLOSED
 
 
 class HostAccess(data.StructLayout):
-    """The host's access to a core's memories: row `row`, and what `data` is written to. Only while the machine is stopped."""
+    """The host's access to a core's memories: row `row`, and what `data` is written to. Only while the machine is stopped;
+    otherwise `data` is zero."""
 
     def __init__(self, arch: ArchConfig, bits: int):
         writes = ("weight", "mask", "param", "state", "table")
@@ -165,7 +167,6 @@ class Core(wiring.Component):
             lanes.operands.eq(self.act_data if reads_late(arch) else issuer.operands),
             ppu.coming.eq(lanes.coming),
             ppu.shadow.eq(lanes.shadow),
-            lanes.shift.eq(ppu.shift),
             ppu.slot.eq(self.slot),
             perf.status.eq(issuer.status),
             perf.words.eq(self.words),
@@ -242,9 +243,10 @@ class Core(wiring.Component):
             weight.w_data.eq(host.data),
             lanes.w_data.eq(weight.r_data),
             reader.mask_data.eq(mask.r_data),
-            state.w_en.eq(Mux(held, host.state, ppu.s_we)),
-            state.w_addr.eq(Mux(held, host.row, ppu.s_waddr)),
-            state.w_data.eq(Mux(held, host.data, ppu.s_wdata)),
+            ppu.host.eq(host.data),
+            state.w_en.eq(Mux(held, delay(m, host.state, 1, "host_state"), ppu.s_we)),
+            state.w_addr.eq(Mux(held, delay(m, host.row, 1, "host_row"), ppu.s_waddr)),
+            state.w_data.eq(ppu.s_wdata),
             state.r_addr.eq(Mux(held, host.row, ppu.s_addr)),
             ppu.s_data.eq(state.r_data),
             self.state_data.eq(state.r_data),

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import ArchConfig
-from ..primitives import LATENCY, MULTIPLIER_LATENCY, MaskedAdder, MultiplierArray, copies
+from ..primitives import LATENCY, MULTIPLIER_LATENCY, MaskedAdder, MultiplierArray, Serialiser, copies
 from .combinators import delay
 from .issue import ISSUE_LATENCY, VECTOR_LATENCY
 from .latencies import SHADOW_LATENCY, TURN_LEAD
@@ -14,7 +14,7 @@ from .layouts import Event, Kind, reads_late
 
 __all__ = ["Lanes"]
 
-assert SHADOW_LATENCY == ISSUE_LATENCY + LATENCY + 1 + MULTIPLIER_LATENCY + 2
+assert SHADOW_LATENCY == ISSUE_LATENCY + LATENCY + 1 + MULTIPLIER_LATENCY + 3
 
 assert VECTOR_LATENCY == LATENCY, "an operand is registered beside its byte of the weight row"
 
@@ -54,10 +54,10 @@ class Step(data.StructLayout):
 
 
 class Lanes(wiring.Component):
-    """Multiplies and accumulates; at an output's end moves the sums to the shadow accumulators.
+    """Multiplies and accumulates; at an output's end moves the sums to the shadow accumulators, which show them by chunks.
 
-    Rigid: one event per cycle, nothing stalls. Weight read, product and accumulation follow each other, so that the sums
-    move `SHADOW_LATENCY` cycles after the issue.
+    Rigid: one event per cycle, nothing stalls. Weight read, product and accumulation follow each other, so that the first
+    sums show `SHADOW_LATENCY` cycles after the issue.
 
     Members
     -------
@@ -66,11 +66,10 @@ class Lanes(wiring.Component):
         activations are read late, the word of any event.
     w_addr, w_data
         Weight memory.
-    shadow : Out(array of lanes x signed 32)
-        Holds until `shift`, which moves it down by `ppu` lanes.
+    shadow : Out(array of ppu x signed 32)
+        The sums of a chunk.
     coming : Out(1)
-        `shadow` is new `TURN_LEAD` cycles later.
-    shift : In(1)
+        `shadow` shows an output's first chunk `TURN_LEAD` cycles later, and the others after it.
     trap : Out(1)
         A weight row beyond the memory, registered.
     """
@@ -86,9 +85,8 @@ class Lanes(wiring.Component):
                 "operands": In(data.ArrayLayout(signed(arch.event_bits), arch.lanes)),
                 "w_addr": Out(max(1, (arch.weight_depth - 1).bit_length())),
                 "w_data": In(isa.region_bits(arch, isa.Region.WEIGHT)),
-                "shadow": Out(data.ArrayLayout(signed(32), arch.lanes)),
+                "shadow": Out(data.ArrayLayout(signed(32), arch.ppu)),
                 "coming": Out(1),
-                "shift": In(1),
                 "trap": Out(1),
             }
         )
@@ -132,8 +130,8 @@ class Lanes(wiring.Component):
 
         depth = LATENCY + 1 + MULTIPLIER_LATENCY
         steps = copies(m, delay(m, step, depth - 1, "step"), shares, "steps", init=None)
-        coming = delay(m, self.event_valid & event.end, depth + 2 - TURN_LEAD, "coming")
-        ends = copies(m, delay(m, coming, TURN_LEAD - 2, "end"), shares, "ended")
+        coming = delay(m, self.event_valid & event.end, depth + 3 - TURN_LEAD, "coming")
+        ends = copies(m, delay(m, coming, TURN_LEAD - 3, "end"), arch.ppu, "ended")
         m.d.comb += self.coming.eq(coming)
 
         accumulators = Signal(data.ArrayLayout(signed(32), lanes))
@@ -151,10 +149,13 @@ class Lanes(wiring.Component):
             greater = accumulator[: arch.event_bits].as_signed() < product[: arch.event_bits].as_signed()
             with m.If(s.valid & (~s.max | s.first | greater)):
                 m.d.sync += accumulator.eq(adder.s)
-            with m.If(ends[i // SHARE]):
-                m.d.sync += self.shadow[i].eq(accumulator)
-            with m.Elif(self.shift):
-                m.d.sync += self.shadow[i].eq(self.shadow[i + arch.ppu] if i + arch.ppu < lanes else 0)
+        for i in range(arch.ppu):
+            m.submodules[f"shadow_{i}"] = shadow = Serialiser(arch.chunks, 32)
+            m.d.comb += [
+                shadow.load.eq(ends[i]),
+                *(shadow.i[k].eq(accumulators[i + k * arch.ppu]) for k in range(arch.chunks)),
+                self.shadow[i].eq(shadow.o),
+            ]
         return m
 
     def _weight(self, m, keep, choice, i):

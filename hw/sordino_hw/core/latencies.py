@@ -26,7 +26,7 @@ START_LATENCY = 2
 """From the cycle in which CONV or VEC is next to the first in which it can start: its registers are checked meanwhile."""
 FIFO_LATENCY = 2
 """From an item's push to the first cycle in which it can leave."""
-OUTPUTS = 32
+OUTPUTS = 16
 """Outputs dealt to a core that it has not closed."""
 CLIP_LATENCY = 1
 """From the cycle in which a span is walked to the first in which it is clipped."""
@@ -40,8 +40,8 @@ WORD_LATENCY = READ_LATENCY + 1 + FIFO_LATENCY
 """From a word's request to the first cycle in which the segmenter can take it: a core registers its fetcher's word."""
 DRAINED = 3
 """From the last request of an operation to the first deal of one with another SPLIT."""
-SHADOW_LATENCY = 9
-"""From the issue of an output's last item to the first cycle in which the shadow accumulators show it."""
+SHADOW_LATENCY = 10
+"""From the issue of an output's last item to the first cycle in which the shadow accumulators show its sums."""
 TURN_LEAD = LATENCY + 1
 """From the turn of an output's first chunk to the first cycle in which the shadow accumulators show it."""
 STORE_LATENCY = 16

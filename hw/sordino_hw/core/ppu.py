@@ -180,14 +180,16 @@ class Ppu(wiring.Component):
     tag, late_tag : Out(tag_bits), op, late_op : In(DrainDescriptor)
         The operation of the output whose turn it is, and of the one that is about to be clamped.
     coming : In(1)
-        `TURN_LEAD` cycles from now, `shadow` is new.
-    shadow, shift
+        `TURN_LEAD` cycles from now, `shadow` shows an output's first chunk, and the others after it.
+    shadow
         The `Lanes`' shadow accumulators.
     slot : In(1)
         A finished word is stored in this cycle.
     p_addr, p_data; threshold_addr, thresholds; s_addr, s_data; s_we, s_waddr, s_wdata; t_addr, t_data
         Parameter memory and, apart from it, the thresholds, state memory, and one table memory per requantiser
         (concatenated).
+    host : In(bits of a row of state)
+        While the stages are held in reset, `s_wdata` is what this was a cycle before. Zero otherwise.
     stored : Out(1), stored_tag : Out(tag_bits)
         An output is stored in this cycle, one with the SINK flag too.
     we, address, word
@@ -209,8 +211,7 @@ class Ppu(wiring.Component):
                 "late_tag": Out(tag_bits(arch)),
                 "late_op": In(DrainDescriptor(arch)),
                 "coming": In(1),
-                "shadow": In(data.ArrayLayout(signed(32), arch.lanes)),
-                "shift": Out(1),
+                "shadow": In(data.ArrayLayout(signed(32), arch.ppu)),
                 "slot": In(1),
                 "p_addr": Out(param),
                 "p_data": In(isa.region_bits(arch, isa.Region.PARAM)),
@@ -221,6 +222,7 @@ class Ppu(wiring.Component):
                 "s_we": Out(1),
                 "s_waddr": Out(state),
                 "s_wdata": Out(isa.region_bits(arch, isa.Region.STATE)),
+                "host": In(data.ArrayLayout(unsigned(32), arch.ppu)),
                 "t_addr": Out(self.table_bits * arch.ppu),
                 "t_data": In(arch.event_bits * arch.ppu),
                 "stored": Out(1),
@@ -258,14 +260,12 @@ class Ppu(wiring.Component):
             """What an operation's register shows `cycles` later; the only one in flight keeps its registers."""
             return value if arch.in_flight == 1 else delay(m, value, cycles, name)
 
-        m.d.comb += self.shift.eq(chunks[TURN_LEAD].valid)
-
         # State and parameters, added to and written back in the cycle after the shadow accumulators show the chunk.
         p_row, s_row = (Signal(isa.address_bits(arch, region)) for region in (isa.Region.PARAM, isa.Region.STATE))
         m.d.sync += [p_row.eq(d.P_BASE + index), s_row.eq(output.state + index)]
         source, sink = (later(flag, 1, name) for flag, name in ((d.source, "source"), (d.sink, "sink")))
         p_fits, s_fits = p_row < arch.param_depth, s_row < arch.state_depth
-        unused = later(~source, TURN_LEAD - 1, "unused")
+        used = later(source, TURN_LEAD - 1, "used")
         m.d.comb += [
             self.s_addr.eq(s_row),
             self.s_waddr.eq(delay(m, self.s_addr, TURN_LEAD, "s_row")),
@@ -300,12 +300,14 @@ class Ppu(wiring.Component):
         params = data.View(data.ArrayLayout(param_layout(), arch.ppu), self.p_data)
         channels = []
         for i in range(arch.ppu):
-            m.submodules[f"adder_{i}"] = adder = MaskedAdder(32)
+            # The host's word goes through the adder, where it costs nothing.
+            m.submodules[f"adder_{i}"] = adder = FusedAdder(32, lambda state, host, keep: (state & keep) | host)
             m.submodules[f"requantiser_{i}"] = unit = Requantiser(arch)
             m.d.comb += [
-                adder.a.eq(states[i]),
-                adder.mask.eq(unused),
-                adder.b.eq(self.shadow[i]),
+                adder.a.eq(self.shadow[i]),
+                adder.b.eq(states[i]),
+                adder.c.eq(self.host[i]),
+                adder.d.eq(used),
                 unit.acc.eq(sums[i]),
                 unit.bias.eq(params[i].bias),
                 unit.mantissa.eq(params[i].mantissa),

@@ -8,6 +8,7 @@ where a component's docstring says that a value is undefined.
 from .components import (
     LATENCY,
     MULTIPLIER_LATENCY,
+    BitMemory,
     BlockMemory,
     DigitProduct,
     DualReadMemory,
@@ -15,6 +16,7 @@ from .components import (
     MaskedAdder,
     Multiplier,
     MultiplierArray,
+    Serialiser,
     SinglePortMemory,
     SmallMemory,
 )
@@ -25,6 +27,7 @@ __all__ = [
     "FAMILIES",
     "LATENCY",
     "MULTIPLIER_LATENCY",
+    "BitMemory",
     "BlockMemory",
     "DigitProduct",
     "DualReadMemory",
@@ -32,6 +35,7 @@ __all__ = [
     "MaskedAdder",
     "Multiplier",
     "MultiplierArray",
+    "Serialiser",
     "SinglePortMemory",
     "SmallMemory",
     "Target",

@@ -14,6 +14,7 @@ from .timing import LATENCY, MULTIPLIER_LATENCY
 __all__ = [
     "LATENCY",
     "MULTIPLIER_LATENCY",
+    "BitMemory",
     "BlockMemory",
     "DigitProduct",
     "DualReadMemory",
@@ -21,6 +22,7 @@ __all__ = [
     "MaskedAdder",
     "Multiplier",
     "MultiplierArray",
+    "Serialiser",
     "SinglePortMemory",
     "SmallMemory",
 ]
@@ -36,11 +38,9 @@ def _address_bits(depth: int) -> int:
     return max(1, (depth - 1).bit_length())
 
 
-def _check_memory(depth: int, width: int, granularity: int | None = None) -> None:
+def _check_memory(depth: int, width: int) -> None:
     if depth < 1 or width < 1:
         raise ValueError(f"a memory needs at least one row of one bit, not depth={depth!r}, width={width!r}")
-    if granularity is not None and (granularity < 1 or width % granularity):
-        raise ValueError(f"granularity must divide the width of {width} bits, not {granularity!r}")
 
 
 def _check_adder(width: int) -> None:
@@ -52,41 +52,69 @@ class BlockMemory(wiring.Component):
     """Memory with one write and one read port in the same clock domain, in block RAM.
 
     `r_data` shows the row at `r_addr` exactly `LATENCY` cycles later. Addresses beyond the depth must not be used:
-    callers check and trap. Bits that are written in the very cycle in which they are read, or the next, come out undefined (the
-    generic form shows the bits as before); the row's other bits are not disturbed. Rows start at zero; `r_data` is not
-    reset, and what it shows in the first `LATENCY` cycles is undefined.
+    callers check and trap. A row that is written in the very cycle in which it is read, or the next, comes out undefined
+    (the generic form shows it as before). Rows start at zero; `r_data` is not reset, and what it shows in the first
+    `LATENCY` cycles is undefined.
 
     Parameters
     ----------
     depth, width : int
         Rows, and bits of a row.
-    granularity : int or None
-        Bits per write enable; the whole row by default. Must divide `width`. A granularity of 1 is for short memories.
 
-    On the ECP5, memories of up to 64 rows and those with a granularity of 1 are built of distributed RAM.
+    On the ECP5, memories of up to 64 rows are built of distributed RAM.
 
     Members
     -------
-    w_en : In(width // granularity), w_addr, w_data
+    w_en : In(1), w_addr, w_data
     r_addr, r_data
     """
 
-    def __init__(self, depth: int, width: int, granularity: int | None = None):
-        _check_memory(depth, width, granularity)
-        self.depth, self.width, self.granularity = depth, width, granularity or width
+    def __init__(self, depth: int, width: int):
+        _check_memory(depth, width)
+        self.depth, self.width = depth, width
         address = _address_bits(depth)
+        super().__init__({"w_en": In(1), "w_addr": In(address), "w_data": In(width), "r_addr": In(address), "r_data": Out(width)})
+
+    def elaborate(self, platform):
+        return _form(platform).block_memory(self)
+
+
+class BitMemory(wiring.Component):
+    """Memory that is written bit by bit, and read row by row by several at once.
+
+    `r_data[i]` shows the row at `r_addr[i]` exactly `LATENCY` cycles later; a bit that is written in that cycle or in
+    the one before comes out undefined, the row's other bits do not. Rows start at zero; `r_data` is not reset.
+
+    Parameters
+    ----------
+    depth, width : int
+        Rows, and bits of a row: a power of two, at least 8.
+    readers : int
+
+    Members
+    -------
+    w_en : In(1), w_addr, w_data : In(1)
+        `w_addr` is the bit's row times `width` plus its place in it.
+    r_addr : In(array of readers), r_data : Out(array of readers)
+    """
+
+    def __init__(self, depth: int, width: int, readers: int):
+        _check_memory(depth, width)
+        if width < 8 or width & (width - 1) or readers < 1:
+            raise ValueError(f"a memory of bits needs a width of 8, 16, 32, ... and a reader, not {width=!r}, {readers=!r}")
+        self.depth, self.width, self.readers = depth, width, readers
         super().__init__(
             {
-                "w_en": In(width // self.granularity),
-                "w_addr": In(address),
-                "w_data": In(width),
-                "r_addr": In(address),
-                "r_data": Out(width),
+                "w_en": In(1),
+                "w_addr": In(_address_bits(depth * width)),
+                "w_data": In(1),
+                "r_addr": In(data.ArrayLayout(unsigned(_address_bits(depth)), readers)),
+                "r_data": Out(data.ArrayLayout(unsigned(width), readers)),
             }
         )
 
     def elaborate(self, platform):
-        return _form(platform).block_memory(self)
+        return _form(platform).bit_memory(self)
 
 
 class SinglePortMemory(wiring.Component):
@@ -308,3 +336,30 @@ class DigitProduct(wiring.Component):
 
     def elaborate(self, platform):
         return _form(platform).digit_product(self)
+
+
+class Serialiser(wiring.Component):
+    """Takes several values at once and shows them one after the other.
+
+    `i[k]` of a cycle with `load` is shown k + 2 cycles later, unless there is a `load` within k cycles of it; `o` is zero
+    when every value was shown. Not reset; the ECP5's form has no multiplexer in it.
+
+    Parameters
+    ----------
+    parts, width : int
+        Values, and bits of each.
+
+    Members
+    -------
+    load : In(1), i : In(array of parts)
+    o : Out(width)
+    """
+
+    def __init__(self, parts: int, width: int):
+        if parts < 1 or width < 1:
+            raise ValueError(f"a serialiser needs at least one value of one bit, not parts={parts!r}, width={width!r}")
+        self.parts, self.width = parts, width
+        super().__init__({"load": In(1), "i": In(data.ArrayLayout(unsigned(width), parts)), "o": Out(width)})
+
+    def elaborate(self, platform):
+        return _form(platform).serialiser(self)

@@ -15,12 +15,14 @@ from . import generic
 from .generic import masked_adder
 
 __all__ = [
+    "bit_memory",
     "block_memory",
     "digit_product",
     "dual_read_memory",
     "fused_adder",
     "masked_adder",
     "multiplier_array",
+    "serialiser",
     "single_port_memory",
     "small_memory",
     "tiling",
@@ -32,8 +34,8 @@ TILES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 SHORT = 64
 """Rows up to which distributed RAM is the better use of the device."""
 
-DISTRIBUTED_ROWS = 16
-"""Rows of a TRELLIS_DPR16X4."""
+DISTRIBUTED_ROWS, DISTRIBUTED_BITS = 16, 4
+"""Rows and bits of a TRELLIS_DPR16X4."""
 
 
 def tiling(depth: int, width: int) -> tuple[int, int, int]:
@@ -102,25 +104,20 @@ def _tile(m: Module, name: str, bits: int, w_en, w_addr, w_data, r_addr):
 
 
 def block_memory(c) -> Module:
-    if (c.granularity == 1 and c.width > 1) or c.depth <= SHORT:
-        return _distributed(c)
+    if c.depth <= SHORT:
+        return _short_memory(c)
     m = Module()
-    bits, _, banks = tiling(c.depth, c.granularity)
-    rows = {b: r for r, b in TILES}[bits]
-    inner = (rows - 1).bit_length()
+    bits, _, banks = tiling(c.depth, c.width)
+    inner = ({b: r for r, b in TILES}[bits] - 1).bit_length()
     write_bank, read_bank = c.w_addr[inner:], c.r_addr[inner:]
     shown = []
     for bank in range(banks):
-        row = []
-        for group in range(c.width // c.granularity):
-            enable = Signal(name=f"enable_{bank}_{group}")
-            m.d.comb += enable.eq(c.w_en[group] & (write_bank == bank if banks > 1 else 1))
-            base = group * c.granularity
-            for k in range(0, c.granularity, bits):
-                part = c.w_data[base + k : base + min(k + bits, c.granularity)]
-                name = f"tile_{bank}_{group}_{k // bits}"
-                shown_part, _ = _tile(m, name, bits, enable, c.w_addr[:inner], part, c.r_addr[:inner])
-                row.append(shown_part[: len(part)])
+        row, enable = [], Signal(name=f"enable_{bank}")
+        m.d.comb += enable.eq(c.w_en & (write_bank == bank if banks > 1 else 1))
+        for k in range(0, c.width, bits):
+            part = c.w_data[k : k + bits]
+            shown_part, _ = _tile(m, f"tile_{bank}_{k // bits}", bits, enable, c.w_addr[:inner], part, c.r_addr[:inner])
+            row.append(shown_part[: len(part)])
         shown.append(Cat(row))
     if banks == 1:
         m.d.comb += c.r_data.eq(shown[0])
@@ -146,36 +143,79 @@ def dual_read_memory(c) -> Module:
     return m
 
 
-def _distributed(c) -> Module:
-    """Distributed RAM between registers: for bits that are written one by one, and for few rows of many bits."""
+def _short_memory(c) -> Module:
     m = Module()
     held = {}
     for name in ("w_en", "w_addr", "w_data", "r_addr"):
         held[name] = Signal.like(getattr(c, name), name=f"held_{name}", reset_less=True)
         m.d.sync += held[name].eq(getattr(c, name))
-    inner = min(len(c.r_addr), (DISTRIBUTED_ROWS - 1).bit_length())
+    m.d.comb += c.r_data.eq(_distributed(m, "bank", c.depth, c.width, c.width, **held))
+    return m
+
+
+def bit_memory(c) -> Module:
+    # A distributed RAM writes its four bits together: a bit's neighbours are looked up in a copy for the writer, which is
+    # smaller than a RAM for each bit would be.
+    from .components import SmallMemory
+
+    m = Module()
+    place, row = (DISTRIBUTED_BITS - 1).bit_length(), (c.width - 1).bit_length()
+    m.submodules.quads = quads = SmallMemory(c.depth * c.width // DISTRIBUTED_BITS, DISTRIBUTED_BITS, latency=1)
+
+    def register(name, like):
+        return Signal.like(like, name=name, reset_less=True)
+
+    # First cycle: the quad is looked up. Second: it is written, unless the quad that was written meanwhile is the same.
+    asked_en, asked, asked_bit = (register(f"asked_{n}", s) for n, s in (("en", c.w_en), ("at", c.w_addr), ("bit", c.w_data)))
+    w_en, w_addr, bit = (register(f"quad_{n}", s) for n, s in (("en", c.w_en), ("at", c.w_addr), ("bit", c.w_data)))
+    again, written = register("again", c.w_en), register("written", quads.r_data)
+    old, chosen, quad = (Signal(DISTRIBUTED_BITS, name=name) for name in ("old", "chosen", "quad"))
+    m.d.comb += [
+        old.eq(Mux(again, written, quads.r_data)),
+        chosen.eq(1 << w_addr[:place]),
+        quad.eq(Mux(bit, old | chosen, old & ~chosen)),
+        quads.r_addr.eq(asked[place:]),
+        quads.w_en.eq(w_en),
+        quads.w_addr.eq(w_addr[place:]),
+        quads.w_data.eq(quad),
+    ]
+    m.d.sync += [
+        *(asked_en.eq(c.w_en), asked.eq(c.w_addr), asked_bit.eq(c.w_data)),
+        *(w_en.eq(asked_en), w_addr.eq(asked), bit.eq(asked_bit)),
+        *(again.eq(w_en & (asked[place:] == w_addr[place:])), written.eq(quad)),
+    ]
+    enables, value = w_en << w_addr[place:row], quad.replicate(c.width // DISTRIBUTED_BITS)
+    for i in range(c.readers):
+        r_addr = register(f"held_{i}", c.r_addr[i])
+        m.d.sync += r_addr.eq(c.r_addr[i])
+        shown = _distributed(m, f"copy_{i}", c.depth, c.width, DISTRIBUTED_BITS, enables, w_addr[row:], value, r_addr)
+        m.d.comb += c.r_data[i].eq(shown)
+    return m
+
+
+def _distributed(m: Module, name: str, depth: int, width: int, granularity: int, w_en, w_addr, w_data, r_addr):
+    """Distributed RAM, `granularity` bits for each bit of `w_en`; the inputs are registers. Returns what is read, a cycle later."""
+    inner = min(len(r_addr), (DISTRIBUTED_ROWS - 1).bit_length())
     shown = []
-    for bank in range(-(-c.depth // DISTRIBUTED_ROWS)):
-        rows = min(DISTRIBUTED_ROWS, c.depth - bank * DISTRIBUTED_ROWS)
-        m.submodules[f"bank_{bank}"] = array = memory.Memory(
-            shape=unsigned(c.width), depth=rows, init=[], attrs={"ram_style": "distributed"}
+    for bank in range(-(-depth // DISTRIBUTED_ROWS)):
+        rows = min(DISTRIBUTED_ROWS, depth - bank * DISTRIBUTED_ROWS)
+        m.submodules[f"{name}_{bank}"] = array = memory.Memory(
+            shape=unsigned(width), depth=rows, init=[], attrs={"ram_style": "distributed"}
         )
-        write = array.write_port(granularity=c.granularity if c.granularity != c.width else None)
-        read = array.read_port(domain="comb")
+        write, read = array.write_port(granularity=granularity), array.read_port(domain="comb")
         m.d.comb += [
-            write.en.eq(Mux(held["w_addr"][inner:] == bank, held["w_en"], 0)),
-            write.addr.eq(held["w_addr"][:inner]),
-            write.data.eq(held["w_data"]),
-            read.addr.eq(held["r_addr"][:inner]),
+            write.en.eq(Mux(w_addr[inner:] == bank, w_en, 0)),
+            write.addr.eq(w_addr[:inner]),
+            write.data.eq(w_data),
+            read.addr.eq(r_addr[:inner]),
         ]
         # A bank that is not read shows zeros: clearing a register is free, a multiplexer is not.
-        part = Signal(c.width, name=f"shown_{bank}", reset_less=True)
+        part = Signal(width, name=f"{name}_{bank}_shown", reset_less=True)
         m.d.sync += part.eq(read.data)
-        with m.If(held["r_addr"][inner:] != bank):
+        with m.If(r_addr[inner:] != bank):
             m.d.sync += part.eq(0)
         shown.append(part)
-    m.d.comb += c.r_data.eq(reduce(or_, shown))
-    return m
+    return reduce(or_, shown)
 
 
 def single_port_memory(c) -> Module:
@@ -278,4 +318,22 @@ def digit_product(c) -> Module:
     with m.If(c.digit == 0):
         m.d.sync += p.eq(0)
     m.d.comb += c.p.eq(p)
+    return m
+
+
+def serialiser(c) -> Module:
+    # A value that is not shown is zero, so that an OR joins them: clearing a register is free, a multiplexer is not.
+    m = Module()
+    turn = Signal(c.parts, reset_less=True)
+    m.d.sync += turn.eq(Mux(c.load, 1, turn << 1))
+    shown = []
+    for k in range(c.parts):
+        held, part = (Signal(c.width, name=f"{name}_{k}", reset_less=True) for name in ("held", "shown"))
+        with m.If(c.load):
+            m.d.sync += held.eq(c.i[k])
+        m.d.sync += part.eq(held)
+        with m.If(~turn[k]):
+            m.d.sync += part.eq(0)
+        shown.append(part)
+    m.d.comb += c.o.eq(reduce(or_, shown))
     return m

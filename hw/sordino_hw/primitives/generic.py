@@ -1,15 +1,17 @@
 """The forms that every simulator and every FPGA takes: plain Amaranth."""
 
-from amaranth.hdl import Module, Signal, signed, unsigned
+from amaranth.hdl import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory
 
 __all__ = [
+    "bit_memory",
     "block_memory",
     "digit_product",
     "dual_read_memory",
     "fused_adder",
     "masked_adder",
     "multiplier_array",
+    "serialiser",
     "single_port_memory",
     "small_memory",
 ]
@@ -18,8 +20,7 @@ __all__ = [
 def block_memory(c, attributes: dict | None = None) -> Module:
     m = Module()
     m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes or {})
-    write = array.write_port(granularity=c.granularity if c.granularity != c.width else None)
-    read = array.read_port()
+    write, read = array.write_port(), array.read_port()
     held = Signal(c.width, reset_less=True)
     m.d.comb += [
         write.en.eq(c.w_en),
@@ -29,6 +30,24 @@ def block_memory(c, attributes: dict | None = None) -> Module:
         c.r_data.eq(held),
     ]
     m.d.sync += held.eq(read.data)
+    return m
+
+
+def bit_memory(c, attributes: dict | None = None) -> Module:
+    m = Module()
+    place = (c.width - 1).bit_length()
+    for i in range(c.readers):
+        m.submodules[f"array_{i}"] = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes or {})
+        write, read = array.write_port(granularity=1), array.read_port()
+        held = Signal(c.width, name=f"held_{i}", reset_less=True)
+        m.d.comb += [
+            write.en.eq(c.w_en << c.w_addr[:place]),
+            write.addr.eq(c.w_addr[place:]),
+            write.data.eq(c.w_data.replicate(c.width)),
+            read.addr.eq(c.r_addr[i]),
+            c.r_data[i].eq(held),
+        ]
+        m.d.sync += held.eq(read.data)
     return m
 
 
@@ -110,4 +129,13 @@ def digit_product(c) -> Module:
     low, high = (c.a & bit.replicate(c.width).as_signed() for bit in c.digit)
     m.d.sync += p.eq(low + (high << 1))
     m.d.comb += c.p.eq(p)
+    return m
+
+
+def serialiser(c) -> Module:
+    m = Module()
+    shown = Signal(c.width, reset_less=True)
+    held = Signal(data.ArrayLayout(unsigned(c.width), c.parts), reset_less=True)
+    m.d.sync += [shown.eq(held[0]), held.eq(Mux(c.load, c.i.as_value(), held.as_value() >> c.width))]
+    m.d.comb += c.o.eq(shown)
     return m

@@ -4,15 +4,17 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal,
 from amaranth.lib import memory
 
 from . import generic
-from .generic import digit_product, fused_adder
+from .generic import digit_product, fused_adder, serialiser
 
 __all__ = [
+    "bit_memory",
     "block_memory",
     "digit_product",
     "dual_read_memory",
     "fused_adder",
     "masked_adder",
     "multiplier_array",
+    "serialiser",
     "single_port_memory",
     "small_memory",
 ]
@@ -21,24 +23,35 @@ SPRAM_ROWS, SPRAM_BITS = 16384, 16
 
 
 def block_memory(c) -> Module:
-    # Yosys makes a block RAM of a memory with registers behind it. Given a synchronous read port it would build a
-    # bypass beside the RAM, to show a row that is being written as it was.
     m = Module()
-    attributes = {"no_rw_check": 1, "ram_style": "block"}
-    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes)
-    write = array.write_port(granularity=c.granularity if c.granularity != c.width else None)
-    read = array.read_port(domain="comb")
-    # The address is registered rather than the data, which has more bits.
-    address, shown = Signal.like(c.r_addr, reset_less=True), Signal(c.width, reset_less=True)
-    m.d.comb += [
-        write.en.eq(c.w_en),
-        write.addr.eq(c.w_addr),
-        write.data.eq(c.w_data),
-        read.addr.eq(address),
-        c.r_data.eq(shown),
-    ]
-    m.d.sync += [address.eq(c.r_addr), shown.eq(read.data)]
+    m.d.comb += c.r_data.eq(_block(m, "array", c.depth, c.width, c.width, c.w_en, c.w_addr, c.w_data, c.r_addr))
     return m
+
+
+def bit_memory(c) -> Module:
+    m = Module()
+    place = (c.width - 1).bit_length()
+    enables, value = c.w_en << c.w_addr[:place], c.w_data.replicate(c.width)
+    for i in range(c.readers):
+        shown = _block(m, f"array_{i}", c.depth, c.width, 1, enables, c.w_addr[place:], value, c.r_addr[i])
+        m.d.comb += c.r_data[i].eq(shown)
+    return m
+
+
+def _block(m: Module, name: str, depth: int, width: int, granularity: int, w_en, w_addr, w_data, r_addr):
+    """Block RAM, `granularity` bits for each bit of `w_en`. Returns the row at `r_addr`, `LATENCY` cycles later.
+
+    Yosys makes it of a memory with registers behind it. Given a synchronous read port it would build a bypass beside the
+    RAM, to show a row that is being written as it was.
+    """
+    attributes = {"no_rw_check": 1, "ram_style": "block"}
+    m.submodules[name] = array = memory.Memory(shape=unsigned(width), depth=depth, init=[], attrs=attributes)
+    write, read = array.write_port(granularity=granularity), array.read_port(domain="comb")
+    # The address is registered rather than the data, which has more bits.
+    address, shown = (Signal(n, name=f"{name}_{what}", reset_less=True) for n, what in ((len(r_addr), "address"), (width, "shown")))
+    m.d.comb += [write.en.eq(w_en), write.addr.eq(w_addr), write.data.eq(w_data), read.addr.eq(address)]
+    m.d.sync += [address.eq(r_addr), shown.eq(read.data)]
+    return shown
 
 
 def dual_read_memory(c) -> Module:
