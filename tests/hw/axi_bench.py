@@ -122,12 +122,14 @@ class Machine:
 
     async def _window(self, ctx):
         w, arch = self.dut.window, self.dut.arch
-        answer = []
+        answer, ran = [], False
         while True:
             _, _, region, row, we, wdata, re, running = await ctx.tick().sample(
                 w.region, w.row, w.we, w.wdata, w.re, self.dut.control.running
             )
             assert not (we and re) and not ((we or re) and running), "the window was used while the machine runs"
+            assert not (running and ran) or wdata == 0, "what the host wrote is not cleared while the machine runs"
+            ran = running
             if we or re:
                 assert not answer, "the window was used during a read"
                 core, place = divmod(row, isa.region_stride(arch, region)) if Region(region) in isa.PER_CORE else (0, row)

@@ -157,6 +157,20 @@ def test_kept_row():
     simulate(ARCH, bench)
 
 
+def test_a_run_forgets_the_row_that_was_begun():
+    """A run clears what was written of a row: it must be begun again."""
+
+    async def bench(ctx, manager, machine):
+        assert await manager.write(ctx, address(Region.STATE, ARCH, 2), 7) == OK
+        await manager.write(ctx, CSR["CTRL"], 1)
+        assert await manager.write(ctx, address(Region.STATE, ARCH, 2, 1), 8) == SLVERR
+        await write_row(ctx, manager, Region.STATE, 2, 9)
+        await ctx.tick().repeat(3)
+        assert machine.starts == 1 and machine.memory == {(Region.STATE, 2): 9}
+
+    simulate(ARCH, bench)
+
+
 def test_throughput():
     """Queued writes and reads of a kept row take 3 cycles each (and a few to fill and fetch)."""
 

@@ -19,10 +19,13 @@ from .ppu import FINISHED, Ppu, param_bits
 
 __all__ = ["Core", "CoreTraps", "HostAccess"]
 
-CLOSED = 9
-"""Outputs between their close and the end of their turn, at most; they are as far apart as their turns are long."""
+TURNED = SHADOW_LATENCY - TURN_LEAD + 1
+"""From an output's close to its first turn, at most."""
 
-assert SHADOW_LATENCY - TURN_LEAD + 2 <= CLOSED
+
+def _closed_within(arch: ArchConfig, cycles: int) -> int:
+    """Outputs that closed at most `cycles` and their own turns ago: the issuer keeps them max(DRAIN, cores) apart."""
+    return -(-cycles // arch.cores) + 1
 
 
 class HostAccess(data.StructLayout):
@@ -118,11 +121,15 @@ class Core(wiring.Component):
         stages.submodules.issuer = issuer = Issuer(arch)
         stages.submodules.lanes = lanes = Lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
+        drained, finished, stored = (
+            OUTPUTS + _closed_within(arch, cycles)
+            for cycles in (TURNED, TURNED + FINISHED + 1, SHADOW_LATENCY + STORE_LATENCY + arch.cores)
+        )
         stages.submodules.dealt = dealt = Fifo(tag_bits(arch), OUTPUTS)
-        stages.submodules.undrained = undrained = Fifo(OutputState(arch), OUTPUTS + CLOSED)
-        stages.submodules.unplaced = unplaced = Fifo(act_address(arch), OUTPUTS + CLOSED + FINISHED + 1)
+        stages.submodules.undrained = undrained = Fifo(OutputState(arch), drained)
+        stages.submodules.unplaced = unplaced = Fifo(act_address(arch), finished)
         stages.submodules.unclosed = unclosed = Outstanding(arch, OUTPUTS)
-        stages.submodules.unstored = unstored = Outstanding(arch, OUTPUTS + SHADOW_LATENCY + STORE_LATENCY + arch.cores)
+        stages.submodules.unstored = unstored = Outstanding(arch, stored)
         m.submodules.stages = ResetInserter(held)(stages)
         m.submodules.perf = perf = PerformanceLog(arch)
 

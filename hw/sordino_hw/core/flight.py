@@ -1,6 +1,6 @@
 """What is in flight: which operations are dealt, closed, stored and recorded."""
 
-from amaranth.hdl import Module, Shape, Signal
+from amaranth.hdl import Module, Mux, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -93,9 +93,10 @@ class Outstanding(wiring.Component):
             m.d.sync += [
                 enter.eq(self.enter & (self.enter_tag == tag)),
                 leave.eq(self.leave & (self.leave_tag == tag)),
-                count.eq(count + enter - leave),
                 self.none[tag].eq(count == 0),
             ]
+            with m.If(enter ^ leave):
+                m.d.sync += count.eq(count + Mux(enter, 1, -1))
         return m
 
 

@@ -28,13 +28,21 @@ class Synthesis:
     seconds: float
 
 
+SMALL = 9
+"""Bits of an adder up to which an ECP5 has it in LUTs: nextpnr takes a cell of two LUTs at each end of a carry chain."""
+
+
 def synthesis_script(family: str, top: str = "top") -> str:
     """Yosys commands that synthesise the module `top` for a family, from RTLIL to cells."""
-    # Wide LUTs made of four- and five-input ones: fewer levels, but a third more cells in the lanes.
-    synth = {"ecp5": f"synth_ecp5 -top {top} -nowidelut", "ice40": f"synth_ice40 -top {top} -device u"}[family]
-    # Without -dsp: it would take the registers out of the SB_MAC16 that the primitives instantiate.
     # ABC9 finds ports again by name and takes `x_1` for bit 1 of `x` (yosys#4349): single bits cannot be confused.
-    return f"{synth} -run begin:map_luts\nsplitnets\n{synth} -run map_luts:\n"
+    if family == "ice40":
+        # Without -dsp: it would take the registers out of the SB_MAC16 that the primitives instantiate.
+        synth = f"synth_ice40 -top {top} -device u"
+        return f"{synth} -run begin:map_luts\nsplitnets\n{synth} -run map_luts:\n"
+    # Wide LUTs made of four- and five-input ones: fewer levels, but a third more cells in the lanes.
+    synth = f"synth_ecp5 -top {top} -nowidelut"
+    adders = f"techmap t:$alu r:Y_WIDTH<={SMALL} %i\n"
+    return f"{synth} -run begin:map_gates\n{adders}{synth} -run map_gates:map_luts\nsplitnets\n{synth} -run map_luts:\n"
 
 
 def synthesise(design: Elaboratable, ports: Sequence[Signal], device: Device, folder: Path) -> Synthesis:
