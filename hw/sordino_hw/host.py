@@ -194,8 +194,6 @@ class HostPort(Component):
         decoded = self._decode(m, port.address, WRITABLE, "write")
         region, index, piece, last, resp = (delay(m, s, 1, "write") for s in decoded)
         expected = Signal(HOST_ADDR_BITS - 2)  # word address of the row's next piece; that of no row at 0
-        with m.If(control.running):
-            m.d.sync += [window.wdata.eq(0), expected.eq(0)]
         is_csr, whole, in_order, aligned = (
             delay(m, s, 1, f"write_{name}")
             for name, s in (
@@ -230,6 +228,8 @@ class HostPort(Component):
                         m.d.sync += [window.we.eq(1), window.region.eq(region), window.row.eq(index), cached.eq(0)]
                 with m.Else():
                     m.d.comb += port.resp.eq(Resp.SLVERR)
+        with m.If(control.running):
+            m.d.sync += [window.wdata.eq(0), expected.eq(0)]
 
     def _stage(self, m, piece, data):
         """Puts one piece into the row that is being written."""

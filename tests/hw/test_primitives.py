@@ -54,6 +54,7 @@ CASES = {
         "block_2": lambda: BlockMemory(8192, 2),
         "block_1": lambda: BlockMemory(16384, 1),
         "block_banks": lambda: BlockMemory(5000, 9),
+        "block_unlike": lambda: BlockMemory(1400, 36),
         "bits": lambda: BitMemory(48, 8, 2),
         "block_short": lambda: BlockMemory(40, 11),
         "single_port": lambda: SinglePortMemory(600, 33),
@@ -307,6 +308,7 @@ def test_netlists_use_the_cells_of_the_family(outcome):
             "block_2": {"DP16KD": 1},
             "block_1": {"DP16KD": 1},
             "block_banks": {"DP16KD": 3},
+            "block_unlike": {"DP16KD": 3},
             "bits": {"TRELLIS_DPR16X4": 18},
             "block_short": {"TRELLIS_DPR16X4": 9},
             "single_port": {"DP16KD": 2},
@@ -318,7 +320,7 @@ def test_netlists_use_the_cells_of_the_family(outcome):
             "product": {"MULT18X18D": 1},
             "masked_sum": {"CCU2C": 17},
             "selected_sum": {"CCU2C": 9},
-            "difference": {"CCU2C": 6},
+            "difference": {"CCU2C": 5},
             "digit_product": {"CCU2C": 5},
         },
         "ice40": {
@@ -340,7 +342,15 @@ def test_netlists_use_the_cells_of_the_family(outcome):
 
 @pytest.mark.parametrize(
     "depth, width, expected",
-    [(1024, 256, (18, 15, 1)), (2048, 288, (9, 32, 1)), (512, 256, (36, 8, 1)), (64, 64, (36, 2, 1)), (4096, 288, (9, 32, 2))],
+    [
+        (1024, 256, [(1024, 18)]),
+        (2048, 288, [(2048, 9)]),
+        (512, 256, [(512, 36)]),
+        (64, 64, [(512, 36)]),
+        (4096, 288, [(2048, 9), (2048, 9)]),
+        (1536, 288, [(1024, 18), (512, 36)]),
+        (5000, 9, [(2048, 9)] * 3),
+    ],
 )
 def test_tiling(depth, width, expected):
     assert tiling(depth, width) == expected

@@ -52,21 +52,23 @@ class Cluster(wiring.Component):
         m = Module()
         arch = self.arch
         running = Signal()
+        # A reset for each fetcher, and one for the rest: a net that reached everything would be slow.
+        stopped = [Signal(name=f"stopped_{k}", init=1, attrs={"keep": 1}) for k in range(arch.cores + 1)]
         stages = Module()
-        m.submodules.stages = ResetInserter(~running)(stages)
+        m.submodules.stages = ResetInserter(stopped[-1])(stages)
         stages.submodules.sequencer = sequencer = Sequencer(arch)
         stages.submodules.flight = flight = Flight(arch)
         stages.submodules.dealer = dealer = Dealer(arch)
         fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
         cores = [Core(arch, len(self.window.wdata)) for _ in range(arch.cores)]
         for i in range(arch.cores):
-            stages.submodules[f"fetcher_{i}"], m.submodules[f"core_{i}"] = fetchers[i], cores[i]
+            m.submodules[f"fetcher_{i}"], m.submodules[f"core_{i}"] = ResetInserter(stopped[i])(fetchers[i]), cores[i]
         m.submodules.records = records = RecordControl(arch)
 
         self._operations(m, stages, sequencer, flight, dealer, fetchers, cores)
         self._deal(m, dealer, fetchers, cores)
         self._serve(m, stages, fetchers, cores)
-        start = self._control(m, running, sequencer, fetchers, cores)
+        start = self._control(m, running, stopped, sequencer, fetchers, cores)
         m.d.comb += [
             records.running.eq(running),
             records.logging.eq(self.control.running),
@@ -99,7 +101,7 @@ class Cluster(wiring.Component):
         ]
         tap = snapshot(stages, self.arch, sequencer.tap, sequencer.started, "tap")
         drain = snapshot(stages, self.arch, sequencer.drain, sequencer.started, "drain")
-        started, tag = Signal(), Signal.like(flight.tag)
+        started, tag = Signal(), Signal.like(flight.tag, reset_less=True)
         stages.d.sync += [started.eq(sequencer.started), tag.eq(flight.tag)]
         for fetcher in fetchers:
             m.d.comb += [fetcher.d_we.eq(started), fetcher.d_tag.eq(tag), fetcher.d.eq(tap)]
@@ -137,9 +139,11 @@ class Cluster(wiring.Component):
             m.d.comb += [words[c].as_value().eq(word), m_addrs[c].eq(m_addr)]
 
             sources = [fetchers[g] for g in sorted({c % s for s in (1, 2, 4, 8) if s <= len(cores)})]
+            served = [Signal.like(s, name=f"served_{s.name}", reset_less=True) for s in (words[c].as_value(), m_addrs[c])]
+            m.d.comb += [core.word.as_value().eq(served[0]), core.m_addr.eq(served[1])]
             stages.d.sync += [
-                core.word.eq(words[c]),
-                core.m_addr.eq(m_addrs[c]),
+                served[0].eq(words[c].as_value()),
+                served[1].eq(m_addrs[c]),
                 core.word_valid.eq(Cat(f.word_valid[c] for f in sources).any()),
                 core.mask_valid.eq(Cat(f.mask_valid[c] for f in sources).any()),
             ]
@@ -148,7 +152,7 @@ class Cluster(wiring.Component):
                 *(f.credit[c].eq(core.credit) for f in fetchers),
             ]
 
-    def _control(self, m, running, sequencer, fetchers, cores):
+    def _control(self, m, running, stopped, sequencer, fetchers, cores):
         """Starts, counts cycles, and stops at HALT or the first trap. Returns the start.
 
         The host sees the machine run until the last record is written.
@@ -184,12 +188,14 @@ class Cluster(wiring.Component):
             m.d.sync += [c.cycles.eq(following), c.ops.eq(c.ops + sequencer.started), c.pc.eq(sequencer.pc)]
             with m.If((trap != isa.Trap.NONE) | sequencer.halt):
                 m.d.sync += [running.eq(0), flushing.eq(1), flush.eq(FLUSH_CYCLES), c.trap.eq(trap)]
+                m.d.sync += [s.eq(1) for s in stopped]
         with m.Elif(flushing):
             m.d.sync += flush.eq(flush - 1)
             with m.If(flush == 0):
                 m.d.sync += [flushing.eq(0), c.halted.eq(1)]
         with m.Elif(c.start):
             m.d.sync += [running.eq(1), c.halted.eq(0), c.trap.eq(isa.Trap.NONE), c.cycles.eq(0), c.ops.eq(0), c.pc.eq(0)]
+            m.d.sync += [s.eq(0) for s in stopped]
         return start
 
     def _memories(self, m, running, sequencer, fetchers, cores):
@@ -237,12 +243,12 @@ class Cluster(wiring.Component):
             return
         # The host holds region and row as long as it needs the row.
         assert LATENCY + 3 == WINDOW_LATENCY
-        states, logs = Signal(len(cores[0].state_data)), Signal(len(cores[0].perf_data))
+        states, logs = (Signal(len(shown), reset_less=True) for shown in (cores[0].state_data, cores[0].perf_data))
         m.d.sync += [
             states.eq(Array(core.state_data for core in cores)[self._core_of(isa.Region.STATE, row)]),
             logs.eq(Array(core.perf_data for core in cores)[self._core_of(isa.Region.PERF, row)]),
         ]
-        words = delay(m, act, 1, "window_act")
+        words = delay(m, act, 1, "window_act", reset_less=True)
         with m.Switch(region):
             with m.Case(isa.Region.ACT.value):
                 m.d.sync += window.rdata.eq(words)
@@ -261,7 +267,8 @@ class Cluster(wiring.Component):
     def _activations(self, m, running, fetchers, cores, row, value, host_we):
         """Copies of the activation memory, one a port, and of the occupancy memory, one a fetcher. Returns the host's data."""
         arch = self.arch
-        word, place, we = Signal(isa.region_bits(arch, isa.Region.ACT)), Signal(act_address(arch)), Signal()
+        word, place = Signal(isa.region_bits(arch, isa.Region.ACT), reset_less=True), Signal(act_address(arch), reset_less=True)
+        we = Signal()
         # What a core stores is zero in other cycles.
         m.d.sync += [
             we.eq(host_we | Cat(core.we for core in cores).any()),
@@ -286,7 +293,7 @@ class Cluster(wiring.Component):
             ]
 
         # The occupancy bit follows a cycle behind its word, as do the bits of the channels that are not zero.
-        place_late, we_late, occupied = delay(m, place, 1, "place"), delay(m, we, 1, "we"), Signal()
+        place_late, we_late, occupied = delay(m, place, 1, "place", reset_less=True), delay(m, we, 1, "we"), Signal()
         if late:
             nonzero = Signal(arch.lanes)
             m.submodules.nonzero = live = BlockMemory(arch.act_depth, arch.lanes)

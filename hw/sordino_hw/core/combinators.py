@@ -21,10 +21,13 @@ def count_ones(bits, width: int):
     return counts[0]
 
 
-def delay(m: Module, value, cycles: int, name: str):
-    """`value` (a value or a view) as it was `cycles` before, of the same shape; through registers that start at zero."""
+def delay(m: Module, value, cycles: int, name: str, *, reset_less: bool = False):
+    """`value` (a value or a view) as it was `cycles` before, of the same shape; through registers that start at zero.
+
+    Those of data can do without a reset, which saves a net across the device: `reset_less`.
+    """
     for k in range(cycles):
-        held = Signal(value.shape(), name=f"{name}_{k + 1}")
+        held = Signal(value.shape(), name=f"{name}_{k + 1}", reset_less=reset_less)
         m.d.sync += held.eq(value)
         value = held
     return value

@@ -42,15 +42,16 @@ class Walker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        group, rest, taken = Signal(self.arch.cores), Signal(self.arch.cores), Signal()
+        group, rest = (Signal(self.arch.cores, name=name, reset_less=True) for name in ("group", "rest"))
+        taken, out = Signal(), Signal(Span(self.arch), reset_less=True)
+        m.d.comb += self.spans.payload.eq(out)
         d = snapshot(m, self.arch, self.d, taken, "operation")
         busy, fresh, residual = Signal(), Signal(), Signal()
         ky, kx, last_ky, last_kx = Signal(8), Signal(8), Signal(), Signal()  # count from one
         # Columns from the first pixel of the span to the left edge (to the right of it) and to the right edge.
-        left0, left, room = (Signal(signed(INDEX), name=name) for name in ("left0", "left", "room"))
-        iy = Signal(signed(INDEX))
-        a_kernel, a, r = (Signal.like(d.A_KX, name=name) for name in ("a_kernel", "a", "r"))
-        w, mask = Signal.like(d.W_BASE, name="w"), Signal.like(d.M_BASE, name="mask")
+        left0, left, room, iy = (Signal(signed(INDEX), name=name, reset_less=True) for name in ("left0", "left", "room", "iy"))
+        a_kernel, a, r = (Signal.like(d.A_KX, name=name, reset_less=True) for name in ("a_kernel", "a", "r"))
+        w, mask = Signal.like(d.W_BASE, name="w", reset_less=True), Signal.like(d.M_BASE, name="mask", reset_less=True)
 
         slice_, _ = lowest(rest, self.arch.cores)
         others = rest & ~slice_
@@ -68,7 +69,6 @@ class Walker(wiring.Component):
         with m.If(self.spans.ready):
             m.d.sync += self.spans.valid.eq(0)
         with m.If(step):
-            out = self.spans.payload
             m.d.sync += [
                 self.spans.valid.eq(1),
                 out.a.eq(a),
@@ -137,11 +137,13 @@ class Clip(wiring.Component):
     """Turns the pixels of a span into words; rows outside the image become empty. One cycle, one span per cycle."""
 
     def __init__(self, arch: ArchConfig):
+        self.arch = arch
         super().__init__({"i": In(stream.Signature(Span(arch))), "o": Out(stream.Signature(SpanRange(arch)))})
 
     def elaborate(self, platform):
         m = Module()
-        p, out = self.i.payload, self.o.payload
+        p, out = self.i.payload, Signal(SpanRange(self.arch), reset_less=True)
+        m.d.comb += self.o.payload.eq(out)
         same = [name for name, _ in out.shape() if name not in ("low", "top", "beyond", "empty")]
         top = p.high * p.words - 1
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
@@ -187,10 +189,10 @@ class Splitter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         p, tag = self.i.payload, self.tag
-        held = Signal(RowTag(self.arch))
+        held = Signal(RowTag(self.arch), reset_less=True)
         busy, last, done = Signal(), Signal(), Signal()
         occ_bits, occ_width = self.arch.occ_bits, self.arch.occ_width
-        top, last_row, beyond = Signal(occ_bits), Signal.like(tag.row), Signal()
+        top, last_row, beyond = Signal(occ_bits, reset_less=True), Signal.like(tag.row, reset_less=True), Signal()
         m.d.comb += [
             self.top.eq(Mux(last, top, occ_width - 1)),
             tag.eq(held),

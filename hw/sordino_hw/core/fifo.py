@@ -54,7 +54,7 @@ class Fifo(wiring.Component):
             return m
         if self.depth == 2:
             # Two registers: an item passes the first in a cycle, unless the second is taken.
-            first, waiting, move = Signal(self.shape), Signal(), ~self.o.valid | self.o.ready
+            first, waiting, move = Signal(self.shape, reset_less=True), Signal(), ~self.o.valid | self.o.ready
             with m.If(move):
                 m.d.sync += [self.o.payload.eq(first), self.o.valid.eq(waiting)]
             with m.If(push):

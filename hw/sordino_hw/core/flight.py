@@ -26,7 +26,7 @@ def snapshot(m: Module, arch: ArchConfig, operation, taken, name: str):
     """
     if arch.in_flight == 1:
         return operation
-    held = Signal(operation.shape(), name=name)
+    held = Signal(operation.shape(), name=name, reset_less=True)
     with m.If(taken):
         m.d.sync += held.eq(operation)
     return held
@@ -149,7 +149,7 @@ class Flight(wiring.Component):
         unstored, unrecorded, all_dealt, pending = (Signal(self.arch.in_flight) for _ in range(4))
         # No earlier than `closed` and `stored` know of the last output.
         dealt = delay(m, self.dealt, OUTSTANDING_LATENCY, "dealt")
-        dealt_tag = delay(m, self.dealt_tag, OUTSTANDING_LATENCY, "dealt_tag")
+        dealt_tag = delay(m, self.dealt_tag, OUTSTANDING_LATENCY, "dealt_tag", reset_less=True)
         m.d.comb += [
             pending.eq(unstored & ~(all_dealt & self.stored)),
             self.free.eq(~(pending | unrecorded).bit_select(self.tag, 1)),

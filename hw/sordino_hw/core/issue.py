@@ -124,8 +124,8 @@ class Segmenter(wiring.Component):
         m.d.comb += left.eq(self.words.payload.some & ~done)
         chosen, _ = lowest(left, count)
 
-        held = Signal(SegmentEntry(arch))
-        is_wide, wide, kept = word.kind == Kind.MAC2, Signal.like(word.w), Signal()
+        held = Signal(SegmentEntry(arch), reset_less=True)
+        is_wide, wide, kept = word.kind == Kind.MAC2, Signal.like(word.w, reset_less=True), Signal()
         full, push, advance, final = Signal(), Signal(), Signal(), Signal()
         item, merge, want = Signal(), Signal(), Signal()
         m.d.comb += [
@@ -262,8 +262,8 @@ class Issuer(wiring.Component):
         ]
 
         # First cycle: the item as it is. Second: its weight row, and the event among its activations.
-        item, act = Signal(Event(arch)), Signal.like(seg.act)
-        chosen, offset = Signal.like(bit), Signal.like(index)
+        item, act = Signal(Event(arch), reset_less=True), Signal.like(seg.act, reset_less=True)
+        chosen, offset = Signal.like(bit, reset_less=True), Signal.like(index, reset_less=True)
         m.d.sync += [
             item.w.eq(seg.w),
             item.kind.eq(seg.kind),
@@ -285,7 +285,7 @@ class Issuer(wiring.Component):
         ]
 
         if reads_late(arch):
-            m.d.sync += [event.lane.eq(offset), self.address.eq(delay(m, seg.address, 1, "address"))]
+            m.d.sync += [event.lane.eq(offset), self.address.eq(delay(m, seg.address, 1, "address", reset_less=True))]
             return m
         picked = Signal(arch.event_bits)
         m.d.comb += picked.eq(_one_of(chosen, act))
@@ -299,7 +299,9 @@ class Issuer(wiring.Component):
             vectors.i.eq(self.act),
             vectors.pop.eq(delay(m, self.segments.ready & is_vector & ~seg.null, late, "taken")),
         ]
-        m.d.sync += self.operands.eq(vectors.o)
+        operands = Signal.like(self.operands, reset_less=True)
+        m.d.sync += operands.eq(vectors.o)
+        m.d.comb += self.operands.eq(operands)
         return m
 
     def _spacing(self, m, close):

@@ -117,26 +117,32 @@ class Lanes(wiring.Component):
             step.clear.eq(event.first | is_max),
         ]
         shares = -(-lanes // SHARE)
-        controls = copies(m, delay(m, control, VECTOR_LATENCY - 1, "control"), shares, "controls", init=None)
+        controls = copies(
+            m, delay(m, control, VECTOR_LATENCY - 1, "control", reset_less=True), shares, "controls", init=None, reset_less=True
+        )
         if reads_late(arch):
-            lane = delay(m, event.lane, VECTOR_LATENCY, "lane")
+            lane = delay(m, event.lane, VECTOR_LATENCY, "lane", reset_less=True)
             broadcast = [Array(self.operands)[lane]] * shares
         else:
-            broadcast = copies(m, delay(m, event.act, VECTOR_LATENCY - 1, "act"), shares, "broadcast")
-        kept = copies(m, delay(m, halves, LATENCY - 1 + self.waits, "halves"), shares, "kept", init=None)
-        choices = copies(m, delay(m, choice, LATENCY, "choice"), shares, "choices", init=None)
+            broadcast = copies(
+                m, delay(m, event.act, VECTOR_LATENCY - 1, "act", reset_less=True), shares, "broadcast", reset_less=True
+            )
+        kept = copies(
+            m, delay(m, halves, LATENCY - 1 + self.waits, "halves", reset_less=True), shares, "kept", init=None, reset_less=True
+        )
+        choices = copies(m, delay(m, choice, LATENCY, "choice", reset_less=True), shares, "choices", init=None, reset_less=True)
         weights = [self._weight(m, kept[i // SHARE], choices[i // SHARE], i) for i in range(lanes)]
         m.submodules.multipliers = multipliers = MultiplierArray(lanes, arch.event_bits, len(weights[0]))
 
         depth = LATENCY + 1 + MULTIPLIER_LATENCY
-        steps = copies(m, delay(m, step, depth - 1, "step"), shares, "steps", init=None)
+        steps = copies(m, delay(m, step, depth - 1, "step", reset_less=True), shares, "steps", init=None, reset_less=True)
         coming = delay(m, self.event_valid & event.end, depth + 3 - TURN_LEAD, "coming")
-        ends = copies(m, delay(m, coming, TURN_LEAD - 3, "end"), arch.ppu, "ended")
+        ends = copies(m, delay(m, coming, TURN_LEAD - 3, "end"), arch.ppu, "ended", reset_less=True)
         m.d.comb += self.coming.eq(coming)
 
-        accumulators = Signal(data.ArrayLayout(signed(32), lanes))
+        accumulators = Signal(data.ArrayLayout(signed(32), lanes), reset_less=True)
         for i in range(lanes):
-            operand = Signal(signed(arch.event_bits), name=f"operand_{i}")
+            operand = Signal(signed(arch.event_bits), name=f"operand_{i}", reset_less=True)
             c, s, value, product = controls[i // SHARE], steps[i // SHARE], self.operands[i], multipliers.p[i]
             m.d.sync += operand.eq(Mux(c.event, broadcast[i // SHARE], value))
             with m.If(~c.op | (c.floor & (value < 0))):
@@ -163,8 +169,8 @@ class Lanes(wiring.Component):
 
         The byte that is read is registered, so that the halves of a wide weight are kept in time for the high one's event.
         """
-        row, read = self.w_data[8 * i : 8 * i + 8], Signal(8, name=f"read_{i}")
-        low, high = Signal(7, name=f"low_{i}"), Signal(8, name=f"high_{i}")
+        row, read = self.w_data[8 * i : 8 * i + 8], Signal(8, name=f"read_{i}", reset_less=True)
+        low, high = Signal(7, name=f"low_{i}", reset_less=True), Signal(8, name=f"high_{i}", reset_less=True)
         rows = m.d.comb if self.waits else m.d.sync
         rows += read.eq(row)
         with m.If(keep.low):

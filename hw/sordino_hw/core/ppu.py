@@ -95,14 +95,14 @@ class Requantiser(wiring.Component):
         # round_shift(v, n) = ((v >> n-1) + 1) >> 1: one shifter, and the rounding bit is the last one shifted out.
         # Its steps keep the bits that the rest of it can shift into the result, the sign on top. What they lose decides
         # on saturation.
-        shift = delay(m, self.shift, 1, "shift")
+        shift = delay(m, self.shift, 1, "shift", reset_less=True)
         value, lost = Signal(signed(32 + REQUANT_FRACTION + 1)), []
         m.d.comb += value.eq(total << (REQUANT_FRACTION + 1))
         for k in (4, 3, 2):
             value, beyond = self._step(m, value, shift[k], 1 << k, bits + (1 << k))
             lost.append(beyond)
         coarse = Signal.like(value, reset_less=True)
-        overflow, fine_shift = Signal(len(lost), reset_less=True), delay(m, shift[:2], 1, "fine_shift")
+        overflow, fine_shift = Signal(len(lost), reset_less=True), delay(m, shift[:2], 1, "fine_shift", reset_less=True)
         m.d.sync += [coarse.eq(value), overflow.eq(Cat(lost))]
         value, beyond = self._step(m, coarse, fine_shift[1], 2, bits + 2)
         last = fine_shift[0]
@@ -125,7 +125,7 @@ class Requantiser(wiring.Component):
             m.d.sync += operand.eq(Cat(Const(1 << (bits - 1), bits), value[-1]))
 
         # A narrow mantissa: sums of the products with its digits, of two bits.
-        mantissa = delay(m, self.mantissa, 3, "mantissa")
+        mantissa = delay(m, self.mantissa, 3, "mantissa", reset_less=True)
         partial = []
         for k in range(0, len(mantissa), 2):
             m.submodules[f"digit_{k}"] = digit = DigitProduct(len(operand))
@@ -138,10 +138,11 @@ class Requantiser(wiring.Component):
         rest = product >> (REQUANT_FRACTION - 1)
         above = Signal(signed(len(rest)), reset_less=True)
         m.d.sync += above.eq((rest + Cat(Const(1, 1), self.clamp.minus_lo).as_signed()) >> 1)
-        below = Signal(signed(len(above)), reset_less=True)
+        below, y = Signal(signed(len(above)), reset_less=True), Signal.like(self.y, name="y", reset_less=True)
+        m.d.comb += self.y.eq(y)
         for distance, beyond, bound, result in (
             (above, above[-1], self.clamp.span, below),
-            (below, ~below[-1], self.clamp.hi, self.y),
+            (below, ~below[-1], self.clamp.hi, y),
         ):
             m.submodules[f"to_{result.name}"] = adder = MaskedAdder(len(result))
             m.d.comb += [adder.a.eq(distance), adder.mask.eq(beyond), adder.b.eq(bound)]
@@ -258,24 +259,25 @@ class Ppu(wiring.Component):
 
         def later(value, cycles, name):
             """What an operation's register shows `cycles` later; the only one in flight keeps its registers."""
-            return value if arch.in_flight == 1 else delay(m, value, cycles, name)
+            return value if arch.in_flight == 1 else delay(m, value, cycles, name, reset_less=True)
 
         # State and parameters, added to and written back in the cycle after the shadow accumulators show the chunk.
-        p_row, s_row = (Signal(isa.address_bits(arch, region)) for region in (isa.Region.PARAM, isa.Region.STATE))
+        p_row, s_row = (Signal(isa.address_bits(arch, region), reset_less=True) for region in (isa.Region.PARAM, isa.Region.STATE))
         m.d.sync += [p_row.eq(d.P_BASE + index), s_row.eq(output.state + index)]
         source, sink = (later(flag, 1, name) for flag, name in ((d.source, "source"), (d.sink, "sink")))
         p_fits, s_fits = p_row < arch.param_depth, s_row < arch.state_depth
-        used = later(source, TURN_LEAD - 1, "used")
+        # In reset no state is added, so that the host's word passes.
+        used = source if arch.in_flight == 1 else delay(m, source, TURN_LEAD - 1, "used")
         m.d.comb += [
             self.s_addr.eq(s_row),
-            self.s_waddr.eq(delay(m, self.s_addr, TURN_LEAD, "s_row")),
+            self.s_waddr.eq(delay(m, self.s_addr, TURN_LEAD, "s_row", reset_less=True)),
             self.s_we.eq(delay(m, chunks[1].valid & sink & s_fits, TURN_LEAD, "s_we")),
-            self.p_addr.eq(delay(m, p_row[: len(self.p_addr)], 1, "p_row")),
+            self.p_addr.eq(delay(m, p_row[: len(self.p_addr)], 1, "p_row", reset_less=True)),
         ]
         if arch.in_flight == 1:
             m.d.sync += self.threshold_addr.eq(d.P_BASE + self._index(m, chunks[CHOSEN - LATENCY - 1]))
         else:
-            m.d.comb += self.threshold_addr.eq(delay(m, self.p_addr, CHOSEN - LATENCY - 2, "threshold_row"))
+            m.d.comb += self.threshold_addr.eq(delay(m, self.p_addr, CHOSEN - LATENCY - 2, "threshold_row", reset_less=True))
         m.d.sync += [
             self.trap_param.eq(chunks[1].valid & ~sink & ~p_fits),
             self.trap_state.eq(chunks[1].valid & (source | sink) & ~s_fits),
@@ -285,7 +287,7 @@ class Ppu(wiring.Component):
 
         # What the operation does with the sums is read when they are about to be clamped.
         late, clamp = self.late_op, Signal(Clamp())
-        minus_lo, span = Signal.like(clamp.minus_lo), Signal.like(clamp.span)
+        minus_lo, span = (Signal.like(bound, reset_less=True) for bound in (clamp.minus_lo, clamp.span))
         m.d.sync += [minus_lo.eq(-late.LO), span.eq(late.LO - late.HI)]
         m.d.comb += [
             self.late_tag.eq(chunks[SUMMED + CLAMP_DELAY - 1].tag),
@@ -316,7 +318,7 @@ class Ppu(wiring.Component):
                 self.t_addr.word_select(i, self.table_bits).eq(Cat(unit.y[:8] ^ 0x80, table_index)),
             ]
             m.d.sync += sums[i].eq(adder.s)
-            direct = delay(m, unit.y, LATENCY, f"direct_{i}")
+            direct = delay(m, unit.y, LATENCY, f"direct_{i}", reset_less=True)
             looked_up = self.t_data.word_select(i, arch.event_bits).as_signed()
             value = Signal(signed(len(unit.y)), name=f"value_{i}", reset_less=True)
             m.d.sync += value.eq(Mux(table, looked_up, direct))
@@ -333,7 +335,7 @@ class Ppu(wiring.Component):
 
     def _threshold(self, m, value, threshold, i):
         """`value` as it was two cycles before, or zero where it is nearer to that than `threshold`."""
-        negative, held = value[-1], delay(m, value, 1, f"held_{i}")
+        negative, held = value[-1], delay(m, value, 1, f"held_{i}", reset_less=True)
         m.submodules[f"threshold_{i}"] = adder = FusedAdder(len(value), lambda b, invert, one: (b ^ invert) & one, carry=True)
         m.d.comb += [
             adder.a.eq(value),
@@ -343,7 +345,10 @@ class Ppu(wiring.Component):
             adder.carry_in.eq(~negative),
         ]
         # Towards zero by the threshold: it has not crossed zero if it is to stay.
-        moved, channel = Signal.like(value, reset_less=True), Signal(signed(self.arch.event_bits), name=f"channel_{i}")
+        moved, channel = (
+            Signal.like(value, reset_less=True),
+            Signal(signed(self.arch.event_bits), name=f"channel_{i}", reset_less=True),
+        )
         m.d.sync += [moved.eq(adder.s), channel.eq(held)]
         with m.If(Mux(held < 0, moved > 0, moved < 0)):
             m.d.sync += channel.eq(0)
@@ -351,7 +356,10 @@ class Ppu(wiring.Component):
 
     def _store(self, m, chunks, sink, channels):
         """Collects the chunks of a word, and keeps the finished word until the slot."""
-        parts = [Signal(data.ArrayLayout(channels[0].shape(), len(channels)), name=f"part_{c}") for c in range(self.arch.chunks)]
+        parts = [
+            Signal(data.ArrayLayout(channels[0].shape(), len(channels)), name=f"part_{c}", reset_less=True)
+            for c in range(self.arch.chunks)
+        ]
         chunk, finished = chunks[CHOSEN + 2], Signal()
         index = self._index(m, chunk)
         for c, part in enumerate(parts):
@@ -376,8 +384,10 @@ class Ppu(wiring.Component):
             ]
         else:
             m.d.comb += [self.we.eq(self.stored & ~dropped & ~beyond), self.address.eq(place)]
+            word = Signal.like(self.word, reset_less=True)
+            m.d.comb += self.word.eq(word)
             with m.If(finished):
-                m.d.sync += self.word.eq(Cat(parts))
+                m.d.sync += word.eq(Cat(parts))
         with m.If(self.stored):
             m.d.sync += full.eq(0)
         with m.If(finished):

@@ -66,15 +66,15 @@ class Occupancy(wiring.Component):
             tags.o.ready.eq(self.o.valid & self.o.ready),
             self.o.payload.tag.eq(tags.o.payload),
         ]
-        low, top, empty = (delay(m, getattr(self, name), LATENCY, name) for name in ("low", "top", "empty"))
-        dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, LATENCY, "dense")
+        low, top, empty = (delay(m, getattr(self, name), LATENCY, name, reset_less=True) for name in ("low", "top", "empty"))
+        dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, LATENCY, "dense", reset_less=True)
         ones = Const((1 << occ_width) - 1)
         inside = (ones << low) & (ones >> ~top)  # bits from `low` up, to `top`
-        wanted, size = Signal(occ_width), Signal(range(occ_width + 1))
+        wanted, size = Signal(occ_width, reset_less=True), Signal(range(occ_width + 1), reset_less=True)
         m.d.sync += [wanted.eq(inside & (self.r_data | dense.replicate(occ_width))), size.eq(top - low + 1)]
         with m.If(empty):
             m.d.sync += [wanted.eq(0), size.eq(0)]
-        row = Signal(RowBits(self.arch))
+        row = Signal(RowBits(self.arch), reset_less=True)
         m.d.sync += [
             row.bits.eq(wanted),
             row.none.eq(~wanted.any()),
@@ -208,8 +208,9 @@ class WordReader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         assert READ_LATENCY == LATENCY + 3
-        word = self.word
-        requested = delay(m, self.request, 1, "request")
+        word = Signal(ReadWord(self.arch), reset_less=True)
+        m.d.comb += self.word.eq(word)
+        requested = delay(m, self.request, 1, "request", reset_less=True)
         to = delay(m, Mux(self.valid, self.request.to, 0) if self.arch.cores > 1 else self.valid, 1, "to")
         reads = delay(m, self.valid & ~self.request.null & ~self.request.reuse.any(), 1, "reads")
         m.d.comb += [self.act_en.eq(reads), self.act_addr.eq(requested.address)]
@@ -218,7 +219,7 @@ class WordReader(wiring.Component):
         q = Signal.like(requested.q)
         w_word = self.d.W_WORD if self.arch.in_flight == 1 else requested.w_word
         m.d.comb += q.eq(requested.q + requested.address[: self.arch.occ_bits])
-        w, row = delay(m, requested.w, MULTIPLIER_LATENCY, "w"), Signal.like(requested.w)
+        w, row = delay(m, requested.w, MULTIPLIER_LATENCY, "w", reset_less=True), Signal.like(requested.w, reset_less=True)
         if reads_late(self.arch):
             # The smallest device has no multiplier to spare.
             product = Signal.like(row)
@@ -228,15 +229,15 @@ class WordReader(wiring.Component):
             m.submodules.multiplier = multiplier = Multiplier(len(q) + 1, len(w_word) + 1)
             m.d.comb += [multiplier.a.eq(q), multiplier.b.eq(w_word)]
             product = multiplier.p
-        m_base, index = delay(m, requested.m, 1, "m"), delay(m, q, 1, "q")
+        m_base, index = delay(m, requested.m, 1, "m", reset_less=True), delay(m, q, 1, "q", reset_less=True)
         m.d.sync += self.m_addr.eq(m_base + index)
         checked = delay(m, Mux((requested.kind == Kind.EVENT) & ~requested.null, to, 0), 1, "checked")
         m.d.sync += self.mask_valid.eq(checked)
         m.d.sync += row.eq(w + product)
 
         # A word that is read goes through the window: so one that is reused comes out there as well.
-        arrived = delay(m, requested, LATENCY, "arrived")
-        read = delay(m, arrived, 1, "read")
+        arrived = delay(m, requested, LATENCY, "arrived", reset_less=True)
+        read = delay(m, arrived, 1, "read", reset_less=True)
         act = Signal(self.act_data.shape() if reads_late(self.arch) else word.act.shape())
         if sharing(self.arch):
             m.submodules.window = window = SmallMemory(1 << WINDOW_BITS, len(self.act_data))

@@ -21,6 +21,8 @@ class Device:
     resources: tuple[tuple[str, str], ...]
     target: float
     """Clock frequency in MHz that place and route works towards."""
+    clock_pin: str
+    """Where the clock comes in: from a pin that the placer chose it may not reach the clock network."""
 
     @property
     def nextpnr(self) -> str:
@@ -31,9 +33,9 @@ _ECP5 = (("LUT", "TRELLIS_COMB"), ("FF", "TRELLIS_FF"), ("BRAM", "DP16KD"), ("DS
 _ICE40 = (("LC", "ICESTORM_LC"), ("BRAM", "ICESTORM_RAM"), ("SPRAM", "ICESTORM_SPRAM"), ("DSP", "ICESTORM_DSP"))
 
 DEVICES = {
-    "ulx3s-85f": Device("LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 125.0),
-    "ecp5-25f": Device("LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 100.0),
-    "icebreaker": Device("iCE40UP5K", "ice40", ("--up5k", "--package", "sg48"), _ICE40, 30.0),
+    "ulx3s-85f": Device("LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 125.0, "G2"),
+    "ecp5-25f": Device("LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 100.0, "G2"),
+    "icebreaker": Device("iCE40UP5K", "ice40", ("--up5k", "--package", "sg48"), _ICE40, 30.0, "35"),
 }
 """By preset: the device of its board."""
 

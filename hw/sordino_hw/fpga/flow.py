@@ -18,6 +18,9 @@ __all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]
 
 NETLIST = "netlist.json"
 
+_PLACEMENT = ("--placer-heap-timingweight", "30", "--placer-heap-critexp", "4", "--router", "router2")
+"""The default placer's weights for timing, 10 and 2, leave the large preset at three quarters of the frequency."""
+
 
 @dataclass(frozen=True)
 class Synthesis:
@@ -39,10 +42,12 @@ def synthesis_script(family: str, top: str = "top") -> str:
         # Without -dsp: it would take the registers out of the SB_MAC16 that the primitives instantiate.
         synth = f"synth_ice40 -top {top} -device u"
         return f"{synth} -run begin:map_luts\nsplitnets\n{synth} -run map_luts:\n"
+    # Yosys merges equal registers unless the cells are to be kept, which Amaranth can only say of their outputs.
+    kept = f"hierarchy -top {top}\nproc\nsetattr -set keep 1 a:keep=1 w:* %i %ci1 c:* %i\n"
     # Wide LUTs made of four- and five-input ones: fewer levels, but a third more cells in the lanes.
     synth = f"synth_ecp5 -top {top} -nowidelut"
     adders = f"techmap t:$alu r:Y_WIDTH<={SMALL} %i\n"
-    return f"{synth} -run begin:map_gates\n{adders}{synth} -run map_gates:map_luts\nsplitnets\n{synth} -run map_luts:\n"
+    return f"{kept}{synth} -run begin:map_gates\n{adders}{synth} -run map_gates:map_luts\nsplitnets\n{synth} -run map_luts:\n"
 
 
 def synthesise(design: Elaboratable, ports: Sequence[Signal], device: Device, folder: Path) -> Synthesis:
@@ -68,6 +73,10 @@ def place_and_route(synthesis: Synthesis, device: Device, seed: int, target: flo
         *("--freq", f"{target or device.target:g}", "--timing-allow-fail"),
     ]
     if device.family == "ecp5":
-        arguments.append("--lpf-allow-unconstrained")
+        (synthesis.folder / "pins.lpf").write_text(f'LOCATE COMP "clk" SITE "{device.clock_pin}";\n')
+        arguments += ["--lpf", "pins.lpf", "--lpf-allow-unconstrained", *_PLACEMENT]
+    else:
+        (synthesis.folder / "pins.pcf").write_text(f"set_io --warn-no-port clk {device.clock_pin}\n")
+        arguments += ["--pcf", "pins.pcf", "--pcf-allow-unconstrained"]
     run(device.nextpnr, arguments, synthesis.folder, f"nextpnr_{seed}.log")
     return Routed.from_report(json.loads((synthesis.folder / report).read_text()), device, seed)

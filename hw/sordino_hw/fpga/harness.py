@@ -29,7 +29,7 @@ class Registered(Elaboratable):
 
     def __init__(self, component):
         self.component = component
-        self.serial_in, self.load, self.serial_out = Signal(), Signal(), Signal()
+        self.serial_in, self.load, self.serial_out = (Signal(name=name) for name in ("serial_in", "load", "serial_out"))
 
     def elaborate(self, platform):
         m = Module()
@@ -57,7 +57,7 @@ class Harness(Elaboratable):
 
     def __init__(self, arch: ArchConfig):
         self.wrapper = Registered(Top(arch))
-        self.clk, self.rst = Signal(), Signal()
+        self.clk, self.rst = Signal(name="clk"), Signal(name="rst")
 
     @property
     def ports(self) -> list[Signal]:

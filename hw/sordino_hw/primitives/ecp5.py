@@ -38,14 +38,19 @@ DISTRIBUTED_ROWS, DISTRIBUTED_BITS = 16, 4
 """Rows and bits of a TRELLIS_DPR16X4."""
 
 
-def tiling(depth: int, width: int) -> tuple[int, int, int]:
-    """The cheapest way to build a memory of DP16KD: (bits of a tile, tiles side by side, banks in depth).
+def tiling(depth: int, width: int) -> list[tuple[int, int]]:
+    """The cheapest way to build a memory of DP16KD, as the rows and bits of the tiles of each bank, from row 0 on.
 
-    Of equally cheap ways the one with the fewest banks: banks need a multiplexer behind them.
+    Of equally cheap ways the one with the fewest banks: banks need a multiplexer behind them. No bank is deeper than the
+    one below, so each begins at a multiple of its rows.
     """
-    ways = [(-(-width // bits) * -(-depth // rows), -(-depth // rows), bits) for rows, bits in TILES]
-    _, banks, bits = min(ways)
-    return bits, -(-width // bits), banks
+    ways = []
+    for k, (rows, bits) in enumerate(TILES):
+        full = depth // rows
+        ways.append([(rows, bits)] * -(-depth // rows))
+        if full and depth % rows and k:
+            ways.append([(rows, bits)] * full + tiling(depth % rows, width))
+    return min(ways, key=lambda banks: (sum(-(-width // bits) for _, bits in banks), len(banks)))
 
 
 def _bits(address, bits: int, w_en=None):
@@ -107,27 +112,26 @@ def block_memory(c) -> Module:
     if c.depth <= SHORT:
         return _short_memory(c)
     m = Module()
-    bits, _, banks = tiling(c.depth, c.width)
-    inner = ({b: r for r, b in TILES}[bits] - 1).bit_length()
-    write_bank, read_bank = c.w_addr[inner:], c.r_addr[inner:]
-    shown = []
-    for bank in range(banks):
-        row, enable = [], Signal(name=f"enable_{bank}")
-        m.d.comb += enable.eq(c.w_en & (write_bank == bank if banks > 1 else 1))
+    banks, first, shown, chosen = tiling(c.depth, c.width), 0, [], []
+    for bank, (rows, bits) in enumerate(banks):
+        inner, row, enable = (rows - 1).bit_length(), [], Signal(name=f"enable_{bank}")
+        m.d.comb += enable.eq(c.w_en & (c.w_addr[inner:] == first // rows if len(banks) > 1 else 1))
         for k in range(0, c.width, bits):
             part = c.w_data[k : k + bits]
             shown_part, _ = _tile(m, f"tile_{bank}_{k // bits}", bits, enable, c.w_addr[:inner], part, c.r_addr[:inner])
             row.append(shown_part[: len(part)])
         shown.append(Cat(row))
-    if banks == 1:
+        chosen.append(c.r_addr[inner:] == first // rows)
+        first += rows
+    if len(banks) == 1:
         m.d.comb += c.r_data.eq(shown[0])
-    else:
-        once, bank = (Signal(len(read_bank), name=f"bank_{k}", reset_less=True) for k in (1, 2))
-        m.d.sync += [once.eq(read_bank), bank.eq(once)]
-        with m.Switch(bank):
-            for k, value in enumerate(shown):
-                with m.Case(k):
-                    m.d.comb += c.r_data.eq(value)
+        return m
+    once, bank = (Signal(len(banks), name=f"bank_{k}", reset_less=True) for k in (1, 2))
+    m.d.sync += [once.eq(Cat(chosen)), bank.eq(once)]
+    m.d.comb += c.r_data.eq(shown[-1])
+    for k, value in enumerate(shown[:-1]):
+        with m.If(bank[k]):
+            m.d.comb += c.r_data.eq(value)
     return m
 
 
@@ -194,20 +198,22 @@ def bit_memory(c) -> Module:
 
 
 def _distributed(m: Module, name: str, depth: int, width: int, granularity: int, w_en, w_addr, w_data, r_addr):
-    """Distributed RAM, `granularity` bits for each bit of `w_en`; the inputs are registers. Returns what is read, a cycle later."""
+    """Distributed RAM, `granularity` bits for each bit of `w_en`; the inputs are registers. Returns what is read, a cycle later.
+
+    Of fewer rows than a RAM has, the highest address bit is repeated: a net for the constant would go to every one of them.
+    """
     inner = min(len(r_addr), (DISTRIBUTED_ROWS - 1).bit_length())
     shown = []
     for bank in range(-(-depth // DISTRIBUTED_ROWS)):
-        rows = min(DISTRIBUTED_ROWS, depth - bank * DISTRIBUTED_ROWS)
         m.submodules[f"{name}_{bank}"] = array = memory.Memory(
-            shape=unsigned(width), depth=rows, init=[], attrs={"ram_style": "distributed"}
+            shape=unsigned(width), depth=DISTRIBUTED_ROWS, init=[], attrs={"ram_style": "distributed"}
         )
         write, read = array.write_port(granularity=granularity), array.read_port(domain="comb")
         m.d.comb += [
             write.en.eq(Mux(w_addr[inner:] == bank, w_en, 0)),
-            write.addr.eq(w_addr[:inner]),
+            write.addr.eq(w_addr[:inner].as_signed()),
             write.data.eq(w_data),
-            read.addr.eq(r_addr[:inner]),
+            read.addr.eq(r_addr[:inner].as_signed()),
         ]
         # A bank that is not read shows zeros: clearing a register is free, a multiplexer is not.
         part = Signal(width, name=f"{name}_{bank}_shown", reset_less=True)
@@ -234,7 +240,7 @@ def single_port_memory(c) -> Module:
 
 
 def small_memory(c) -> Module:
-    return generic.small_memory(c, {"ram_style": "distributed"})
+    return generic.small_memory(c, {"ram_style": "distributed"}, DISTRIBUTED_ROWS)
 
 
 def multiplier_array(c) -> Module:
@@ -281,15 +287,15 @@ def _table(propagate, generate) -> int:
 
 
 def _chain(m: Module, inputs, table: int, sums, carry=None):
-    """A chain of CCU2C, all with INIT `table`; `inputs` are the signals A, B, C, D of each bit."""
-    zero, one = Const(0, 1), Const(1, 1)
+    """A chain of CCU2C, all with INIT `table`; `inputs` are the signals A, B, C, D of each bit.
+
+    An input without a signal is high: nextpnr routes a net to C or D where it is low.
+    """
+    zero, one = Const(0, 1), Const(1, 1)  # nextpnr has a cell for what comes into a chain, whatever it is
     bits = [(table, *nets, s) for nets, s in zip(inputs, sums, strict=True)]
-    if carry is not None:
-        # It comes from a bit below the others: no sum, and a carry where A is set.
-        bits.insert(0, (0b1010, carry, zero, zero, one, Signal(name="below")))
     if len(bits) % 2:
-        bits.append((0, zero, zero, zero, zero, Signal(name="above")))
-    chained = zero
+        bits.append((0, one, one, one, one, Signal(name="above")))
+    chained = zero if carry is None else carry
     for k in range(0, len(bits), 2):
         following = Signal(name=f"carry_{k}")
         pins: dict[str, Any] = {}
@@ -302,8 +308,15 @@ def _chain(m: Module, inputs, table: int, sums, carry=None):
 
 def fused_adder(c) -> Module:
     m = Module()
-    table = _table(lambda a, b, other, d: a ^ c.operand(b, other, d), lambda a, b: a)
-    _chain(m, zip(c.a, c.b, c.c, [c.d] * c.width, strict=True), table, c.s, c.carry_in if c.carry else None)
+    used = any((c.operand(b, 0, d) ^ c.operand(b, 1, d)) & 1 for b in (0, 1) for d in (0, 1))
+    table = _table(lambda a, b, other, d: a ^ (c.operand(b, other if used else 0, d) & 1), lambda a, b: a)
+    _chain(
+        m,
+        zip(c.a, c.b, c.c if used else [Const(1, 1)] * c.width, [c.d] * c.width, strict=True),
+        table,
+        c.s,
+        c.carry_in if c.carry else None,
+    )
     return m
 
 

@@ -79,15 +79,17 @@ def dual_read_memory(c, attributes: dict | None = None) -> Module:
     return m
 
 
-def small_memory(c, attributes: dict | None = None) -> Module:
+def small_memory(c, attributes: dict | None = None, rows: int = 0) -> Module:
+    """With fewer rows than `rows`, the memory has those, and the highest address bit is repeated."""
     m = Module()
-    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes or {})
+    depth = max(rows, c.depth)
+    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=depth, init=[], attrs=attributes or {})
     write, read = array.write_port(), array.read_port(domain="comb")
     m.d.comb += [
         write.en.eq(c.w_en),
-        write.addr.eq(c.w_addr),
+        write.addr.eq(c.w_addr.as_signed()),
         write.data.eq(c.w_data),
-        read.addr.eq(c.r_addr),
+        read.addr.eq(c.r_addr.as_signed()),
     ]
     if c.latency:
         held = Signal(c.width, reset_less=True)
