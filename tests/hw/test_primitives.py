@@ -29,6 +29,7 @@ from sordino_hw.primitives import (
     LATENCY,
     BitMemory,
     BlockMemory,
+    Buffer,
     DigitProduct,
     DualReadMemory,
     FusedAdder,
@@ -70,6 +71,7 @@ CASES = {
         "digit_product": lambda: DigitProduct(9),
         "serialiser": lambda: Serialiser(4, 6),
         "serialiser_1": lambda: Serialiser(1, 3),
+        "buffer": lambda: Buffer(),
     },
     "ice40": {
         "block_16": lambda: BlockMemory(200, 20),
@@ -88,6 +90,7 @@ CASES = {
         "digit_product": lambda: DigitProduct(9),
         "serialiser": lambda: Serialiser(4, 6),
         "serialiser_1": lambda: Serialiser(1, 3),
+        "buffer": lambda: Buffer(),
     },
 }
 INFERRED = ("block_36", "block_18", "block_9", "block_4", "block_16", "products", "product", "masked_sum", "digit_product")
@@ -125,6 +128,9 @@ class Pair(Elaboratable):
             inputs = (value for value, way in flat_ports(c).values() if way == "i")
             m.d.comb += [value.eq(noise.rotate_right(37 * k)) for k, value in enumerate(inputs)]
             return Const(-1, c.width + 2 * isinstance(c, DigitProduct))
+        if isinstance(c, Buffer):
+            m.d.comb += c.i.eq(noise[0])
+            return Const(-1, 1)
         if isinstance(c, Serialiser):
             m.d.comb += [c.load.eq(noise[:2] == 0), c.i.eq(noise[2:])]
             return Const(-1, c.width)
@@ -179,7 +185,7 @@ class Pair(Elaboratable):
         for i, name in enumerate(self.netlists):
             shown = Signal(len(output), name=f"shown_{i}")
             ports = {f"{way}_{port}": shown if way == "o" else value for port, (value, way) in flat_ports(self.component).items()}
-            clock = {} if isinstance(self.component, (FusedAdder, MaskedAdder)) else {"i_clk": ClockSignal()}
+            clock = {} if isinstance(self.component, (Buffer, FusedAdder, MaskedAdder)) else {"i_clk": ClockSignal()}
             m.submodules[name] = Instance(name, **clock, **ports)
             with m.If(warm.all() & (((shown ^ output.as_unsigned()) & defined) != 0)):
                 m.d.sync += self.differs[i].eq(1)

@@ -2,7 +2,16 @@
 
 from amaranth.hdl import Array, Cat, Const, Module, Signal
 
-__all__ = ["count_ones", "delay", "lowest"]
+from ..primitives import Buffer
+
+__all__ = ["buffered", "count_ones", "delay", "lowest"]
+
+
+def buffered(m: Module, value, name: str):
+    """A bit for many readers: see `Buffer`."""
+    m.submodules[f"{name}_buffer"] = buffer = Buffer()
+    m.d.comb += buffer.i.eq(value)
+    return buffer.o
 
 
 def lowest(bits, width: int):

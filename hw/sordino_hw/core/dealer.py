@@ -8,7 +8,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arch import ArchConfig
-from .combinators import lowest
+from .combinators import buffered, lowest
 from .flight import snapshot
 from .latencies import DRAINED, OUTPUTS
 from .layouts import INDEX, DealDescriptor, Job, Output, job_depth, tag_bits
@@ -66,7 +66,7 @@ class Dealer(wiring.Component):
         cores = self.arch.cores
         o, dealing, start = self.op.payload, Signal(), Signal()
         d = snapshot(m, self.arch, o, start, "operation")
-        last_ox, last_oy, address = self._step(m, d, dealing)
+        last_ox, last_oy, address = self._step(m, d, buffered(m, dealing, "dealing"))
         m.d.comb += [
             self.dealt.eq(dealing & last_ox & last_oy),
             self.dealt_tag.eq(d.tag),
@@ -158,7 +158,7 @@ class Dealer(wiring.Component):
                 m.d.sync += [rx.eq(1), ix0.eq(ix0 + d.SX), a.eq(a + d.A_OX)]
             with m.Else():
                 m.d.sync += rx.eq(rx + 1)
-        with m.If(self.op.valid & self.op.ready):
+        with m.If(buffered(m, self.op.valid & self.op.ready, "first")):
             first = self.op.payload
             m.d.sync += [s.eq(1) for s in (oy, ox, ry, rx)]
             m.d.sync += [iy0.eq(first.IY0), ix0.eq(first.IX0)]

@@ -9,7 +9,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arch import ArchConfig
-from .combinators import lowest
+from .combinators import buffered, lowest
 from .flight import snapshot
 from .layouts import INDEX, Job, Kind, RowTag, Span, SpanRange, TapDescriptor
 
@@ -69,8 +69,9 @@ class Walker(wiring.Component):
         with m.If(self.spans.ready):
             m.d.sync += self.spans.valid.eq(0)
         with m.If(step):
+            m.d.sync += self.spans.valid.eq(1)
+        with m.If(buffered(m, step, "step")):
             m.d.sync += [
-                self.spans.valid.eq(1),
                 out.a.eq(a),
                 out.low.eq(Mux(left < 0, 0, Mux(left > d.SPAN, d.SPAN, left))),
                 out.high.eq(Mux(room < 0, 0, Mux(room > d.SPAN, d.SPAN, room))),
@@ -122,7 +123,7 @@ class Walker(wiring.Component):
             with m.If(last):
                 m.d.sync += busy.eq(0)
 
-        with m.If(taken):
+        with m.If(buffered(m, taken, "taken")):
             job = self.job.payload
             m.d.sync += [busy.eq(1), fresh.eq(job.fresh), residual.eq(0)]
             m.d.sync += [ky.eq(1), kx.eq(1), last_ky.eq(self.d.KH == 1), last_kx.eq(self.d.KX == 1)]
@@ -148,8 +149,9 @@ class Clip(wiring.Component):
         top = p.high * p.words - 1
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
+            m.d.sync += self.o.valid.eq(self.i.valid)
+        with m.If(buffered(m, self.i.ready, "ready")):
             m.d.sync += [
-                self.o.valid.eq(self.i.valid),
                 out.low.eq(p.low * p.words),
                 out.top.eq(top),
                 out.beyond.eq(top[len(out.top) :] != 0),
@@ -213,7 +215,7 @@ class Splitter(wiring.Component):
                 held.row.eq(held.row + 1),
                 held.q.eq(held.q + occ_width),
             ]
-        with m.If(self.i.valid & self.i.ready):
+        with m.If(buffered(m, self.i.valid & self.i.ready, "load")):
             # The first address is modular, the last is not: it may lie beyond the address space, and traps.
             first, final = p.a + p.low, p.a + p.top
             bits = len(p.a)

@@ -5,6 +5,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..primitives import SmallMemory
+from .combinators import buffered
 
 __all__ = ["Credit", "Fifo", "Ring"]
 
@@ -85,8 +86,10 @@ class Fifo(wiring.Component):
             load.eq((read.addr != write.addr) & (~self.o.valid | self.o.ready)),
         ]
         m.d.sync += [write.addr.eq(write.addr + push), read.addr.eq(read.addr + load)]
+        with m.If(buffered(m, load, "load")):
+            m.d.sync += item.eq(read.data)
         with m.If(load):
-            m.d.sync += [item.eq(read.data), self.o.valid.eq(1)]
+            m.d.sync += self.o.valid.eq(1)
         with m.Elif(pop):
             m.d.sync += self.o.valid.eq(0)
         return m

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from .. import isa
 from ..arch import ArchConfig
 from ..primitives import SmallMemory
-from .combinators import delay
+from .combinators import buffered, delay
 from .latencies import CLOSE_LATENCY, DONE_LATENCY
 from .layouts import tag_bits
 
@@ -27,7 +27,7 @@ def snapshot(m: Module, arch: ArchConfig, operation, taken, name: str):
     if arch.in_flight == 1:
         return operation
     held = Signal(operation.shape(), name=name, reset_less=True)
-    with m.If(taken):
+    with m.If(buffered(m, taken, name)):
         m.d.sync += held.eq(operation)
     return held
 

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import isa
 from ..arch import ArchConfig
-from .combinators import count_ones, delay, lowest
+from .combinators import buffered, count_ones, delay, lowest
 from .fifo import Credit, Fifo, Ring
 from .layouts import Event, Kind, ReadWord, SegmentEntry, Word, mask_address, reads_late, tag_bits
 
@@ -146,8 +146,9 @@ class Segmenter(wiring.Component):
             with m.If(advance & item & is_wide):
                 m.d.sync += [wide.eq(word.w), kept.eq(1)]
         with m.If(advance):
+            m.d.sync += full.eq(1)
+        with m.If(buffered(m, advance, "advance")):
             m.d.sync += [
-                full.eq(1),
                 held.again.eq(is_wide & kept & (word.w == wide)),
                 held.kind.eq(word.kind),
                 held.null.eq(~item),

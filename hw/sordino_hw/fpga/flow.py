@@ -31,7 +31,7 @@ class Synthesis:
     seconds: float
 
 
-SMALL = 9
+SMALL = 6
 """Bits of an adder up to which an ECP5 has it in LUTs: nextpnr takes a cell of two LUTs at each end of a carry chain."""
 
 

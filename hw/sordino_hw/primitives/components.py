@@ -16,6 +16,7 @@ __all__ = [
     "MULTIPLIER_LATENCY",
     "BitMemory",
     "BlockMemory",
+    "Buffer",
     "DigitProduct",
     "DualReadMemory",
     "FusedAdder",
@@ -140,6 +141,23 @@ class SinglePortMemory(wiring.Component):
 
     def elaborate(self, platform):
         return _form(platform).single_port_memory(self)
+
+
+class Buffer(wiring.Component):
+    """A bit, again: drives the many readers of a signal, so that what follows it in a chain of logic need not wait for them.
+
+    On the ECP5 a LUT, which synthesis does not see through.
+
+    Members
+    -------
+    i : In(1), o : Out(1)
+    """
+
+    def __init__(self):
+        super().__init__({"i": In(1), "o": Out(1)})
+
+    def elaborate(self, platform):
+        return _form(platform).buffer(self)
 
 
 class DualReadMemory(wiring.Component):

@@ -6,6 +6,7 @@ from amaranth.lib import data, memory
 __all__ = [
     "bit_memory",
     "block_memory",
+    "buffer",
     "digit_product",
     "dual_read_memory",
     "fused_adder",
@@ -48,6 +49,12 @@ def bit_memory(c, attributes: dict | None = None) -> Module:
             c.r_data[i].eq(held),
         ]
         m.d.sync += held.eq(read.data)
+    return m
+
+
+def buffer(c) -> Module:
+    m = Module()
+    m.d.comb += c.o.eq(c.i)
     return m
 
 

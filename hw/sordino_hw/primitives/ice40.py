@@ -4,11 +4,12 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal,
 from amaranth.lib import memory
 
 from . import generic
-from .generic import digit_product, fused_adder, serialiser
+from .generic import buffer, digit_product, fused_adder, serialiser
 
 __all__ = [
     "bit_memory",
     "block_memory",
+    "buffer",
     "digit_product",
     "dual_read_memory",
     "fused_adder",
