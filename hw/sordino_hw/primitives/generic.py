@@ -18,9 +18,9 @@ __all__ = [
 ]
 
 
-def block_memory(c, attributes: dict | None = None) -> Module:
+def block_memory(c) -> Module:
     m = Module()
-    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes or {})
+    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[])
     write, read = array.write_port(), array.read_port()
     held = Signal(c.width, reset_less=True)
     m.d.comb += [
@@ -34,11 +34,11 @@ def block_memory(c, attributes: dict | None = None) -> Module:
     return m
 
 
-def bit_memory(c, attributes: dict | None = None) -> Module:
+def bit_memory(c) -> Module:
     m = Module()
     place = (c.width - 1).bit_length()
     for i in range(c.readers):
-        m.submodules[f"array_{i}"] = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes or {})
+        m.submodules[f"array_{i}"] = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[])
         write, read = array.write_port(granularity=1), array.read_port()
         held = Signal(c.width, name=f"held_{i}", reset_less=True)
         m.d.comb += [
@@ -74,9 +74,9 @@ def single_port_memory(c) -> Module:
     return m
 
 
-def dual_read_memory(c, attributes: dict | None = None) -> Module:
+def dual_read_memory(c) -> Module:
     m = Module()
-    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[], attrs=attributes or {})
+    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[])
     write = array.write_port()
     m.d.comb += [write.en.eq(c.w_en), write.addr.eq(c.addr[0]), write.data.eq(c.w_data)]
     for i in range(2):
