@@ -1,11 +1,21 @@
 """The FPGAs that the presets are for."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from ..arch import ArchConfig
 from ..errors import SordinoError
 
-__all__ = ["DEVICES", "Device", "device_of"]
+__all__ = ["DEVICES", "Device", "Site", "device_of"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a macro can go: column and row of the device's grid, and nextpnr's name of the basic element there."""
+
+    x: int
+    y: int
+    bel: str
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,8 @@ class Device:
     """Clock frequency in MHz that place and route works towards."""
     clock_pin: str
     """Where the clock comes in: from a pin that the placer chose it may not reach the clock network."""
+    sites: Mapping[str, tuple[Site, ...]] = field(default_factory=dict)
+    """By cell type: where the macros that the flow places itself can go; none where the placer does it."""
 
     @property
     def nextpnr(self) -> str:
@@ -32,9 +44,26 @@ class Device:
 _ECP5 = (("LUT", "TRELLIS_COMB"), ("FF", "TRELLIS_FF"), ("BRAM", "DP16KD"), ("DSP", "MULT18X18D"))
 _ICE40 = (("LC", "ICESTORM_LC"), ("BRAM", "ICESTORM_RAM"), ("SPRAM", "ICESTORM_SPRAM"), ("DSP", "ICESTORM_DSP"))
 
+
+def _ecp5_sites(columns: Iterable[int], memories: Iterable[int], multipliers: Iterable[int]) -> dict[str, tuple[Site, ...]]:
+    """Sites of a device whose rows of macros repeat every nine columns: four block RAMs, or two pairs of multipliers."""
+    columns = tuple(columns)
+
+    def row(name: str, y: int, offsets: Iterable[tuple[int, int]]) -> list[Site]:
+        return [Site(x + offset, y, f"X{x + offset}/Y{y}/{name}{z}") for x in columns for offset, z in offsets]
+
+    return {
+        "DP16KD": tuple(site for y in memories for site in row("EBR", y, ((0, 0), (2, 1), (4, 2), (6, 3)))),
+        "MULT18X18D": tuple(site for y in multipliers for site in row("MULT18_", y, ((0, 0), (1, 1), (4, 4), (5, 5)))),
+    }
+
+
+_SITES_85F = _ecp5_sites((*range(4, 59, 9), *range(69, 115, 9)), (22, 46, 70, 82), (10, 34, 58))
+_SITES_25F = _ecp5_sites((4, 13, 22, 33, 42, 51, 60), (25, 37), (13,))
+
 DEVICES = {
-    "ulx3s-85f": Device("LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 125.0, "G2"),
-    "ecp5-25f": Device("LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 100.0, "G2"),
+    "ulx3s-85f": Device("LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 125.0, "G2", _SITES_85F),
+    "ecp5-25f": Device("LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 100.0, "G2", _SITES_25F),
     "icebreaker": Device("iCE40UP5K", "ice40", ("--up5k", "--package", "sg48"), _ICE40, 30.0, "35"),
 }
 """By preset: the device of its board."""

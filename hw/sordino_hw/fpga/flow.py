@@ -11,6 +11,7 @@ from amaranth.hdl import Elaboratable, Signal
 
 from ..primitives import Target
 from .devices import Device
+from .floorplan import write_floorplan
 from .report import Routed
 from .tools import run, run_yosys
 
@@ -18,9 +19,7 @@ __all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]
 
 NETLIST = "netlist.json"
 
-_PLACEMENT = ("--placer", "static", "--router", "router2")
-"""What the default placer places around the middle of the device, no router has wires for: of an ECP5-25F of which 39% are used
-5,000 wires are still wanted twice after ten rounds, and of the large preset 30,000."""
+_PLACEMENT = ("--placer", "heap", "--placer-heap-timingweight", "30", "--router", "router2")
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,13 @@ def place_and_route(synthesis: Synthesis, device: Device, seed: int, target: flo
 
     Raises `ToolError`, also where the design does not fit.
     """
-    report = f"report_{seed}.json"
+    report, netlist = f"report_{seed}.json", NETLIST
+    if device.sites:
+        netlist = f"floorplan_{seed}.json"
+        write_floorplan(synthesis.folder / NETLIST, synthesis.folder / netlist, device.sites, seed)
     arguments = [
         *device.options,
-        *("--json", NETLIST, "--seed", str(seed), "--report", report),
+        *("--json", netlist, "--seed", str(seed), "--report", report),
         *("--freq", f"{target or device.target:g}", "--timing-allow-fail"),
     ]
     if device.family == "ecp5":
@@ -79,5 +81,9 @@ def place_and_route(synthesis: Synthesis, device: Device, seed: int, target: flo
     else:
         (synthesis.folder / "pins.pcf").write_text(f"set_io --warn-no-port clk {device.clock_pin}\n")
         arguments += ["--pcf", "pins.pcf", "--pcf-allow-unconstrained"]
-    run(device.nextpnr, arguments, synthesis.folder, f"nextpnr_{seed}.log")
+    try:
+        run(device.nextpnr, arguments, synthesis.folder, f"nextpnr_{seed}.log")
+    finally:
+        if netlist != NETLIST:
+            (synthesis.folder / netlist).unlink(missing_ok=True)
     return Routed.from_report(json.loads((synthesis.folder / report).read_text()), device, seed)
