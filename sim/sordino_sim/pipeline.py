@@ -39,14 +39,14 @@ assert isa.PERF_FIELDS == ("busy", "fetch", "ppu", "marker", "memory", "idle", "
 # First the cluster; then a block for every core, which holds the core's and the fetcher's of the same number.
 CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO, WIDE_CYCLES, OCC_BITS, A_MASK, W_MASK, M_MASK = range(10)
 """The architecture; the greatest address of activations, weights and masks."""
-OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DRAINED = range(10, 19)
+OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DEAL, FREED, DRAINED = range(10, 21)
 """A depth and the latencies of `sordino_hw.core.latencies`."""
-OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(19, 26)
+OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(21, 28)
 """The operation: its number, what it does, when it was started."""
-DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(26, 31)
+DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(28, 33)
 """The last deal, the groups that it was for (0: none yet), the last request that ended a job; the operation's last close and
 last store."""
-ENDS = 31
+ENDS = 33
 """The last cycles of the newest records, by operation modulo `IN_FLIGHT`; far in the past before the first."""
 _R = ENDS + IN_FLIGHT
 R_OH, R_OW, R_KH, R_KX, R_SPAN, R_WORDS, R_H, R_W = range(_R, _R + 8)
@@ -87,9 +87,9 @@ class Clock:
         memories = (isa.Region.ACT, isa.Region.WEIGHT, isa.Region.MASK)
         self.t[A_MASK:OUTPUTS] = [(1 << isa.address_bits(arch, memory)) - 1 for memory in memories]
         self.t[OUTPUTS] = latencies.OUTPUTS
-        names = ("CLIP", "SPLIT", "FIFO", "ROW", "WORD", "SHADOW", "STORE")
-        self.t[CLIP:DRAINED] = [getattr(latencies, f"{name}_LATENCY") for name in names]
-        self.t[DRAINED] = latencies.DRAINED
+        names = ("CLIP", "SPLIT", "FIFO", "ROW", "WORD", "SHADOW", "STORE", "DEAL")
+        self.t[CLIP:FREED] = [getattr(latencies, f"{name}_LATENCY") for name in names]
+        self.t[FREED : DRAINED + 1] = latencies.FREED, latencies.DRAINED
         self.t[GROUPS] = 0
         self.blocks = self.t[BLOCKS:].reshape(arch.cores, BLOCK)
         """A view of the cores' blocks: int64 [cores, BLOCK]."""
@@ -362,7 +362,7 @@ def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
 
 @njit(cache=True)
 def _room(t, b):
-    """The first cycle in which every core of the group of fetcher `b` has room for an output.
+    """The first cycle in which an output can be dealt to every core of the group of fetcher `b`.
 
     The fetcher has room for the jobs of a whole run, unless every group has a port (`layouts.job_depth`).
     """
@@ -370,14 +370,14 @@ def _room(t, b):
     time = NEVER
     for core in range(b, b + t[R_SLICES] * step, step):
         time = max(time, t[core + OUTPUT_POPS + t[core + OUTPUTS_SENT]])
-    return time + 1
+    return time + t[FREED]
 
 
 @njit(cache=True)
 def _run(t, nonzero, occupied, masks):
     groups = t[R_SPLIT]
     t[CLOSED_LAST] = t[STORED_LAST] = NEVER
-    deal = t[STARTED]
+    deal = t[STARTED] + t[DEAL] - 1
     if t[GROUPS] and t[GROUPS] != groups:
         deal = max(deal, t[ENDED] + t[DRAINED] - 1)
     t[GROUPS] = groups
@@ -389,14 +389,14 @@ def _run(t, nonzero, occupied, masks):
             if not fresh:
                 deal = max(deal, _room(t, b))
                 if t[CORES] == t[PORTS]:
-                    deal = max(deal, t[b + TAKEN_JOB] + 1)
+                    deal = max(deal, t[b + TAKEN_JOB] + t[FREED])
             elif t[STATEFUL]:
                 b = BLOCKS + n % groups * BLOCK
-                deal = max(deal, t[b + TAKEN_JOB] + 1, _room(t, b))
+                deal = max(deal, t[b + TAKEN_JOB] + t[FREED], _room(t, b))
             else:
                 soonest = -NEVER
                 for fetcher in range(BLOCKS, BLOCKS + groups * BLOCK, BLOCK):
-                    time = max(deal, t[fetcher + TAKEN_JOB] + 1, _room(t, fetcher))
+                    time = max(deal, t[fetcher + TAKEN_JOB] + t[FREED], _room(t, fetcher))
                     if time < soonest:
                         soonest, b = time, fetcher
                 deal = soonest

@@ -1,6 +1,6 @@
 """The fetch side of the cluster in Amaranth's simulator: which outputs, rows and words move, and in which cycle.
 
-Dealer and fetchers run random operations while the cores' room and credit come and go at random. The reference takes
+Dealer and fetchers run random operations while cores close outputs and have credit at random. The reference takes
 those two as they were in every cycle and says when everything must have happened.
 """
 
@@ -18,7 +18,17 @@ from sordino_hw.core.combinators import count_ones
 from sordino_hw.core.dealer import Dealer
 from sordino_hw.core.fetcher import Fetcher
 from sordino_hw.core.fifo import Credit, Fifo
-from sordino_hw.core.latencies import CLIP_LATENCY, DRAINED, FIFO_LATENCY, READ_LATENCY, ROW_LATENCY, SPLIT_LATENCY
+from sordino_hw.core.latencies import (
+    CLIP_LATENCY,
+    DEAL_LATENCY,
+    DRAINED,
+    FIFO_LATENCY,
+    FREED,
+    OUTPUTS,
+    READ_LATENCY,
+    ROW_LATENCY,
+    SPLIT_LATENCY,
+)
 from sordino_hw.core.layouts import (
     DEAL_REGISTERS,
     TAP_REGISTERS,
@@ -89,9 +99,10 @@ def random_op(rng, arch: ArchConfig, window=False) -> Op:
 
 @dataclass
 class Trace:
-    """What happened: events as tuples that begin with their cycle; and room and credit of every cycle."""
+    """What happened: events as tuples that begin with their cycle; cycles in which each core closed an output; and the credit of
+    every cycle."""
 
-    room: list[int] = field(default_factory=list)
+    closes: list[list[int]] = field(default_factory=list)
     credit: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     events: dict[str, list] = field(default_factory=lambda: {name: [] for name in EVENTS})
@@ -195,16 +206,23 @@ class FetcherModel:
 
 
 def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, list]:
-    """The events that must have happened, from the operations' starts and the cores' room and credit."""
+    """The events that must have happened, from the operations' starts and the cores' closes and credit."""
     expected: dict[str, list] = {name: [] for name in EVENTS}
     fetchers = [FetcherModel(arch, g, act, trace, expected) for g in range(arch.cores)]
     dealt, ended, groups_before = -1, -(10**6), 0
+    outputs = [0] * arch.cores
+
+    def room(core: int, time: int) -> bool:
+        """Whether a core can be dealt another output."""
+        before = outputs[core] - OUTPUTS
+        return before < 0 or (before < len(trace.closes[core]) and trace.closes[core][before] + FREED <= time)
+
     for k, (op, started) in enumerate(zip(ops, trace.starts, strict=True)):
         r = op.regs
         groups, slices = r["SPLIT"], r["SLICES"]
         cores = [[g + s * groups for s in range(slices)] for g in range(groups)]
         assert started >= dealt
-        time = started + 1
+        time = started + DEAL_LATENCY
         if groups_before not in (0, groups):
             time = max(time, ended + DRAINED)
         groups_before = groups
@@ -214,11 +232,11 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
                 fresh = ox % r["RUN"] == 0
                 allowed = [n % groups] if op.stateful else range(groups)
                 while True:
-                    open_ = [i for i in range(groups) if all(trace.room[time] >> c & 1 for c in cores[i])]
+                    open_ = [i for i in range(groups) if all(room(c, time) for c in cores[i])]
                     free = (
-                        [i for i in open_ if i in allowed and fetchers[i].job_taken < time]
+                        [i for i in open_ if i in allowed and fetchers[i].job_taken + FREED <= time]
                         if fresh
-                        else [i for i in open_ if i == g and (job_depth(arch) > 1 or fetchers[i].job_taken < time)]
+                        else [i for i in open_ if i == g and (job_depth(arch) > 1 or fetchers[i].job_taken + FREED <= time)]
                     )
                     if free:
                         g = free[0]
@@ -231,6 +249,7 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
                 expected["deal"].append((time, g, iy0, ix0, a, rest, sum(1 << c for c in cores[g]), int(fresh), k % arch.in_flight))
                 state = (r["S_BASE"] + n // groups * r["DRAIN"]) % STATE if op.stateful else None
                 for s, c in enumerate(cores[g]):
+                    outputs[c] += 1
                     address = (r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] + s) % ACT
                     expected["output"].append((time, c, address, state, k % arch.in_flight))
                 ended = max(ended, fetchers[g].run(op, time, fresh, iy0, ix0, a, rest, cores[g]))
@@ -275,7 +294,7 @@ class Bench(wiring.Component):
             m.d.comb += [
                 fetcher.job.eq(dealer.jobs),
                 fetcher.job_valid.eq(dealer.deal[g]),
-                dealer.job_levels[g].eq(fetcher.job_level),
+                dealer.taken[g].eq(fetcher.job_taken),
                 dealer.drained[g].eq(fetcher.drained),
                 fetcher.d_we.eq(self.op.valid & self.op.ready),
                 fetcher.d_tag.eq(self.op.payload.tag),
@@ -308,8 +327,8 @@ def run(dut, testbench, clock=True):
 
 
 def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
-    """Runs the operations; a core has room and credit in a cycle with probability `pace`, an operation arrives likewise."""
-    dut, trace = Bench(arch), Trace()
+    """Runs the operations; in a cycle, a core closes an output and has credit with probability `pace`, an operation arrives likewise."""
+    dut, trace = Bench(arch), Trace(closes=[[] for _ in range(arch.cores)])
     dut.stored = act
     cores = range(arch.cores)
 
@@ -329,9 +348,16 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
             ctx.set(memory.w_en, 0)
 
         waiting = [[] for _ in cores]  # tags of the jobs that each fetcher has not finished
+        open_outputs = [0 for _ in cores]  # dealt and not closed
         next_op, offered, quiet, time = 0, False, 0, 0
         while quiet < 40 + READ_LATENCY:
-            room, credit = (sum(int(rng.random() < pace) << c for c in cores) for _ in range(2))
+            closing, credit = (sum(int(rng.random() < pace) << c for c in cores) for _ in range(2))
+            for c in cores:
+                if open_outputs[c] == 0:
+                    closing &= ~(1 << c)
+                elif closing >> c & 1:
+                    trace.closes[c].append(time)
+                    open_outputs[c] -= 1
             tag = next_op % arch.in_flight
             offered |= next_op < len(ops) and rng.random() < pace and not any(tag in tags for tags in waiting)
             if offered:
@@ -339,16 +365,18 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
                 ctx.set(dut.op.payload, deal)
                 ctx.set(dut.d, tap)
             ctx.set(dut.op.valid, int(offered))
-            ctx.set(dut.dealer.output_room, room)
+            ctx.set(dut.dealer.closed, closing)
             for fetcher in dut.fetchers:
                 ctx.set(fetcher.cycle, time % 8)
                 ctx.set(fetcher.credit, credit)
-            trace.room.append(room)
             trace.credit.append(credit)
             if offered and ctx.get(dut.op.ready):
                 trace.starts.append(time)
                 next_op, offered = next_op + 1, False
             record(ctx, dut, trace.events, waiting, time)
+            valid = ctx.get(dut.dealer.output_valid)
+            for c in cores:
+                open_outputs[c] += valid >> c & 1
             busy = ctx.get(dut.dealer.busy) or next_op < len(ops) or any(waiting)
             quiet = 0 if busy else quiet + 1
             time += 1
@@ -357,7 +385,6 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
 
     run(dut, testbench)
     # The machine stands still now; the reference may look a little beyond.
-    trace.room += [(1 << arch.cores) - 1] * 64
     trace.credit += [(1 << arch.cores) - 1] * 64
     return trace
 
@@ -378,7 +405,7 @@ def record(ctx, dut: Bench, events: dict, waiting: list, time: int):
         events["dealt"].append((time, ctx.get(dealer.dealt_tag)))
     used = []
     for g, f in enumerate(dut.fetchers):
-        assert ctx.get(f.job_level) <= job_depth(arch) and not ctx.get(f.trap_act)
+        assert not ctx.get(f.trap_act)
         if take := ctx.get(f.take):
             events["take"].append((time, g, take))
         if ctx.get(f.drained):
@@ -517,7 +544,6 @@ def test_trap(base, words, traps):
         ctx.set(dut.op.payload, deal)
         ctx.set(dut.d, tap)
         ctx.set(dut.op.valid, 1)
-        ctx.set(dut.dealer.output_room, 1)
         for _ in range(40):
             await ctx.tick()
             ctx.set(dut.op.valid, 0)

@@ -114,11 +114,11 @@ class Cluster(wiring.Component):
             m.d.comb += [
                 fetcher.job.eq(dealer.jobs),
                 fetcher.job_valid.eq(dealer.deal[i]),
-                dealer.job_levels[i].eq(fetcher.job_level),
+                dealer.taken[i].eq(fetcher.job_taken),
                 dealer.drained[i].eq(fetcher.drained),
-                core.outputs.payload.eq(dealer.outputs[i]),
-                core.outputs.valid.eq(dealer.output_valid[i]),
-                dealer.output_room[i].eq(core.outputs.ready),
+                core.output.eq(dealer.outputs[i]),
+                core.output_valid.eq(dealer.output_valid[i]),
+                dealer.closed[i].eq(core.close),
             ]
 
     def _serve(self, m, stages, fetchers, cores):

@@ -1,7 +1,7 @@
 """A core of the cluster: its memories, and the stages from masks to stores."""
 
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from .. import isa
@@ -55,8 +55,10 @@ class Core(wiring.Component):
     Members
     -------
     running : In(1)
-    outputs : In(stream of Output)
-        From the dealer.
+    output : In(Output), output_valid : In(1)
+        From the dealer, for which there is room.
+    close : Out(1)
+        An output is closed in this cycle.
     mask_valid, m_addr, word, word_valid, credit, take
         From the fetchers: see `MaskReader`.
     act_addr, act_data
@@ -82,7 +84,9 @@ class Core(wiring.Component):
         super().__init__(
             {
                 "running": In(1),
-                "outputs": In(stream.Signature(Output(arch))),
+                "output": In(Output(arch)),
+                "output_valid": In(1),
+                "close": Out(1),
                 "mask_valid": In(1),
                 "m_addr": In(mask_address(arch)),
                 "word": In(ReadWord(arch)),
@@ -135,25 +139,23 @@ class Core(wiring.Component):
 
         # Outputs: dealt, closed, stored. An output that was closed waits for its sums beside them.
         m.d.comb += [
-            dealt.i.payload.eq(self.outputs.payload.tag),
-            dealt.i.valid.eq(self.outputs.valid),
-            self.outputs.ready.eq(dealt.i.ready),
-            undrained.i.payload.state.eq(self.outputs.payload.state),
-            undrained.i.payload.tag.eq(self.outputs.payload.tag),
-            unplaced.i.payload.eq(self.outputs.payload.address),
-            *(queue.i.valid.eq(self.outputs.valid & dealt.i.ready) for queue in (undrained, unplaced)),
+            dealt.i.payload.eq(self.output.tag),
+            undrained.i.payload.state.eq(self.output.state),
+            undrained.i.payload.tag.eq(self.output.tag),
+            unplaced.i.payload.eq(self.output.address),
+            *(queue.i.valid.eq(self.output_valid) for queue in (dealt, undrained, unplaced)),
+            self.close.eq(issuer.outputs.valid & issuer.outputs.ready),
         ]
         connect(m, dealt.o, issuer.outputs)
         connect(m, undrained.o, ppu.outputs)
         connect(m, unplaced.o, ppu.addresses)
-        closes = issuer.outputs.valid & issuer.outputs.ready
         for count, leave, tag, none in (
-            (unclosed, closes, dealt.o.payload, self.closed),
+            (unclosed, self.close, dealt.o.payload, self.closed),
             (unstored, ppu.stored, ppu.stored_tag, self.stored),
         ):
             m.d.comb += [
-                count.enter.eq(self.outputs.valid),
-                count.enter_tag.eq(self.outputs.payload.tag),
+                count.enter.eq(self.output_valid),
+                count.enter_tag.eq(self.output.tag),
                 count.leave.eq(leave),
                 count.leave_tag.eq(tag),
                 none.eq(count.none),

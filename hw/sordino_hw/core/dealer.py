@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from ..arch import ArchConfig
 from .combinators import buffered, lowest
 from .flight import snapshot
-from .latencies import DRAINED, OUTPUTS
+from .latencies import DEAL_LATENCY, DRAINED, FREED, OUTPUTS
 from .layouts import INDEX, DealDescriptor, Job, Output, job_depth, tag_bits
 
 __all__ = ["Dealer"]
@@ -23,18 +23,21 @@ class Dealer(wiring.Component):
     their outputs, or, of a stateful operation, to the group whose turn it is. Before the groups change, every job must
     have left the fetchers.
 
+    Who gets an output is decided in the cycle before its deal, from registers alone: the dealer counts itself what it
+    dealt, and hears a cycle late what fetchers and cores have done with it.
+
     Members
     -------
     op : In(stream of DealDescriptor)
-        Taken while idle, or in the cycle of the last deal.
+        Taken while idle, or in the cycle of the last deal; its first deal is `DEAL_LATENCY` cycles later at the earliest.
     jobs : Out(Job), deal : Out(cores)
         The job that fetcher g takes in a cycle with bit g of `deal`, at most one; `jobs.to` are its cores.
     outputs : Out(array of cores x Output), output_valid : Out(cores)
         In the same cycle, for the cores.
-    job_levels : In(array of cores x range(job_depth + 1))
-        Jobs that wait in front of each fetcher's walker.
-    output_room : In(cores)
-        The core's output FIFO has room.
+    taken : In(cores)
+        The fetcher's walker takes a job: another can be dealt `FREED` cycles later.
+    closed : In(cores)
+        The core closes an output, which makes room for another that is dealt `FREED` cycles later.
     drained : In(cores)
         The fetcher's scanner asked for the last word of a job.
     busy : Out(1)
@@ -52,8 +55,8 @@ class Dealer(wiring.Component):
                 "deal": Out(arch.cores),
                 "outputs": Out(data.ArrayLayout(Output(arch), arch.cores)),
                 "output_valid": Out(arch.cores),
-                "job_levels": In(data.ArrayLayout(range(job_depth(arch) + 1), arch.cores)),
-                "output_room": In(arch.cores),
+                "taken": In(arch.cores),
+                "closed": In(arch.cores),
                 "drained": In(arch.cores),
                 "busy": Out(1),
                 "dealt": Out(1),
@@ -63,26 +66,25 @@ class Dealer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        cores = self.arch.cores
-        o, dealing, start = self.op.payload, Signal(), Signal()
-        d = snapshot(m, self.arch, o, start, "operation")
-        last_ox, last_oy, address = self._step(m, d, buffered(m, dealing, "dealing"))
+        cores, o = self.arch.cores, self.op.payload
+        assert DEAL_LATENCY == 2, "a register each for: the operation, the deal"
+        # What waits is loaded in every cycle in which it could be taken: whether there is anything comes late.
+        load, dealing = self.op.ready, Signal()
+        d = snapshot(m, self.arch, o, load, "operation")
+        last_ox, last_oy, address = self._step(m, d, buffered(m, dealing, "dealing"), buffered(m, load, "load"))
         m.d.comb += [
             self.dealt.eq(dealing & last_ox & last_oy),
             self.dealt_tag.eq(d.tag),
-            self.op.ready.eq(~self.busy | self.dealt),
-            start.eq(self.op.valid & self.op.ready),
+            load.eq(~self.busy | self.dealt),
         ]
-        with m.If(start):
-            m.d.sync += self.busy.eq(1)
-        with m.Elif(self.dealt):
-            m.d.sync += self.busy.eq(0)
+        with m.If(load):
+            m.d.sync += self.busy.eq(self.op.valid)
 
         # Cores of each fetcher, and the slice that each core has, in this operation.
         groups = [Signal(cores, name=f"group_{g}") for g in range(cores)]
         slices = [Signal(range(cores), name=f"slice_{c}") for c in range(cores)]
         sizes = [1 << k for k in range(cores.bit_length())]
-        with m.If(start):
+        with m.If(load):
             for c in range(cores):
                 m.d.sync += slices[c].eq(0)
                 for g, group in enumerate(groups):
@@ -92,35 +94,36 @@ class Dealer(wiring.Component):
                     with m.If(o.SPLIT[n.bit_length() - 1]):
                         m.d.sync += slices[c].eq(c // n)
 
-        # The fetcher. A run starts on an empty job FIFO, which has room for all of it, or for one at a time.
-        fresh, current, position, turn = Signal(), Signal(cores), Signal(4), Signal(cores)
-        waiting, quiet = Signal(), self._quiet(m, dealing)
+        # What the next output finds: `dealing` says that the one at hand is being dealt.
+        fresh, current, turn = Signal(), Signal(cores), Signal(cores)
+        turn_ends = Cat(turn[n - 1] & d.SPLIT[n.bit_length() - 1] for n in sizes).any()
+        run_ends, state = last_ox | self._run_ends(m, d, load, dealing, last_ox), Signal.like(d.S_BASE)
+        turned = Mux(turn_ends, 1, turn << 1)[:cores]
+        next_fresh, next_current = Mux(dealing, run_ends, fresh), Mux(dealing, self.deal, current)
+        next_turn = Mux(dealing & d.stateful, turned, turn)
+        with m.If(dealing):
+            with m.If(d.stateful & turn_ends):
+                m.d.sync += state.eq(state + d.DRAIN)
+        m.d.sync += [fresh.eq(next_fresh), current.eq(next_current), turn.eq(next_turn)]
+        with m.If(load):
+            m.d.sync += [fresh.eq(1), turn.eq(Mux(o.stateful, 1, (1 << cores) - 1)), state.eq(o.S_BASE)]
+
+        # A run starts on an empty job FIFO, which has room for all of it, or for one at a time.
+        idle, room, more_room = self._counts(m)
         free, next_ = Signal(cores), Signal(cores)
         for g, group in enumerate(groups):
-            room = group[g] & (~group | self.output_room).all()
+            open_ = Mux(self.deal[g], (~group | more_room).all(), (~group | room).all()) & group[g]
+            empty = idle[g] & ~self.deal[g]
             m.d.comb += [
-                free[g].eq(room & turn[g] & (self.job_levels[g] == 0)),
-                next_[g].eq(room & current[g] & ((self.job_levels[g] == 0) if job_depth(self.arch) == 1 else 1)),
+                free[g].eq(open_ & next_turn[g] & empty),
+                next_[g].eq(open_ & next_current[g] & (empty if job_depth(self.arch) == 1 else 1)),
             ]
         chosen, _ = lowest(free, cores)
-        with m.If(self.busy & (~waiting | quiet)):
-            m.d.comb += [self.deal.eq(Mux(fresh, chosen, next_)), dealing.eq(Mux(fresh, free.any(), next_.any()))]
-
-        turn_ends = Cat(turn[n - 1] & d.SPLIT[n.bit_length() - 1] for n in sizes).any()
-        run_ends, state = last_ox | (position == d.RUN), Signal.like(d.S_BASE)
-        with m.If(dealing):
-            m.d.sync += [
-                waiting.eq(0),
-                current.eq(self.deal),
-                fresh.eq(run_ends),
-                position.eq(Mux(run_ends, 1, position + 1)),
-            ]
-            with m.If(d.stateful):
-                m.d.sync += [turn.eq(Mux(turn_ends, 1, turn << 1)), state.eq(Mux(turn_ends, state + d.DRAIN, state))]
-        with m.If(start):
-            m.d.sync += [fresh.eq(1), position.eq(1), turn.eq(Mux(o.stateful, 1, (1 << cores) - 1)), state.eq(o.S_BASE)]
-            if cores > 1:
-                m.d.sync += waiting.eq((d.SPLIT != 0) & (d.SPLIT != o.SPLIT))
+        ready = self.busy & ~self.dealt & self._settled(m, load, dealing)
+        m.d.sync += [
+            self.deal.eq(Mux(next_fresh, chosen, next_) & ready.replicate(cores)),
+            dealing.eq(Mux(next_fresh, free.any(), next_.any()) & ready),
+        ]
 
         m.d.comb += [
             self.output_valid.eq(reduce(or_, (Mux(deal, group, 0) for deal, group in zip(self.deal, groups, strict=True)))),
@@ -132,49 +135,98 @@ class Dealer(wiring.Component):
             m.d.comb += [output.address.eq(address + part), output.state.eq(state), output.tag.eq(d.tag)]
         return m
 
-    def _step(self, m, d, dealing):
+    def _step(self, m, d, dealing, load):
         """Steps input position, residual and output addresses with each deal.
 
-        Returns whether this is the last column and the last row, and the output's address. Counters start at one, so
-        that what ends them is a comparison with a register.
+        Returns whether this is the last column and the last row, and the output's address. Counters say which column or
+        row is next, so that a comparison of registers tells a step before whether it is the last.
         """
         oy, ox, ry, rx = (Signal(n, name=name) for name, n in (("oy", 12), ("ox", 12), ("ry", 8), ("rx", 8)))
+        last_oy, last_ox, last_ry, last_rx = (Signal(name=f"last_{name}") for name in ("oy", "ox", "ry", "rx"))
         iy0, ix0 = Signal(signed(INDEX)), Signal(signed(INDEX))
         a_row, a, r_row, r, o_row, o = (Signal.like(d.A_BASE, name=name) for name in ("a_row", "a", "r_row", "r", "o_row", "o"))
-        last_ox, last_oy = ox == d.OW, oy == d.OH
         m.d.comb += [self.jobs.iy0.eq(iy0), self.jobs.left.eq(-ix0), self.jobs.a.eq(a), self.jobs.r.eq(r)]
+        counters = ((oy, last_oy, "OH"), (ox, last_ox, "OW"), (ry, last_ry, "REPY"), (rx, last_rx, "REPX"))
+
+        def restart(counter, last, count):
+            return [counter.eq(2), last.eq(count == 1)]
+
+        def step(counter, last, count):
+            return [counter.eq(counter + 1), last.eq(counter == count)]
+
         with m.If(dealing & last_ox):
-            m.d.sync += [ox.eq(1), rx.eq(1), oy.eq(oy + 1), ix0.eq(d.IX0)]
+            m.d.sync += [*restart(ox, last_ox, d.OW), *restart(rx, last_rx, d.REPX), *step(oy, last_oy, d.OH), ix0.eq(d.IX0)]
             m.d.sync += [s.eq(r_row + d.R_OY) for s in (r_row, r)]
             m.d.sync += [s.eq(o_row + d.O_OY) for s in (o_row, o)]
-            with m.If(ry == d.REPY):
-                m.d.sync += [ry.eq(1), iy0.eq(iy0 + d.SY)]
+            with m.If(last_ry):
+                m.d.sync += [*restart(ry, last_ry, d.REPY), iy0.eq(iy0 + d.SY)]
                 m.d.sync += [s.eq(a_row + d.A_OY) for s in (a_row, a)]
             with m.Else():
-                m.d.sync += [ry.eq(ry + 1), a.eq(a_row)]
+                m.d.sync += [*step(ry, last_ry, d.REPY), a.eq(a_row)]
         with m.Elif(dealing):
-            m.d.sync += [ox.eq(ox + 1), r.eq(r + d.R_OX), o.eq(o + d.O_OX)]
-            with m.If(rx == d.REPX):
-                m.d.sync += [rx.eq(1), ix0.eq(ix0 + d.SX), a.eq(a + d.A_OX)]
+            m.d.sync += [*step(ox, last_ox, d.OW), r.eq(r + d.R_OX), o.eq(o + d.O_OX)]
+            with m.If(last_rx):
+                m.d.sync += [*restart(rx, last_rx, d.REPX), ix0.eq(ix0 + d.SX), a.eq(a + d.A_OX)]
             with m.Else():
-                m.d.sync += rx.eq(rx + 1)
-        with m.If(buffered(m, self.op.valid & self.op.ready, "first")):
+                m.d.sync += step(rx, last_rx, d.REPX)
+        with m.If(load):
             first = self.op.payload
-            m.d.sync += [s.eq(1) for s in (oy, ox, ry, rx)]
+            for counter, last, name in counters:
+                m.d.sync += restart(counter, last, first[name])
             m.d.sync += [iy0.eq(first.IY0), ix0.eq(first.IX0)]
             m.d.sync += [s.eq(first.A_BASE) for s in (a_row, a)]
             m.d.sync += [s.eq(first.R_BASE) for s in (r_row, r)]
             m.d.sync += [s.eq(first.O_BASE) for s in (o_row, o)]
         return last_ox, last_oy, o
 
-    def _quiet(self, m, dealing):
-        """Whether every job had left its fetcher `DRAINED` cycles ago, and none was dealt since."""
+    def _run_ends(self, m, d, load, dealing, last_ox):
+        """Whether the output at hand is the RUN-th of its run."""
+        position, last = Signal(4), Signal(name="last_position")
+        with m.If(dealing & (last | last_ox)):
+            m.d.sync += [position.eq(2), last.eq(d.RUN == 1)]
+        with m.Elif(dealing):
+            m.d.sync += [position.eq(position + 1), last.eq(position == d.RUN)]
+        with m.If(load):
+            m.d.sync += [position.eq(2), last.eq(self.op.payload.RUN == 1)]
+        return last
+
+    def _counts(self, m):
+        """By core: whether its fetcher has no job, and whether it has room for an output, or for two; before this cycle's deal."""
+        assert FREED == 3, "a register each for: the event, the count, the deal"
         cores = self.arch.cores
+        idle, room, more_room = (Signal(cores, name=name, init=(1 << cores) - 1) for name in ("idle", "room", "more_room"))
+        taken, closed = Signal(cores, name="taken_before"), Signal(cores, name="closed_before")
+        m.d.sync += [taken.eq(self.taken), closed.eq(self.closed)]
+        for c in range(cores):
+            jobs = Signal(range(job_depth(self.arch) + 1), name=f"jobs_{c}")
+            outputs = Signal(range(OUTPUTS + 1), name=f"outputs_{c}")
+            with m.If(self.deal[c] & ~taken[c]):
+                m.d.sync += [jobs.eq(jobs + 1), idle[c].eq(0)]
+            with m.Elif(taken[c] & ~self.deal[c]):
+                m.d.sync += [jobs.eq(jobs - 1), idle[c].eq(jobs == 1)]
+            with m.If(self.output_valid[c] & ~closed[c]):
+                m.d.sync += [outputs.eq(outputs + 1), room[c].eq(more_room[c]), more_room[c].eq(outputs < OUTPUTS - 2)]
+            with m.Elif(closed[c] & ~self.output_valid[c]):
+                m.d.sync += [outputs.eq(outputs - 1), room[c].eq(1), more_room[c].eq(room[c])]
+        return idle, room, more_room
+
+    def _settled(self, m, load, dealing):
+        """Whether no job of an operation with another SPLIT is in a fetcher, `DRAINED` cycles before the deal."""
+        cores = self.arch.cores
+        if cores == 1:
+            return 1
+        assert DRAINED == 4, "a register each for: the count of jobs that leave, the jobs left, the comparison, the deal"
         left, jobs, quiet = Signal(range(cores + 1)), Signal(range(OUTPUTS * cores + 1)), Signal(init=1)
-        assert DRAINED == 3, "one register for each of: the count of those that leave, the jobs left, the comparison"
         m.d.sync += [
             left.eq(sum(self.drained[g] for g in range(cores))),
             jobs.eq(jobs + dealing - left),
             quiet.eq((jobs == 0) & ~dealing),
         ]
-        return quiet
+        split, waiting = Signal.like(self.op.payload.SPLIT), Signal()
+        with m.If(dealing):
+            m.d.sync += waiting.eq(0)
+        with m.If(load):
+            m.d.sync += waiting.eq((split != 0) & (split != self.op.payload.SPLIT))
+        with m.If(load & self.op.valid):
+            m.d.sync += split.eq(self.op.payload.SPLIT)
+        return ~waiting | quiet

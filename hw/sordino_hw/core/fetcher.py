@@ -28,8 +28,8 @@ class Fetcher(wiring.Component):
     -------
     job : In(Job), job_valid : In(1)
         Pushes a job; there must be room.
-    job_level : Out(range(job_depth + 1))
-        Jobs that the walker has not taken.
+    job_taken : Out(1)
+        The walker takes a job.
     d_we : In(1), d_tag : In(tag_bits), d : In(TapDescriptor)
         Operation `d_tag` starts in this cycle.
     cycle : In(3)
@@ -56,7 +56,7 @@ class Fetcher(wiring.Component):
             {
                 "job": In(Job(arch)),
                 "job_valid": In(1),
-                "job_level": Out(range(job_depth(arch) + 1)),
+                "job_taken": Out(1),
                 "d_we": In(1),
                 "d_tag": In(tag_bits(arch)),
                 "d": In(TapDescriptor(arch)),
@@ -94,7 +94,7 @@ class Fetcher(wiring.Component):
         m.d.comb += [
             jobs.i.payload.eq(self.job),
             jobs.i.valid.eq(self.job_valid),
-            self.job_level.eq(jobs.level),
+            self.job_taken.eq(jobs.o.valid & jobs.o.ready),
             descriptors.w_en.eq(self.d_we),
             descriptors.w_tag.eq(self.d_tag),
             descriptors.i.eq(self.d),

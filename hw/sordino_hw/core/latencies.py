@@ -5,9 +5,11 @@ from ..primitives import LATENCY
 __all__ = [
     "CLIP_LATENCY",
     "CLOSE_LATENCY",
+    "DEAL_LATENCY",
     "DONE_LATENCY",
     "DRAINED",
     "FIFO_LATENCY",
+    "FREED",
     "OUTPUTS",
     "PIPELINE_START",
     "READ_LATENCY",
@@ -38,7 +40,11 @@ READ_LATENCY = LATENCY + 3
 """From a word's request to the cycle in which its fetcher shows it to the cores."""
 WORD_LATENCY = READ_LATENCY + 1 + FIFO_LATENCY
 """From a word's request to the first cycle in which the segmenter can take it: a core registers its fetcher's word."""
-DRAINED = 3
+DEAL_LATENCY = 2
+"""From an operation's start to its first deal."""
+FREED = 3
+"""From the cycle in which a core closes an output, or a fetcher's walker takes a job, to the deal of another in its place."""
+DRAINED = 4
 """From the last request of an operation to the first deal of one with another SPLIT."""
 SHADOW_LATENCY = 10
 """From the issue of an output's last item to the first cycle in which the shadow accumulators show its sums."""
