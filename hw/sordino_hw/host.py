@@ -96,13 +96,17 @@ class HostPort(Component):
         busy = Signal()  # the window is taken, or will be the running machine's in the next cycle
         m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
         cached = Signal()
-        reading = self._read(m, axi.read, busy, cached)
-        self._write(m, axi.write, busy | reading, cached)
+        asked, reading, fetch, source = self._read(m, axi.read, busy, cached)
+        commit, target = self._write(m, axi.write, busy | reading, cached)
 
         fetching = Signal()
         countdown = Signal(range(WINDOW_LATENCY + 1))
         m.d.comb += busy.eq(control.start | fetching | delay(m, fetching, 1, "fetched"))
-        with m.If(reading & ~axi.read.ready):
+        with m.If(fetch | commit):
+            # Nothing is committed while a read waits that could fetch.
+            place = Cat(window.region.as_value(), window.row)
+            m.d.sync += [window.we.eq(commit), window.re.eq(fetch), place.eq(Mux(asked, source, target)), cached.eq(0)]
+        with m.If(fetch):
             m.d.sync += [fetching.eq(1), countdown.eq(WINDOW_LATENCY)]
         with m.If(fetching):
             m.d.sync += countdown.eq(countdown - 1)
@@ -113,7 +117,7 @@ class HostPort(Component):
     def _decode(self, m, address, regions, name):
         """Decodes an address of a memory window: (region, row, piece, last piece, response).
 
-        `regions` are those that the access may reach. The response is OKAY if the access exists.
+        `regions` are those that the access may reach. The response is OKAY if the access exists; otherwise it is all that counts.
         """
         rows = max(region_stride(self.arch, r) * (self.arch.cores if r in PER_CORE else 1) for r in WRITABLE + READABLE)
         region, index = Signal(Region, name=f"{name}_region"), Signal(range(rows), name=f"{name}_row")
@@ -128,12 +132,12 @@ class HostPort(Component):
                 bits = region_bits(self.arch, r)
                 low = ceil_log2(row_bytes(bits))
                 with m.Case(r.value):
-                    m.d.comb += index.eq(address[low:REGION_SHIFT])
+                    if r in regions:
+                        here = address[2:low] if low > 2 else Const(0, 1)
+                        m.d.comb += [index.eq(address[low:REGION_SHIFT]), piece.eq(here), last.eq(row_pieces(bits) - 1)]
                     with m.If(self._exists(r, address[low:REGION_SHIFT])):
                         m.d.comb += resp.eq(Resp.SLVERR)
                         if r in regions:
-                            here = address[2:low] if low > 2 else Const(0, 1)
-                            m.d.comb += [piece.eq(here), last.eq(row_pieces(bits) - 1)]
                             with m.If((address[:2] == 0) & (here < row_pieces(bits))):
                                 m.d.comb += resp.eq(Resp.OKAY)
         return region, index, piece, last, resp
@@ -146,51 +150,56 @@ class HostPort(Component):
         return (row[:stride] < region_depth(self.arch, region)) & (row[stride:] < self.arch.cores)
 
     def _read(self, m, port, busy, cached):
-        """Serves reads, in the second cycle of a request: the first decodes. Returns whether one is served in this cycle."""
+        """Serves reads, in the second cycle of a request: the first decodes.
+
+        Returns whether a request is in its second cycle, whether it is served, whether it needs a row, and which one.
+        """
         window, control = self.window, self.control
         decoded = self._decode(m, port.address, READABLE, "read")
-        region, index, resp = (delay(m, decoded[k], 1, "read") for k in (0, 1, 4))
+        region, index, piece, resp = (delay(m, decoded[k], 1, "read") for k in (0, 1, 2, 4))
         asks_csr = port.address[REGION_SHIFT:] == Region.CSR.value
         is_csr = delay(m, asks_csr, 1, "read_csr")
         hit, shown, csr_resp = Signal(), Signal(32), Signal(Resp)
         m.d.sync += [
             hit.eq(cached & (window.region == decoded[0]) & (window.row == decoded[1])),
-            shown.eq(window.rdata.word_select(decoded[2], 32)),
+            shown.eq(0),
             csr_resp.eq(Resp.DECERR),
         ]
-        with m.If(asks_csr):
-            m.d.sync += shown.eq(0)
-            with m.Switch(port.address[2:REGION_SHIFT]):
-                for name, value in {
-                    "ID": Const(ID_VALUE, 32),
-                    "HASH": Const(self.arch.hash, 32),
-                    "CTRL": Const(0, 32),
-                    "STATUS": Cat(control.running, control.halted, Const(0, 2), control.trap.as_value()),
-                    "LIMIT": control.limit,
-                    "PC": control.pc,
-                    "CYCLES": control.cycles,
-                    "OPS": control.ops,
-                }.items():
-                    with m.Case(CSR[name] >> 2):
-                        aligned = port.address[:2] == 0
-                        m.d.sync += [shown.eq(Mux(aligned, value, 0)), csr_resp.eq(Mux(aligned, Resp.OKAY, Resp.SLVERR))]
+        with m.Switch(port.address[2:REGION_SHIFT]):
+            for name in CSR:
+                with m.Case(CSR[name] >> 2):
+                    m.d.sync += csr_resp.eq(Mux(port.address[:2] == 0, Resp.OKAY, Resp.SLVERR))
+        with m.Switch(port.address[2:5]):
+            for name, value in {
+                "ID": Const(ID_VALUE, 32),
+                "HASH": Const(self.arch.hash, 32),
+                "CTRL": Const(0, 32),
+                "STATUS": Cat(control.running, control.halted, Const(0, 2), control.trap.as_value()),
+                "LIMIT": control.limit,
+                "PC": control.pc,
+                "CYCLES": control.cycles,
+                "OPS": control.ops,
+            }.items():
+                with m.Case(CSR[name] >> 2):
+                    m.d.sync += shown.eq(value)
 
-        active = Signal()
-        m.d.comb += active.eq(port.valid & delay(m, port.valid, 1, "read_valid") & ~busy & (is_csr | ~control.running))
-        with m.If(active):
-            with m.If(is_csr):
-                m.d.comb += [port.ready.eq(1), port.resp.eq(csr_resp), port.data.eq(shown)]
-            with m.Elif(resp != Resp.OKAY):
-                m.d.comb += [port.ready.eq(1), port.resp.eq(resp)]
-            with m.Elif(hit & cached):
-                m.d.comb += [port.ready.eq(1), port.data.eq(shown)]
-            with m.Else():
-                m.d.sync += [window.re.eq(1), window.region.eq(region), window.row.eq(index), cached.eq(0)]
-        return active
+        asked, active, good, fetch = self._second(m, port, "read"), Signal(), Signal(), Signal()
+        m.d.comb += [
+            active.eq(asked & ~busy & (is_csr | ~control.running)),
+            port.resp.eq(Mux(is_csr, csr_resp, resp)),
+            good.eq(port.resp == Resp.OKAY),
+            port.data.eq(Mux(good, Mux(is_csr, shown, window.rdata.word_select(piece, 32)), 0)),
+            fetch.eq(active & ~is_csr & good & ~(hit & cached)),
+            port.ready.eq(active & ~fetch),
+        ]
+        return asked, active, fetch, Cat(region, index)
 
     def _write(self, m, port, blocked, cached):
-        """Serves writes in cycles that are not `blocked`, in the second cycle of a request."""
-        window, control = self.window, self.control
+        """Serves writes in cycles that are not `blocked`, in the second cycle of a request.
+
+        Returns whether a row is complete, and which one.
+        """
+        control = self.control
         decoded = self._decode(m, port.address, WRITABLE, "write")
         region, index, piece, last, resp = (delay(m, s, 1, "write") for s in decoded)
         expected = Signal(HOST_ADDR_BITS - 2)  # word address of the row's next piece; that of no row at 0
@@ -203,33 +212,43 @@ class HostPort(Component):
                 ("aligned", port.address[:2] == 0),
             )
         )
-        with m.If(port.valid & delay(m, port.valid, 1, "write_valid") & ~blocked & (is_csr | ~control.running)):
-            m.d.comb += [port.ready.eq(1), port.resp.eq(resp)]
-            with m.If(is_csr):
-                m.d.comb += port.resp.eq(Resp.DECERR)
-                with m.Switch(port.address[2:REGION_SHIFT]):
-                    for name, offset in CSR.items():
-                        with m.Case(offset >> 2):
-                            m.d.comb += port.resp.eq(Resp.SLVERR)
-                            if name in ("CTRL", "LIMIT"):
-                                with m.If(whole & aligned):
-                                    m.d.comb += port.resp.eq(Resp.OKAY)
+        asked, good, commit = self._second(m, port, "write"), Signal(), Signal()
+        m.d.comb += [
+            port.ready.eq(asked & ~blocked & (is_csr | ~control.running)),
+            port.resp.eq(resp),
+            good.eq(~is_csr & (resp == Resp.OKAY) & whole & in_order),
+            commit.eq(port.ready & good & (piece == last)),
+        ]
+        with m.If(is_csr):
+            m.d.comb += port.resp.eq(Resp.DECERR)
+            with m.Switch(port.address[2:REGION_SHIFT]):
+                for name, offset in CSR.items():
+                    with m.Case(offset >> 2):
+                        m.d.comb += port.resp.eq(Resp.SLVERR)
+                        if name in ("CTRL", "LIMIT"):
+                            with m.If(whole & aligned):
+                                m.d.comb += port.resp.eq(Resp.OKAY)
+                                with m.If(port.ready):
                                     if name == "LIMIT":
                                         m.d.sync += control.limit.eq(port.data)
                                     else:
                                         m.d.sync += control.start.eq(port.data[0])
                                         with m.If(port.data[0]):
                                             m.d.sync += cached.eq(0)
-            with m.Elif(resp == Resp.OKAY):
-                with m.If(whole & in_order):
-                    self._stage(m, piece, port.data)
-                    m.d.sync += expected.eq(port.address[2:] + 1)
-                    with m.If(piece == last):
-                        m.d.sync += [window.we.eq(1), window.region.eq(region), window.row.eq(index), cached.eq(0)]
-                with m.Else():
-                    m.d.comb += port.resp.eq(Resp.SLVERR)
+        with m.Elif((resp == Resp.OKAY) & ~(whole & in_order)):
+            m.d.comb += port.resp.eq(Resp.SLVERR)
+        # A piece may be staged while it is blocked: nobody looks at the row before it is complete.
+        with m.If(asked & good):
+            self._stage(m, piece, port.data)
+        with m.If(port.ready & good):
+            m.d.sync += expected.eq(port.address[2:] + 1)
         with m.If(control.running):
-            m.d.sync += [window.wdata.eq(0), expected.eq(0)]
+            m.d.sync += [self.window.wdata.eq(0), expected.eq(0)]
+        return commit, Cat(region, index)
+
+    def _second(self, m, port, name):
+        """Whether a request was there in the cycle before already: it stays until it is served."""
+        return delay(m, port.valid & ~port.ready, 1, f"{name}_asked")
 
     def _stage(self, m, piece, data):
         """Puts one piece into the row that is being written."""

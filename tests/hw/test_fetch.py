@@ -558,7 +558,7 @@ def test_trap(base, words, traps):
 
 @pytest.mark.parametrize("depth", [2, 3, 8, 32])
 def test_fifo(depth, rng):
-    """Order, times and level are those of a queue whose items leave FIFO_LATENCY cycles after their push."""
+    """Order, times and level are those of a queue whose items leave FIFO_LATENCY cycles after their push; `next` is one ahead."""
     dut = Fifo(16, depth)
 
     async def testbench(ctx):
@@ -575,6 +575,11 @@ def test_fifo(depth, rng):
             assert ctx.get(dut.o.valid) == available
             if available:
                 assert ctx.get(dut.o.payload) == queue[0][1]
+            if not available or pops:
+                following = [item for pushed, item in queue[available:] if pushed + FIFO_LATENCY <= time + 1]
+                assert ctx.get(dut.more) == bool(following)
+                if following:
+                    assert ctx.get(dut.next) == following[0]
             room = len(queue) < depth
             if pops and available:
                 queue.pop(0)

@@ -1,7 +1,7 @@
 """The cluster: dealer, fetchers, cores and the memories between them, run control and the host's window."""
 
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 
 from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import wiring
@@ -95,12 +95,13 @@ class Cluster(wiring.Component):
             flight.dealt.eq(dealer.dealt),
             flight.dealt_tag.eq(dealer.dealt_tag),
         ]
-        stages.d.sync += [
-            flight.closed.eq(reduce(lambda a, b: a & b, (core.closed for core in cores))),
-            flight.stored.eq(reduce(lambda a, b: a & b, (core.stored for core in cores))),
+        m.d.comb += [
+            flight.closed.eq(reduce(and_, (core.closed for core in cores))),
+            flight.stored.eq(reduce(and_, (core.stored for core in cores))),
         ]
-        tap = snapshot(stages, self.arch, sequencer.tap, sequencer.started, "tap")
-        drain = snapshot(stages, self.arch, sequencer.drain, sequencer.started, "drain")
+        # Of an operation that waits for its start they show the same until then.
+        tap = snapshot(stages, self.arch, sequencer.tap, sequencer.checked, "tap")
+        drain = snapshot(stages, self.arch, sequencer.drain, sequencer.checked, "drain")
         started, tag = Signal(), Signal.like(flight.tag, reset_less=True)
         stages.d.sync += [started.eq(sequencer.started), tag.eq(flight.tag)]
         for fetcher in fetchers:
@@ -179,22 +180,26 @@ class Cluster(wiring.Component):
         with m.Else():
             m.d.comb += trap.eq(memory_trap)
 
-        flushing, flush, start = Signal(), Signal(range(FLUSH_CYCLES + 1)), Signal()
-        m.d.comb += [c.running.eq(running | flushing), start.eq(c.start & ~c.running)]
-        following = Signal(32)
-        m.d.comb += following.eq(Mux(running, c.cycles + 1, 0))
-        m.d.sync += over.eq(following >= c.limit)
+        flush, start = Signal(range(FLUSH_CYCLES + 1)), Signal()
+        pc, began = Signal(range(self.arch.imem_depth + 1)), Signal()
+        m.d.comb += [start.eq(c.start & ~c.running), c.pc.eq(pc)]
+        m.d.sync += [
+            over.eq(Mux(running, c.cycles + 1 >= c.limit, c.limit == 0)),
+            began.eq(running & sequencer.started),
+            c.ops.eq(c.ops + began),
+        ]
         with m.If(running):
-            m.d.sync += [c.cycles.eq(following), c.ops.eq(c.ops + sequencer.started), c.pc.eq(sequencer.pc)]
+            m.d.sync += [c.cycles.eq(c.cycles + 1), pc.eq(pc + sequencer.passed)]
             with m.If((trap != isa.Trap.NONE) | sequencer.halt):
-                m.d.sync += [running.eq(0), flushing.eq(1), flush.eq(FLUSH_CYCLES), c.trap.eq(trap)]
+                m.d.sync += [running.eq(0), flush.eq(FLUSH_CYCLES), c.trap.eq(trap)]
                 m.d.sync += [s.eq(1) for s in stopped]
-        with m.Elif(flushing):
+        with m.Elif(c.running):
             m.d.sync += flush.eq(flush - 1)
             with m.If(flush == 0):
-                m.d.sync += [flushing.eq(0), c.halted.eq(1)]
+                m.d.sync += [c.running.eq(0), c.halted.eq(1)]
         with m.Elif(c.start):
-            m.d.sync += [running.eq(1), c.halted.eq(0), c.trap.eq(isa.Trap.NONE), c.cycles.eq(0), c.ops.eq(0), c.pc.eq(0)]
+            m.d.sync += [running.eq(1), c.running.eq(1), c.halted.eq(0), c.trap.eq(isa.Trap.NONE)]
+            m.d.sync += [c.cycles.eq(0), c.ops.eq(0), pc.eq(0)]
             m.d.sync += [s.eq(0) for s in stopped]
         return start
 
@@ -202,18 +207,14 @@ class Cluster(wiring.Component):
         """Instruction, activation and occupancy memories, and the host's window to them and to the cores."""
         arch, window = self.arch, self.window
         value = window.wdata
-        row, region, we = (
-            delay(m, s, 1, f"window_{name}")
-            for name, s in (("row", window.row), ("region", window.region.as_value()), ("we", window.we))
-        )
-
-        def writes(which):
-            return we & (region == which.value)
+        row = delay(m, window.row, 1, "window_row")
+        region = delay(m, window.region.as_value(), 1, "window_region")
+        writes = {r: delay(m, window.we & (window.region == r), 1, f"window_{r.name.lower()}") for r in isa.Region}
 
         m.submodules.imem = imem = BlockMemory(arch.imem_depth, 32)
         m.d.comb += [
             imem.r_addr.eq(sequencer.i_addr),
-            imem.w_en.eq(writes(isa.Region.IMEM)),
+            imem.w_en.eq(writes[isa.Region.IMEM]),
             imem.w_addr.eq(row),
             imem.w_data.eq(value),
             sequencer.i_data.eq(imem.r_data),
@@ -222,14 +223,14 @@ class Cluster(wiring.Component):
             m.d.comb += [
                 core.host.row.eq(row),
                 core.host.data.eq(value),
-                core.host.table.eq(writes(isa.Region.TABLE)),
+                core.host.table.eq(writes[isa.Region.TABLE]),
                 *(
-                    core.host[r.name.lower()].eq(writes(r) & (self._core_of(r, row) == i))
+                    core.host[r.name.lower()].eq(writes[r] & (self._core_of(r, row) == i))
                     for r in isa.PER_CORE
                     if r in _HOST_WRITES
                 ),
             ]
-        act = self._activations(m, running, fetchers, cores, row, value, writes(isa.Region.ACT))
+        act = self._activations(m, running, fetchers, cores, row, value, writes[isa.Region.ACT])
 
         if arch.cores == 1:
             with m.Switch(region):

@@ -168,6 +168,10 @@ class Core(wiring.Component):
         connect(m, reader.o, segmenter.words)
         connect(m, segmenter.segments, issuer.segments)
         m.d.comb += [
+            segmenter.next.eq(reader.next),
+            segmenter.more.eq(reader.more),
+            issuer.next.eq(segmenter.next_segment),
+            issuer.next_output.eq(dealt.next),
             lanes.event.eq(issuer.event),
             lanes.event_valid.eq(issuer.event_valid),
             issuer.vector.eq(segmenter.vector),

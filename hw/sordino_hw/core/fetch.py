@@ -43,11 +43,14 @@ class Walker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         group, rest = (Signal(self.arch.cores, name=name, reset_less=True) for name in ("group", "rest"))
-        taken, out = Signal(), Signal(Span(self.arch), reset_less=True)
+        renew, out = Signal(), Signal(Span(self.arch), reset_less=True)
         m.d.comb += self.spans.payload.eq(out)
-        d = snapshot(m, self.arch, self.d, taken, "operation")
+        d = snapshot(m, self.arch, self.d, self.job.ready, "operation")
         busy, fresh, residual = Signal(), Signal(), Signal()
-        ky, kx, last_ky, last_kx = Signal(8), Signal(8), Signal(), Signal()  # count from one
+        # Kernel rows and columns that are left, this one included, and the low bits of their numbers, from one.
+        rows, columns = (Signal(8, name=name, reset_less=True) for name in ("rows", "columns"))
+        ky, kx = (Signal(2, name=name, reset_less=True) for name in ("ky", "kx"))
+        last_ky, last_kx = (Signal(name=name, reset_less=True) for name in ("last_ky", "last_kx"))
         # Columns from the first pixel of the span to the left edge (to the right of it) and to the right edge.
         left0, left, room, iy = (Signal(signed(INDEX), name=name, reset_less=True) for name in ("left0", "left", "room", "iy"))
         a_kernel, a, r = (Signal.like(d.A_KX, name=name, reset_less=True) for name in ("a_kernel", "a", "r"))
@@ -55,7 +58,7 @@ class Walker(wiring.Component):
 
         slice_, _ = lowest(rest, self.arch.cores)
         others = rest & ~slice_
-        taps_done, end, last, step, column = Signal(), Signal(), Signal(), Signal(), kx[:2]
+        taps_done, end, last, step = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             taps_done.eq(last_kx & last_ky),
             end.eq(residual | (taps_done & ~d.residual)),
@@ -63,7 +66,6 @@ class Walker(wiring.Component):
             step.eq(busy & (~self.spans.valid | self.spans.ready)),
             room.eq(left + d.W),
             self.job.ready.eq(~busy | (step & last)),
-            taken.eq(self.job.valid & self.job.ready),
         ]
 
         with m.If(self.spans.ready):
@@ -87,8 +89,8 @@ class Walker(wiring.Component):
                 out.to.eq(group),
                 out.group.eq(group),
                 out.shared.eq(d.shared),
-                out.reuse.eq(~fresh & (column != 0) & (column <= d.reused)),
-                out.place.eq(Cat((-left)[:2], ky[:2])),
+                out.reuse.eq(~fresh & (kx != 0) & (kx <= d.reused)),
+                out.place.eq(Cat((-left)[:2], ky)),
             ]
             with m.If(residual):
                 m.d.sync += [
@@ -104,34 +106,39 @@ class Walker(wiring.Component):
                     out.place.eq((-left0)[:2]),  # a column that the next output has no more
                 ]
 
+        # While there is no job, it is that of whatever the queue shows: so nothing waits for the handshake but `busy`.
+        with m.If(self.job.ready):
+            m.d.sync += busy.eq(self.job.valid)
+        m.d.comb += renew.eq(~busy | last)
+        job, renews = self.job.payload, buffered(m, renew, "renew")
+        with m.If(buffered(m, step | ~busy, "move")):
             with m.If(residual):
                 m.d.sync += [r.eq(r + 1), rest.eq(others)]
             m.d.sync += [w.eq(w + d.W_SPAN), mask.eq(mask + d.M_SPAN)]
             with m.If(last_kx):
-                m.d.sync += [kx.eq(1), last_kx.eq(d.KX == 1), ky.eq(ky + 1), last_ky.eq(ky + 1 == d.KH)]
+                m.d.sync += [kx.eq(1), columns.eq(d.KX), last_kx.eq(_single(d.KX))]
+                m.d.sync += [ky.eq(ky + 1), rows.eq(rows - 1), last_ky.eq(rows == 2)]
                 m.d.sync += [iy.eq(iy + d.DY), left.eq(left0)]
                 m.d.sync += [s.eq(a_kernel + d.A_KY) for s in (a_kernel, a)]
             with m.Else():
-                m.d.sync += [
-                    kx.eq(kx + 1),
-                    last_kx.eq(kx + 1 == d.KX),
-                    left.eq(left - d.DX),
-                    a.eq(a + d.A_KX),
-                ]
+                m.d.sync += [kx.eq(kx + 1), columns.eq(columns - 1), last_kx.eq(columns == 2)]
+                m.d.sync += [left.eq(left - d.DX), a.eq(a + d.A_KX)]
             with m.If(taps_done):
                 m.d.sync += residual.eq(1)
-            with m.If(last):
-                m.d.sync += busy.eq(0)
-
-        with m.If(buffered(m, taken, "taken")):
-            job = self.job.payload
-            m.d.sync += [busy.eq(1), fresh.eq(job.fresh), residual.eq(0)]
-            m.d.sync += [ky.eq(1), kx.eq(1), last_ky.eq(self.d.KH == 1), last_kx.eq(self.d.KX == 1)]
-            m.d.sync += [s.eq(job.left) for s in (left0, left)]
-            m.d.sync += [s.eq(job.a) for s in (a_kernel, a)]
-            m.d.sync += [s.eq(job.to) for s in (group, rest)]
-            m.d.sync += [iy.eq(job.iy0), r.eq(job.r), w.eq(self.d.W_BASE), mask.eq(self.d.M_BASE)]
+            with m.If(renews):
+                m.d.sync += [fresh.eq(job.fresh), residual.eq(0), ky.eq(1), kx.eq(1)]
+                m.d.sync += [rows.eq(self.d.KH), last_ky.eq(_single(self.d.KH))]
+                m.d.sync += [columns.eq(self.d.KX), last_kx.eq(_single(self.d.KX))]
+                m.d.sync += [s.eq(job.left) for s in (left0, left)]
+                m.d.sync += [s.eq(job.a) for s in (a_kernel, a)]
+                m.d.sync += [s.eq(job.to) for s in (group, rest)]
+                m.d.sync += [iy.eq(job.iy0), r.eq(job.r), w.eq(self.d.W_BASE), mask.eq(self.d.M_BASE)]
         return m
+
+
+def _single(count):
+    """Whether a count, which is not zero, is one."""
+    return ~count[1:].any()
 
 
 class Clip(wiring.Component):
@@ -146,15 +153,16 @@ class Clip(wiring.Component):
         p, out = self.i.payload, Signal(SpanRange(self.arch), reset_less=True)
         m.d.comb += self.o.payload.eq(out)
         same = [name for name, _ in out.shape() if name not in ("low", "top", "beyond", "empty")]
-        top = p.high * p.words - 1
+        stop = p.high * p.words
+        above, below = stop[len(out.top) :], stop[: len(out.top)]
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
             m.d.sync += self.o.valid.eq(self.i.valid)
         with m.If(buffered(m, self.i.ready, "ready")):
             m.d.sync += [
                 out.low.eq(p.low * p.words),
-                out.top.eq(top),
-                out.beyond.eq(top[len(out.top) :] != 0),
+                out.top.eq(stop - 1),
+                out.beyond.eq(above[1:].any() | (above[:1].any() & below.any())),
                 out.empty.eq(~p.inside | (p.high <= p.low)),
                 *(out[name].eq(p[name]) for name in same),
             ]
@@ -192,7 +200,7 @@ class Splitter(wiring.Component):
         m = Module()
         p, tag = self.i.payload, self.tag
         held = Signal(RowTag(self.arch), reset_less=True)
-        busy, last, done = Signal(), Signal(), Signal()
+        busy, last, silent = Signal(), Signal(reset_less=True), Signal(reset_less=True)
         occ_bits, occ_width = self.arch.occ_bits, self.arch.occ_width
         top, last_row, beyond = Signal(occ_bits, reset_less=True), Signal.like(tag.row, reset_less=True), Signal()
         m.d.comb += [
@@ -200,36 +208,36 @@ class Splitter(wiring.Component):
             tag.eq(held),
             tag.end.eq(held.end & last),
             tag.last.eq(held.last & last),
-            self.valid.eq(busy & (~self.empty | held.end)),
-            done.eq(busy & last & (~self.valid | self.ready)),
-            self.i.ready.eq(~busy | done),
+            self.valid.eq(busy & ~silent),
+            self.i.ready.eq(~busy | (last & (silent | self.ready))),
         ]
         m.d.sync += self.trap.eq(busy & ~self.empty & (beyond | (last_row >= self.arch.act_depth // self.arch.occ_width)))
 
-        with m.If(done):
-            m.d.sync += busy.eq(0)
-        with m.Elif(busy & self.ready):
+        with m.If(self.i.ready):
+            m.d.sync += busy.eq(self.i.valid)
+        # Only the last row, or none, gives way to the next span: which is as good as any while there is none.
+        first, final = p.a + p.low, p.a + p.top
+        bits = len(p.a)
+        with m.If(buffered(m, ~busy | silent | self.ready, "move")):
             m.d.sync += [
                 self.low.eq(0),
-                last.eq(held.row + 1 == last_row),
+                last.eq(~((held.row + 1) ^ last_row).any()),
                 held.row.eq(held.row + 1),
                 held.q.eq(held.q + occ_width),
             ]
-        with m.If(buffered(m, self.i.valid & self.i.ready, "load")):
-            # The first address is modular, the last is not: it may lie beyond the address space, and traps.
-            first, final = p.a + p.low, p.a + p.top
-            bits = len(p.a)
-            same = [name for name, _ in held.shape() if name not in ("row", "q")]
-            m.d.sync += [
-                busy.eq(1),
-                self.empty.eq(p.empty),
-                last.eq(p.empty | (first[occ_bits:] == final[occ_bits:])),
-                beyond.eq(p.beyond | (first[bits] != final[bits])),
-                self.low.eq(first[:occ_bits]),
-                top.eq(final[:occ_bits]),
-                last_row.eq(final[occ_bits:bits]),
-                held.row.eq(first[occ_bits:bits]),
-                held.q.eq(p.low - first[:occ_bits]),
-                *(held[name].eq(p[name]) for name in same),
-            ]
+            with m.If(buffered(m, ~busy | last, "load")):
+                # The first address is modular, the last is not: it may lie beyond the address space, and traps.
+                same = [name for name, _ in held.shape() if name not in ("row", "q")]
+                m.d.sync += [
+                    self.empty.eq(p.empty),
+                    silent.eq(p.empty & ~p.end),
+                    last.eq(p.empty | ~(first[occ_bits:] ^ final[occ_bits:]).any()),
+                    beyond.eq(p.beyond | (first[bits] != final[bits])),
+                    self.low.eq(first[:occ_bits]),
+                    top.eq(final[:occ_bits]),
+                    last_row.eq(final[occ_bits:bits]),
+                    held.row.eq(first[occ_bits:bits]),
+                    held.q.eq(p.low - first[:occ_bits]),
+                    *(held[name].eq(p[name]) for name in same),
+                ]
         return m

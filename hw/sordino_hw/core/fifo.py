@@ -1,22 +1,21 @@
 """Small FIFOs, and the credits that let a pipeline of fixed latency feed one without overflow."""
 
-from amaranth.hdl import Module, Shape, Signal, Value, unsigned
+from amaranth.hdl import Module, Mux, Shape, Signal, Value, unsigned
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..primitives import SmallMemory
-from .combinators import buffered
 
 __all__ = ["Credit", "Fifo", "Ring"]
 
 
 def _count(m: Module, counter, depth: int, up, down):
-    """Counts, and returns the register that says `counter != depth`: both are ready before `up` and `down`, which come late."""
+    """Counts, and returns the register that says `counter != depth`: both are ready before `up` and `down`, which come late;
+    `down`, the later one, decides only whether they change.
+    """
     room = Signal(init=1)
-    with m.If(up & ~down):
-        m.d.sync += [counter.eq(counter + 1), room.eq(counter != depth - 1)]
-    with m.Elif(down & ~up):
-        m.d.sync += [counter.eq(counter - 1), room.eq(1)]
+    with m.If(up ^ down):
+        m.d.sync += [counter.eq(counter + Mux(up, 1, -1)), room.eq(~up | (counter != depth - 1))]
     return room
 
 
@@ -28,6 +27,9 @@ class Fifo(wiring.Component):
     Members
     -------
     i : In(stream of shape), o : Out(stream of shape)
+        `o.payload` means something with `o.valid` alone.
+    next : Out(shape), more : Out(1)
+        The item that `o` shows in the next cycle, unless it still shows the one of this cycle; `more`: there is one.
     level : Out(range(depth + 1))
         Items in the FIFO: a register.
     """
@@ -35,12 +37,18 @@ class Fifo(wiring.Component):
     def __init__(self, shape, depth: int):
         self.shape, self.depth = shape, depth
         super().__init__(
-            {"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)), "level": Out(range(depth + 1))},
+            {
+                "i": In(stream.Signature(shape)),
+                "o": Out(stream.Signature(shape)),
+                "next": Out(shape),
+                "more": Out(1),
+                "level": Out(range(depth + 1)),
+            }
         )
 
     def elaborate(self, platform):
         m = Module()
-        push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
+        push, pop, move = self.i.valid & self.i.ready, self.o.valid & self.o.ready, ~self.o.valid | self.o.ready
         m.d.comb += self.i.ready.eq(_count(m, self.level, self.depth, push, pop))
         if self.depth == 1:
             # A register, which shows its item a cycle late.
@@ -52,10 +60,12 @@ class Fifo(wiring.Component):
             with m.Elif(waiting):
                 m.d.sync += self.o.valid.eq(1)
             m.d.sync += waiting.eq(push)
+            m.d.comb += [self.next.eq(self.o.payload), self.more.eq(waiting)]
             return m
         if self.depth == 2:
             # Two registers: an item passes the first in a cycle, unless the second is taken.
-            first, waiting, move = Signal(self.shape, reset_less=True), Signal(), ~self.o.valid | self.o.ready
+            first, waiting = Signal(self.shape, reset_less=True), Signal()
+            m.d.comb += [self.next.eq(first), self.more.eq(waiting)]
             with m.If(move):
                 m.d.sync += [self.o.payload.eq(first), self.o.valid.eq(waiting)]
             with m.If(push):
@@ -68,30 +78,28 @@ class Fifo(wiring.Component):
             # Nothing but a count of those that were pushed before the last cycle.
             pushed, waiting = Signal(), Signal.like(self.level)
             m.d.sync += pushed.eq(push)
-            m.d.comb += self.o.valid.eq(waiting != 0)
+            m.d.comb += [self.o.valid.eq(waiting != 0), self.more.eq(pushed | (waiting > 1))]
             with m.If(pushed & ~pop):
                 m.d.sync += waiting.eq(waiting + 1)
             with m.Elif(pop & ~pushed):
                 m.d.sync += waiting.eq(waiting - 1)
             return m
-        # One item is in the output register whenever others wait, so the memory is never full.
-        rows, attributes = 1 << (self.depth - 1).bit_length(), {"no_rw_check": 1}  # no row is read as it is written
+        # One item is in the output register whenever others wait, so the memory is never full. The register takes whatever
+        # the memory shows while it has no item: so its enable does not wait for the addresses to be compared.
+        rows, attributes = 1 << (self.depth - 1).bit_length(), {"no_rw_check": 1}  # no item is read as it is written
         m.submodules.array = array = memory.Memory(shape=unsigned(width), depth=rows, init=[], attrs=attributes)
         write, read = array.write_port(), array.read_port(domain="comb")
-        item, load = Signal(width, reset_less=True), Signal()
+        item = Signal(width, reset_less=True)
         m.d.comb += [
             Value.cast(self.o.payload).eq(item),
+            Value.cast(self.next).eq(read.data),
+            self.more.eq(read.addr != write.addr),
             write.data.eq(self.i.payload),
             write.en.eq(push),
-            load.eq((read.addr != write.addr) & (~self.o.valid | self.o.ready)),
         ]
-        m.d.sync += [write.addr.eq(write.addr + push), read.addr.eq(read.addr + load)]
-        with m.If(buffered(m, load, "load")):
-            m.d.sync += item.eq(read.data)
-        with m.If(load):
-            m.d.sync += self.o.valid.eq(1)
-        with m.Elif(pop):
-            m.d.sync += self.o.valid.eq(0)
+        m.d.sync += write.addr.eq(write.addr + push)
+        with m.If(move):
+            m.d.sync += [item.eq(read.data), self.o.valid.eq(self.more), read.addr.eq(read.addr + self.more)]
         return m
 
 

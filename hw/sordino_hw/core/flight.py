@@ -20,7 +20,7 @@ assert CLOSE_LATENCY == DONE_LATENCY == OUTSTANDING_LATENCY + 1
 
 
 def snapshot(m: Module, arch: ArchConfig, operation, taken, name: str):
-    """What a view of an operation's registers shows in a cycle of `taken`, from the next cycle on.
+    """What a view of an operation's registers showed in the last cycle of `taken`, which may come as often as nobody looks.
 
     The only operation in flight keeps its registers: then it is the view itself.
     """
@@ -111,7 +111,7 @@ class Flight(wiring.Component):
     dealt, dealt_tag
         An operation's last output is dealt.
     closed, stored : In(in_flight)
-        Every output that was dealt is closed, or stored, on every core; as of `OUTSTANDING_LATENCY` + 1 cycles before.
+        Every output that was dealt is closed, or stored, on every core; as of `OUTSTANDING_LATENCY` cycles before.
     free : Out(1)
         The next operation's tag is free: the operation that had it is stored and recorded.
     idle : Out(1)
@@ -146,30 +146,35 @@ class Flight(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         oldest, spacing = Signal.like(self.tag), Signal(range(isa.RECORD_CYCLES))
-        unstored, unrecorded, all_dealt, pending = (Signal(self.arch.in_flight) for _ in range(4))
+        # `taken`: unstored or unrecorded. Of what the sequencer asks, registers have the answer.
+        unstored, unrecorded, taken, all_dealt, closed = (Signal(self.arch.in_flight) for _ in range(5))
+        starts, ends, left, now_dealt = (Signal(self.arch.in_flight) for _ in range(4))
         # No earlier than `closed` and `stored` know of the last output.
         dealt = delay(m, self.dealt, OUTSTANDING_LATENCY, "dealt")
         dealt_tag = delay(m, self.dealt_tag, OUTSTANDING_LATENCY, "dealt_tag", reset_less=True)
         m.d.comb += [
-            pending.eq(unstored & ~(all_dealt & self.stored)),
-            self.free.eq(~(pending | unrecorded).bit_select(self.tag, 1)),
-            self.idle.eq(pending == 0),
+            starts.bit_select(self.tag, 1).eq(self.started),
+            ends.bit_select(oldest, 1).eq(self.record),
+            now_dealt.eq(all_dealt),
+            left.eq(unstored & ~(now_dealt & self.stored)),
+            self.free.eq(~taken.bit_select(self.tag, 1)),
+            self.idle.eq(unstored == 0),
             self.active.eq(unrecorded != 0),
-            self.record.eq((unrecorded & all_dealt & self.closed).bit_select(oldest, 1) & (spacing == 0)),
+            self.record.eq((unrecorded & all_dealt & closed).bit_select(oldest, 1) & (spacing == 0)),
             self.recorded.eq(~self.active & (spacing == 0)),
         ]
-        m.d.sync += unstored.eq(pending)
         with m.If(dealt):
-            m.d.sync += all_dealt.bit_select(dealt_tag, 1).eq(1)
+            m.d.comb += now_dealt.bit_select(dealt_tag, 1).eq(1)
+        m.d.sync += [
+            closed.eq(self.closed),
+            all_dealt.eq(now_dealt & ~starts),
+            unstored.eq(left | starts),
+            unrecorded.eq((unrecorded & ~ends) | starts),
+            taken.eq(left | (unrecorded & ~ends) | starts),
+        ]
         with m.If(self.record):
-            m.d.sync += [spacing.eq(isa.RECORD_CYCLES - 1), oldest.eq(oldest + 1), unrecorded.bit_select(oldest, 1).eq(0)]
+            m.d.sync += [spacing.eq(isa.RECORD_CYCLES - 1), oldest.eq(oldest + 1)]
         with m.Elif(spacing != 0):
             m.d.sync += spacing.eq(spacing - 1)
-        with m.If(self.started):
-            m.d.sync += [
-                self.tag.eq(self.tag + 1),
-                unstored.bit_select(self.tag, 1).eq(1),
-                unrecorded.bit_select(self.tag, 1).eq(1),
-                all_dealt.bit_select(self.tag, 1).eq(0),
-            ]
+        m.d.sync += self.tag.eq(self.tag + self.started)
         return m

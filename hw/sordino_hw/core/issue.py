@@ -22,10 +22,12 @@ VECTOR_LATENCY = 2
 
 
 class MaskedWord(data.StructLayout):
-    """A word and which of its segments have events (`some`), found out while it enters the FIFO."""
+    """A word and what is found out about it while it enters the FIFO: which of its segments have events (`some`), and whether
+    it is at most one item (`once`). It is `null` if it is none, whatever its mask was to be.
+    """
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({"word": Word(arch), "some": arch.lanes // arch.segment})
+        super().__init__({"word": Word(arch), "some": arch.lanes // arch.segment, "once": 1})
 
 
 class MaskReader(wiring.Component):
@@ -41,7 +43,8 @@ class MaskReader(wiring.Component):
         There is room for one more request; one was made in this cycle.
     mask_addr, mask_data
         Mask memory.
-    o : Out(stream of MaskedWord)
+    o : Out(stream of MaskedWord), next : Out(MaskedWord), more : Out(1)
+        See `Fifo`.
     trap : Out(1)
         A mask row beyond the memory, registered.
     """
@@ -59,6 +62,8 @@ class MaskReader(wiring.Component):
                 "mask_addr": Out(max(1, (arch.mask_depth - 1).bit_length())),
                 "mask_data": In(arch.lanes),
                 "o": Out(stream.Signature(MaskedWord(arch))),
+                "next": Out(MaskedWord(arch)),
+                "more": Out(1),
                 "trap": Out(1),
             }
         )
@@ -76,14 +81,19 @@ class MaskReader(wiring.Component):
         beyond = Signal()
         m.d.comb += [self.mask_addr.eq(self.m_addr), beyond.eq(self.mask_valid & (self.m_addr >= arch.mask_depth))]
         m.d.sync += self.trap.eq(beyond)
-        mask = Signal(arch.lanes)
-        out, size = queue.i.payload, arch.segment
+        mask, some = Signal(arch.lanes), Signal(arch.lanes // arch.segment)
+        out, size, is_vector = queue.i.payload, arch.segment, word.kind != Kind.EVENT
         m.d.comb += [
             mask.eq(self.mask_data & word.live),
+            some.eq(Cat(mask[k : k + size].any() for k in range(0, arch.lanes, size))),
             queue.i.valid.eq(self.word_valid),
+            *(out.word[name].eq(word[name]) for name, _ in out.word.shape() if name not in ("mask", "null")),
             out.word.mask.eq(mask),
-            out.some.eq(Cat(mask[k : k + size].any() for k in range(0, arch.lanes, size))),
-            *(out.word[name].eq(word[name]) for name, _ in out.word.shape() if name != "mask"),
+            out.word.null.eq(Mux(is_vector, word.null, some == 0)),
+            out.some.eq(some),
+            out.once.eq(is_vector | (_rest(some) == 0)),
+            self.next.eq(queue.next),
+            self.more.eq(queue.more),
         ]
         connect(m, queue.o, flipped(self.o))
         return m
@@ -97,8 +107,9 @@ class Segmenter(wiring.Component):
 
     Members
     -------
-    words : In(stream of MaskedWord)
-    segments : Out(stream of SegmentEntry)
+    words : In(stream of MaskedWord), next : In(MaskedWord), more : In(1)
+        See `Fifo`: what decides about a word is registered as it comes.
+    segments : Out(stream of SegmentEntry), next_segment : Out(SegmentEntry)
     vector : Out(1)
         The word at hand is a vector item, which follows among the segments.
     """
@@ -108,7 +119,10 @@ class Segmenter(wiring.Component):
         super().__init__(
             {
                 "words": In(stream.Signature(MaskedWord(arch))),
+                "next": In(MaskedWord(arch)),
+                "more": In(1),
                 "segments": Out(stream.Signature(SegmentEntry(arch))),
+                "next_segment": Out(SegmentEntry(arch)),
                 "vector": Out(1),
             }
         )
@@ -119,40 +133,43 @@ class Segmenter(wiring.Component):
         size, count = arch.segment, arch.lanes // arch.segment
         m.submodules.queue = queue = Fifo(SegmentEntry(arch), arch.segment_fifo)
 
-        done, left = Signal(count), Signal(count)
-        is_vector = word.kind != Kind.EVENT
-        m.d.comb += left.eq(self.words.payload.some & ~done)
-        chosen, _ = lowest(left, count)
+        # The word at hand, if there is any: an item or several, or an end alone (`bare`). A word that is neither passes.
+        item, bare, vector, last = Signal(), Signal(), Signal(), Signal()
+        left, chosen = Signal(count), Signal(count)
+        come, rest = self.next, _rest(left)
 
         held = Signal(SegmentEntry(arch), reset_less=True)
         is_wide, wide, kept = word.kind == Kind.MAC2, Signal.like(word.w, reset_less=True), Signal()
-        full, push, advance, final = Signal(), Signal(), Signal(), Signal()
-        item, merge, want = Signal(), Signal(), Signal()
+        # `held` is an item while `full`, and leaves when it has an end or another item comes.
+        full, room, push, accept = Signal(), queue.i.ready, Signal(), Signal()
         m.d.comb += [
-            final.eq(is_vector | ((left & ~chosen) == 0)),
-            # An item to emit: a segment, a vector word, or an end with nothing before it to carry it.
-            item.eq(Mux(is_vector, ~word.null, left != 0)),
-            merge.eq(~item & word.end & full & ~held.end),
-            want.eq(self.words.valid & (item | (word.end & ~merge))),
-            push.eq(full & queue.i.ready & (held.end | want)),
-            advance.eq(want & (~full | push)),
-            self.words.ready.eq(Mux(want, advance & (final | ~item), self.words.valid)),
+            push.eq(full & room & (held.end | item)),
+            accept.eq(~full | (room & (held.end | item))),
+            # An end alone is given to the item before, unless there is none without an end.
+            self.words.ready.eq(Mux(item, last & (~full | room), ~bare | ~full | ~held.end | room)),
         ]
-        with m.If(push):
-            m.d.sync += full.eq(0)
-        with m.If(self.words.valid & merge):
-            m.d.sync += [held.end.eq(1), held.zero.eq(held.zero | word.zero)]
+        with m.If(~self.words.valid | self.words.ready):
+            m.d.sync += [
+                item.eq(self.more & ~come.word.null),
+                bare.eq(self.more & come.word.null & come.word.end),
+                vector.eq(self.more & ~come.word.null & (come.word.kind != Kind.EVENT)),
+                last.eq(come.once),
+                left.eq(come.some),
+                chosen.eq(lowest(come.some, count)[0]),
+            ]
+        with m.Elif(item & (~full | room)):
+            m.d.sync += [last.eq(_rest(rest) == 0), left.eq(rest), chosen.eq(lowest(rest, count)[0])]
         if arch.wide_cycles == 1:
-            with m.If(advance & item & is_wide):
+            with m.If(accept & item & is_wide):
                 m.d.sync += [wide.eq(word.w), kept.eq(1)]
-        with m.If(advance):
-            m.d.sync += full.eq(1)
-        with m.If(buffered(m, advance, "advance")):
+        with m.If(accept):
+            m.d.sync += full.eq(item | bare)
+        with m.If(buffered(m, accept, "accept")):
             m.d.sync += [
                 held.again.eq(is_wide & kept & (word.w == wide)),
                 held.kind.eq(word.kind),
-                held.null.eq(~item),
-                held.end.eq(word.end & (final | ~item)),
+                held.null.eq(word.null),
+                held.end.eq(word.end & last),
                 held.zero.eq(word.zero & word.end),
                 held.w.eq(word.w),
                 held.address.eq(word.address),
@@ -162,20 +179,19 @@ class Segmenter(wiring.Component):
                 with m.If(chosen[k]):
                     if not reads_late(arch):
                         m.d.sync += [held.act[j].eq(word.act[k * size + j]) for j in range(size)]
-                    with m.If(~is_vector):
+                    with m.If(word.kind == Kind.EVENT):
                         m.d.sync += held.mask.eq(word.mask[k * size : (k + 1) * size])
                         m.d.sync += held.w.eq(word.w + k * size)
-        with m.If(self.words.ready):
-            m.d.sync += done.eq(0)
-        with m.Elif(advance):
-            m.d.sync += done.eq(done | chosen)
+        with m.Elif(bare & ~held.end):
+            m.d.sync += [held.end.eq(1), held.zero.eq(held.zero | word.zero)]
 
-        single = (held.mask & (held.mask - 1)[:size]) == 0
+        single = _rest(held.mask) == 0
         m.d.comb += [
             queue.i.payload.eq(held),
             queue.i.payload.once.eq(held.null | Mux(held.kind == Kind.EVENT, single, (held.kind != Kind.MAC2) | held.again)),
             queue.i.valid.eq(push),
-            self.vector.eq(advance & item & is_vector),
+            self.vector.eq(vector & (~full | room)),
+            self.next_segment.eq(queue.next),
         ]
         connect(m, queue.o, flipped(self.segments))
         return m
@@ -198,10 +214,11 @@ class Issuer(wiring.Component):
 
     Members
     -------
-    segments : In(stream of SegmentEntry)
+    segments : In(stream of SegmentEntry), next : In(SegmentEntry)
+        See `Fifo`: what decides about an item is registered as it comes.
     vector, act
         From the `Segmenter`: `act` is the word of a vector item that follows among the segments.
-    outputs : In(stream of tag_bits)
+    outputs : In(stream of tag_bits), next_output : In(tag_bits)
         Operations of the outputs dealt; one leaves with each close.
     drain : In(6)
         DRAIN of the operation `outputs.payload`.
@@ -219,9 +236,11 @@ class Issuer(wiring.Component):
         super().__init__(
             {
                 "segments": In(stream.Signature(SegmentEntry(arch))),
+                "next": In(SegmentEntry(arch)),
                 "vector": In(1),
                 "act": In(Word(arch)["act"].shape),
                 "outputs": In(stream.Signature(tag_bits(arch))),
+                "next_output": In(tag_bits(arch)),
                 "drain": In(isa.REGISTERS["DRAIN"].bits),
                 "address": Out(SegmentEntry(arch)["address"].shape),
                 "event": Out(Event(arch)),
@@ -234,28 +253,31 @@ class Issuer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         arch, seg = self.arch, self.segments.payload
-        seen, left, high, first = Signal(arch.segment), Signal(arch.segment), Signal(), Signal(init=1)
+        left, high, first = Signal(arch.segment), Signal(), Signal(init=1)
         bit, index = lowest(left, arch.segment)
-        # Whether a step is the item's last is known a cycle before: it decides on everything else.
-        fresh, last = Signal(init=1), Signal()
+        # Whether a step is the item's last, and closes an output, is known a cycle before: it decides on everything else.
+        final, closing = Signal(), Signal()
         halves = [count_ones(left[k : k + 4], 4) for k in (0, 4)]
         two_left = Cat((halves[0] == n) & (halves[1] == 2 - n) for n in range(3)).any()
         is_vector = seg.kind != Kind.EVENT
-        final, blocked, issue, close = Signal(), Signal(), Signal(), Signal()
+        valid, blocked, issue, close = self.segments.valid, Signal(), Signal(), Signal()
         shadow_free = self._spacing(m, close)
         m.d.comb += [
-            left.eq(seg.mask & ~seen),
-            final.eq(Mux(fresh, seg.once, last)),
-            blocked.eq(final & seg.end & ~shadow_free),
-            issue.eq(self.segments.valid & ~blocked),
-            close.eq(self.segments.ready & seg.end),
-            self.segments.ready.eq(issue & final),
+            blocked.eq(closing & ~shadow_free),
+            issue.eq(valid & ~blocked),
+            close.eq(valid & closing & shadow_free),
+            self.segments.ready.eq(final & ~blocked),
             self.outputs.ready.eq(close),
         ]
+        with m.If(~valid | ~blocked):
+            with m.If(valid & ~final):
+                penultimate = is_vector | two_left
+                m.d.sync += [left.eq(left & ~bit), high.eq(is_vector), final.eq(penultimate), closing.eq(penultimate & seg.end)]
+            with m.Else():
+                come = self.next
+                m.d.sync += [left.eq(come.mask), high.eq(0), final.eq(come.once), closing.eq(come.once & come.end)]
         with m.If(issue):
-            m.d.sync += [seen.eq(Mux(final, 0, seen | bit)), high.eq(~final & is_vector), first.eq(final & seg.end)]
-            m.d.sync += [fresh.eq(final), last.eq(is_vector | two_left)]
-        valid = self.segments.valid
+            m.d.sync += first.eq(closing)
         m.d.sync += [
             self.status.busy.eq(issue & ~seg.null),
             self.status.ppu.eq(valid & blocked),
@@ -273,7 +295,7 @@ class Issuer(wiring.Component):
             item.again.eq(seg.again),
             item.zero.eq(seg.zero),
             item.first.eq(first),
-            item.end.eq(seg.end & final),
+            item.end.eq(closing),
             act.eq(seg.act),
             chosen.eq(bit),
             offset.eq(Mux(is_vector, high, index)),
@@ -298,7 +320,7 @@ class Issuer(wiring.Component):
         m.d.comb += [
             vectors.push.eq(self.vector),
             vectors.i.eq(self.act),
-            vectors.pop.eq(delay(m, self.segments.ready & is_vector & ~seg.null, late, "taken")),
+            vectors.pop.eq(delay(m, issue & final & is_vector & ~seg.null, late, "taken")),
         ]
         operands = Signal.like(self.operands, reset_less=True)
         m.d.sync += operands.eq(vectors.o)
@@ -310,8 +332,10 @@ class Issuer(wiring.Component):
         bits = isa.REGISTERS["DRAIN"].bits + 1
         cores, drain = self.arch.cores, self.drain
         same, other, same_over, other_over = Signal(bits), Signal(bits), Signal(init=1), Signal(init=1)
-        tag, free = Signal.like(self.outputs.payload), Signal()
-        m.d.comb += free.eq(Mux(self.outputs.payload == tag, same_over, other_over))
+        # Whether the output at hand is of the operation that closed the last one, is known as it comes.
+        tag, is_same, valid = Signal.like(self.outputs.payload), Signal(init=1), self.outputs.valid
+        with m.If(~valid | close):
+            m.d.sync += is_same.eq(self.next_output == Mux(valid, self.outputs.payload, tag))
         starts = Mux(drain > cores, drain, cores) - 1, drain + (cores - 1)
         for counter, over, start in ((same, same_over, starts[0]), (other, other_over, starts[1])):
             with m.If(close):
@@ -320,7 +344,12 @@ class Issuer(wiring.Component):
                 m.d.sync += [counter.eq(counter - 1), over.eq(counter == 1)]
         with m.If(close):
             m.d.sync += tag.eq(self.outputs.payload)
-        return free
+        return Mux(is_same, same_over, other_over)
+
+
+def _rest(bits):
+    """`bits` without the lowest one that is set."""
+    return bits & (bits - 1)[: len(bits)]
 
 
 def _one_of(one_hot, values):

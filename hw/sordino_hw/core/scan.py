@@ -238,7 +238,7 @@ class WordReader(wiring.Component):
         # A word that is read goes through the window: so one that is reused comes out there as well.
         arrived = delay(m, requested, LATENCY, "arrived", reset_less=True)
         read = delay(m, arrived, 1, "read", reset_less=True)
-        act = Signal(self.act_data.shape() if reads_late(self.arch) else word.act.shape())
+        act = Signal(self.act_data.shape() if reads_late(self.arch) else word.act.shape(), reset_less=True)
         if sharing(self.arch):
             m.submodules.window = window = SmallMemory(1 << WINDOW_BITS, len(self.act_data))
             m.d.comb += [

@@ -1,7 +1,7 @@
 """The sequencer: runs the instruction stream, snapshots operations, traps."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
@@ -20,6 +20,16 @@ PREFETCH = 8
 assert PIPELINE_START == LATENCY + FIFO_LATENCY and START_LATENCY == 2
 
 
+class _Entry(data.StructLayout):
+    """A prefetched instruction, decoded: at most one of `set`, `op`, `wait` and `halt`; `vec`: the operation is a VEC; `trap`: what
+    the instruction itself, or the memory's end, traps with.
+    """
+
+    def __init__(self):
+        kinds = ("set", "op", "vec", "wait", "halt")
+        super().__init__({"imm": isa.IMM_BITS, "reg": isa.REG_BITS, **dict.fromkeys(kinds, 1), "trap": isa.Trap})
+
+
 class Sequencer(wiring.Component):
     """One instruction per cycle; `CONV` and `VEC` wait for the dealer, `WAIT` and `HALT` for the last store.
 
@@ -31,6 +41,8 @@ class Sequencer(wiring.Component):
         Instruction memory.
     started : Out(1)
         An operation starts in this cycle: `deal` takes its descriptor, and `tap` and `drain` show theirs.
+    checked : Out(1)
+        The operation at hand passed its checks: it may start in this cycle.
     deal : Out(stream of DealDescriptor), tap : Out(TapDescriptor), drain : Out(DrainDescriptor)
     tag : In(tag_bits), free : In(1), idle : In(1), recorded : In(1)
         Of `Flight`.
@@ -38,7 +50,8 @@ class Sequencer(wiring.Component):
         HALT completes in this cycle.
     trap : Out(isa.Trap)
         A trap of the sequencer's own, in this cycle.
-    pc : Out(range(imem_depth + 1))
+    passed : Out(1)
+        In the cycle before, an instruction was done, and the next one's turn came.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -48,6 +61,7 @@ class Sequencer(wiring.Component):
                 "i_addr": Out(max(1, (arch.imem_depth - 1).bit_length())),
                 "i_data": In(32),
                 "started": Out(1),
+                "checked": Out(1),
                 "deal": Out(stream.Signature(DealDescriptor(arch))),
                 "tap": Out(TapDescriptor(arch)),
                 "drain": Out(DrainDescriptor(arch)),
@@ -57,7 +71,7 @@ class Sequencer(wiring.Component):
                 "recorded": In(1),
                 "halt": Out(1),
                 "trap": Out(isa.Trap),
-                "pc": Out(range(arch.imem_depth + 1)),
+                "passed": Out(1),
             }
         )
 
@@ -65,10 +79,9 @@ class Sequencer(wiring.Component):
         m = Module()
         queue = self._prefetch(m)
         regs = {name: Signal(isa.register_bits(self.arch, name), name=f"r_{name.lower()}") for name in isa.REGISTERS}
-        word, at_end = queue.payload, self.pc == self.arch.imem_depth
+        word, is_vec = queue.payload, queue.payload.vec
         flags = {f: word.imm[f.value.bit_length() - 1] for f in isa.Flag}
         mode = word.imm[isa.MODE_SHIFT : isa.MODE_SHIFT + 2]
-        is_vec = word.opcode == isa.Opcode.VEC
 
         kind = Mux(is_vec, Mux(mode == isa.Mode.MAX, Kind.MAX, Mux(mode == isa.Mode.MAC2, Kind.MAC2, Kind.MAC)), Kind.EVENT)
         deal, tap, drain = self.deal.payload, self.tap, self.drain
@@ -92,59 +105,56 @@ class Sequencer(wiring.Component):
         with m.If(flags[isa.Flag.WINDOW] & (sx != 0) & (sx < kx)):
             m.d.comb += tap.reused.eq(kx - sx)
 
-        # An operation is checked in two cycles, while it waits at the head of the queue.
-        is_op, checking = Signal(), Signal(START_LATENCY)
+        # An operation is checked in two cycles, while it waits at the head of the queue; then it starts, or traps.
+        checking, pending, under_way, start, take = Signal(), Signal(), Signal(), Signal(), Signal()
         undefined, config = self._check(m, word, is_vec, flags, mode, regs)
-        m.d.comb += is_op.eq(queue.valid & ~at_end & (is_vec | (word.opcode == isa.Opcode.CONV)))
-        m.d.sync += checking.eq(Mux(is_op & ~self.started, Cat(is_op, checking), 0))
+        op_trap = Signal(isa.Trap)
+        m.d.comb += start.eq(self.checked & self.free)
+        m.d.sync += [
+            checking.eq(queue.valid & word.op & ~take),
+            self.checked.eq(checking & ~undefined & ~config & ~take),
+            op_trap.eq(isa.Trap.NONE),
+        ]
+        with m.If(checking & undefined):
+            m.d.sync += op_trap.eq(isa.Trap.OPCODE)
+        with m.Elif(checking & config):
+            m.d.sync += op_trap.eq(isa.Trap.CONFIG)
+        m.d.comb += [
+            self.deal.valid.eq(start & ~under_way),
+            self.started.eq(self.deal.valid & self.deal.ready),
+            # Alone, it keeps its registers and its flags: the queue's head.
+            take.eq(start & under_way if self.arch.in_flight == 1 else self.started),
+        ]
 
-        pending, under_way, take = Signal(), Signal(), queue.ready
-        with m.If(queue.valid):
-            with m.If(at_end):
-                m.d.comb += self.trap.eq(isa.Trap.END)
-            with m.Else(), m.Switch(word.opcode):
-                with m.Case(isa.Opcode.SET):
-                    m.d.comb += take.eq(1)
-                    with m.Switch(word.reg):
-                        for name, r in isa.REGISTERS.items():
-                            with m.Case(r.index):
-                                m.d.sync += regs[name].eq(word.imm)
-                        with m.Default():
-                            m.d.comb += self.trap.eq(isa.Trap.REGISTER)
-                with m.Case(isa.Opcode.CONV, isa.Opcode.VEC), m.If(checking[-1]):
-                    with m.If(undefined):
-                        m.d.comb += self.trap.eq(isa.Trap.OPCODE)
-                    with m.Elif(config):
-                        m.d.comb += self.trap.eq(isa.Trap.CONFIG)
-                    with m.Else():
-                        m.d.comb += [self.deal.valid.eq(self.free & ~under_way), self.started.eq(self.deal.valid & self.deal.ready)]
-                        # Alone, it keeps its registers and its flags: the queue's head.
-                        m.d.comb += take.eq(self.free & under_way if self.arch.in_flight == 1 else self.started)
-                with m.Case(isa.Opcode.WAIT):
-                    with m.If(~pending):
-                        m.d.comb += self.trap.eq(isa.Trap.WAIT)
-                    with m.Elif(self.idle):
-                        m.d.comb += take.eq(1)
-                        m.d.sync += pending.eq(0)
-                with m.Case(isa.Opcode.HALT):
-                    m.d.comb += self.halt.eq(self.idle & self.recorded)
-                with m.Default():
-                    m.d.comb += self.trap.eq(isa.Trap.OPCODE)
+        with m.If(queue.valid & word.set), m.Switch(word.reg):
+            for name, r in isa.REGISTERS.items():
+                with m.Case(r.index):
+                    m.d.sync += regs[name].eq(word.imm)
+        waits = queue.valid & word.wait
+        m.d.comb += [
+            queue.ready.eq(word.set | (word.wait & pending & self.idle) | take),
+            self.halt.eq(queue.valid & word.halt & self.idle & self.recorded),
+        ]
+        with m.If(waits & ~pending):
+            m.d.comb += self.trap.eq(isa.Trap.WAIT)
+        with m.Elif(queue.valid):
+            m.d.comb += self.trap.eq(Mux(word.op, op_trap, word.trap))
+        m.d.sync += self.passed.eq(queue.valid & queue.ready)
         with m.If(self.started):
             m.d.sync += [pending.eq(1), under_way.eq(self.arch.in_flight == 1)]
         with m.Elif(take):
             m.d.sync += under_way.eq(0)
-        with m.If(take & (self.trap == isa.Trap.NONE)):
-            m.d.sync += self.pc.eq(self.pc + 1)
+        with m.Elif(waits & self.idle):
+            m.d.sync += pending.eq(0)
         return m
 
     def _prefetch(self, m):
-        """The stream of instructions. Past the memory's end an entry says so, and traps when its turn comes."""
+        """The stream of instructions, decoded. Past the memory's end an entry says so, and traps when its turn comes."""
         depth = self.arch.imem_depth
         m.submodules.credit = credit = Credit(PREFETCH)
-        m.submodules.queue = queue = Fifo(isa.Instruction(), PREFETCH)
+        m.submodules.queue = queue = Fifo(_Entry(), PREFETCH)
         address = Signal(range(depth + 1))
-        at_end, asked = Signal(), Signal()
+        at_end, asked, word, entry = Signal(), Signal(), Signal(isa.Instruction()), queue.i.payload
         m.d.comb += [
             at_end.eq(address == depth),
             asked.eq(credit.grant),
@@ -155,13 +165,32 @@ class Sequencer(wiring.Component):
             m.d.sync += address.eq(address + 1)
         m.d.comb += [
             queue.i.valid.eq(delay(m, asked, LATENCY, "arrived")),
-            queue.i.payload.as_value().eq(self.i_data),
             credit.give.eq(queue.o.valid & queue.o.ready),
+            word.as_value().eq(self.i_data),
+            entry.imm.eq(word.imm),
+            entry.reg.eq(word.reg),
+            entry.vec.eq(word.opcode == isa.Opcode.VEC),
         ]
+        with m.If(delay(m, at_end, LATENCY, "at_end")):
+            m.d.comb += entry.trap.eq(isa.Trap.END)
+        with m.Else(), m.Switch(word.opcode):
+            with m.Case(isa.Opcode.SET), m.Switch(word.reg):
+                with m.Case(*(r.index for r in isa.REGISTERS.values())):
+                    m.d.comb += entry.set.eq(1)
+                with m.Default():
+                    m.d.comb += entry.trap.eq(isa.Trap.REGISTER)
+            with m.Case(isa.Opcode.CONV, isa.Opcode.VEC):
+                m.d.comb += entry.op.eq(1)
+            with m.Case(isa.Opcode.WAIT):
+                m.d.comb += entry.wait.eq(1)
+            with m.Case(isa.Opcode.HALT):
+                m.d.comb += entry.halt.eq(1)
+            with m.Default():
+                m.d.comb += entry.trap.eq(isa.Trap.OPCODE)
         return queue.o
 
     def _check(self, m, word, is_vec, flags, mode, regs):
-        """Whether the operation at hand traps, as (OPCODE, CONFIG); two cycles after its registers were set.
+        """Whether the operation at hand traps, as (OPCODE, CONFIG); a cycle after its registers were set.
 
         The rules are those of `asm.config_fault`.
         """
@@ -182,11 +211,8 @@ class Sequencer(wiring.Component):
             (regs["RUN"] > isa.RUN_MAX) | ((regs["RUN"] > 1) & stateful),
         )
         found, odd = Signal(len(faults)), Signal(2)
-        undefined, config = Signal(), Signal()
         m.d.sync += [
             found.eq(faults),
             odd.eq(Cat((word.imm[: isa.MODE_SHIFT] & ~known) != 0, Mux(is_vec, odd_vec, high != 0))),
-            undefined.eq(odd.any()),
-            config.eq(found.any() | (window == 1)),
         ]
-        return undefined, config
+        return odd.any(), found.any() | (window == 1)
