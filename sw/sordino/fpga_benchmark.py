@@ -73,13 +73,17 @@ def _figures(routed: Routed, seconds: float) -> dict[str, Any]:
 
 
 def bench_fpga(
-    arch: ArchConfig, device: Device, seeds: Sequence[int] = (1, 2, 3, 4, 5), progress: Progress | None = None
+    arch: ArchConfig,
+    device: Device,
+    seeds: Sequence[int] = (1, 2, 3, 4, 5),
+    progress: Progress | None = None,
+    limit: float | None = None,
 ) -> dict[str, Any]:
     """Synthesises `arch` for `device`, and places and routes it once for each seed.
 
     What was measured before is taken from the cache, as long as the gateware's sources, the architecture, the device and
     the tools are the same. The keys are in docs/cli.md. Raises `ToolError` if a tool is missing or fails, as it does
-    where the design does not fit.
+    where the design does not fit, or where place and route of a seed takes longer than `limit` seconds.
     """
     tools = tool_versions(("yosys", device.nextpnr))
     require(("yosys", device.nextpnr))
@@ -92,7 +96,7 @@ def bench_fpga(
         runs = []
         for done, seed in enumerate(seeds, 1):
             report(done, len(seeds) + 1, f"place and route, seed {seed}")
-            runs.append(_kept(folder / f"seed_{seed}.json", lambda seed=seed: _route(netlist, device, seed)))  # type: ignore[misc]
+            runs.append(_kept(folder / f"seed_{seed}.json", lambda seed=seed: _route(netlist, device, seed, limit)))  # type: ignore[misc]
     first = runs[0]
     return {
         "arch": arch.to_dict(),
@@ -117,7 +121,7 @@ def _synthesise(arch: ArchConfig, device: Device, folder: Path) -> dict[str, Any
     return {"cells": done.cells, "seconds": done.seconds}
 
 
-def _route(netlist: Synthesis, device: Device, seed: int) -> dict[str, Any]:
+def _route(netlist: Synthesis, device: Device, seed: int, limit: float | None) -> dict[str, Any]:
     begin = time.perf_counter()
-    routed = place_and_route(netlist, device, seed)
+    routed = place_and_route(netlist, device, seed, limit=limit)
     return _figures(routed, time.perf_counter() - begin)

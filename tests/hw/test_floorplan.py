@@ -90,7 +90,9 @@ def test_what_cannot_be_placed_is_left_to_the_placer(cells):
 
 def test_only_macros_of_the_top_are_placed(tmp_path):
     other = {"attributes": {}, "cells": {"ram": cell("RAM", 2)}}
-    document = {"modules": {"library": other, "top": {"attributes": {"top": "00000000000000000000000000000001"}, "cells": chain(3)}}}
+    document = {
+        "modules": {"library": other, "top": {"attributes": {"top": "00000000000000000000000000000001"}, "cells": chain(3)}}
+    }
     (tmp_path / "in.json").write_text(json.dumps(document))
     write_floorplan(tmp_path / "in.json", tmp_path / "out.json", line(3), seed=1)
     placed = json.loads((tmp_path / "out.json").read_text())
@@ -112,7 +114,11 @@ def test_nextpnr_has_a_macro_at_every_site(name, tmp_path):
     device = DEVICES[name]
     cells = {
         f"macro_{k}": {
-            **{"hide_name": 0, "type": kind, "parameters": {}, "port_directions": {}, "connections": {}},
+            "hide_name": 0,
+            "type": kind,
+            "parameters": {},
+            "port_directions": {},
+            "connections": {},
             "attributes": {"BEL": site.bel, "keep": "1"},
         }
         for kind, sites in device.sites.items()
@@ -121,4 +127,6 @@ def test_nextpnr_has_a_macro_at_every_site(name, tmp_path):
     top = {"attributes": {"top": "1"}, "ports": {}, "netnames": {}, "cells": cells}
     (tmp_path / "netlist.json").write_text(json.dumps({"creator": "test", "modules": {"top": top}}))
     log = run(device.nextpnr, [*device.options, "--json", "netlist.json", "--no-route"], tmp_path, "log")
-    assert all(f"{kind}: {len(sites):>7}/{len(sites):>7}" in log.replace("\t", "") for kind, sites in device.sites.items()), log[-3000:]
+    assert all(f"{kind}: {len(sites):>7}/{len(sites):>7}" in log.replace("\t", "") for kind, sites in device.sites.items()), log[
+        -3000:
+    ]

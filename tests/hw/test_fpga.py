@@ -11,8 +11,9 @@ from sordino_hw.arch import ArchConfig, preset
 from sordino_hw.core.ppu import Requantiser
 from sordino_hw.errors import SordinoError, ToolError
 from sordino_hw.fpga import DEVICES, CriticalPath, Registered, Routed, device_of, place_and_route, synthesise, tool_versions
+from sordino_hw.fpga.flow import _unrouted
 from sordino_hw.fpga.report import _readable
-from sordino_hw.fpga.tools import missing_tools, require, run, run_yosys
+from sordino_hw.fpga.tools import TimeLimit, missing_tools, require, run, run_yosys
 
 REPORT = {
     "fmax": {"clk": {"achieved": 101.5, "constraint": 125.0}},
@@ -110,6 +111,28 @@ def test_other_programs(monkeypatch, tmp_path):
 def test_the_error_of_a_tool_reaches_the_user(tmp_path):
     with pytest.raises(ToolError, match=r"^yosys failed with exit code 1: .*No such command: nonsense .*\(log: .*yosys\.log\)$"):
         run_yosys("nonsense\n", tmp_path)
+
+
+def test_a_tool_is_stopped_in_time(monkeypatch, tmp_path):
+    monkeypatch.setenv("YOSYS", "python -c 'import time; time.sleep(60)'")
+    with pytest.raises(TimeLimit, match=r"^yosys was stopped: it took longer than 0\.5 s \(log: .*/log\)\.$"):
+        run("yosys", [], tmp_path, "log", limit=0.5)
+
+
+@pytest.mark.parametrize(
+    "log, message",
+    [
+        ("", "Seed 3 has no route: it was not placed yet. Late. Try another seed, or give it more time."),
+        (
+            "Info: Max frequency for clock 'clk': 61.27 MHz (FAIL at 100.00 MHz)\n"
+            "Info:     iter=1 wires=9 overused=20 overuse=30 archfail=NA\nInfo:     iter=2 wires=9 overused=7 overuse=8 archfail=NA\n",
+            "Seed 3 has no route: as placed it would run at 61.27 MHz by nextpnr's estimate, and 7 wires are still wanted by two nets. "
+            "Late. Try another seed, or give it more time.",
+        ),
+    ],
+)
+def test_how_far_a_router_came(log, message):
+    assert _unrouted(log, 3, "Late.") == message
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from sordino import fpga_benchmark
 from sordino.cli import app
 from sordino.fpga_benchmark import bench_fpga, parse_seeds
 from sordino_hw.arch import preset
-from sordino_hw.errors import InputError
+from sordino_hw.errors import InputError, ToolError
 from sordino_hw.fpga import DEVICES, CriticalPath, Hop, Routed, Synthesis
 
 ARCH, DEVICE = preset("icebreaker"), DEVICES["icebreaker"]
@@ -29,8 +29,10 @@ def calls(monkeypatch, tmp_path):
         made.append("synthesis")
         return Synthesis(folder, {"SB_LUT4": 10}, 1.0)
 
-    def place_and_route(netlist, device, seed):
+    def place_and_route(netlist, device, seed, limit):
         made.append(seed)
+        if limit is not None and limit < 120:
+            raise ToolError(f"Seed {seed} has no route: as placed it would run at 30 MHz by nextpnr's estimate.")
         path = CriticalPath((Hop("clk-to-q", 1.0, "a"), Hop("routing", 2.0, "b"), Hop("setup", 0.5, "b")), "a", "b")
         return Routed(seed, 30.0 - seed, {"LC": 4000, "DSP": 8}, {"LC": 5280, "DSP": 8}, path)
 
@@ -61,6 +63,15 @@ def test_command(calls, tmp_path):
     assert "Fmax: median 28.0 MHz, worst 27.0 MHz." in result.output and "LC 4,000 of 5,280 (75.8%)" in result.output
     document = json.loads(out.read_text())
     assert document["command"] == "bench fpga" and document["device"] == "iCE40UP5K" and len(document["runs"]) == 3
+
+
+def test_a_seed_without_a_route(calls):
+    """What was measured before it is kept."""
+    arguments = ["bench", "fpga", "--arch", "icebreaker", "--seeds"]
+    assert CliRunner().invoke(app, [*arguments, "1"]).exit_code == 0
+    result = CliRunner().invoke(app, [*arguments, "1,2", "--limit", "1"])
+    assert result.exit_code == 2 and "Seed 2 has no route" in result.output
+    assert calls == ["synthesis", 1, 2]
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,,2", "-1", "1;2"])

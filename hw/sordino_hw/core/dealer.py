@@ -101,9 +101,8 @@ class Dealer(wiring.Component):
         turned = Mux(turn_ends, 1, turn << 1)[:cores]
         next_fresh, next_current = Mux(dealing, run_ends, fresh), Mux(dealing, self.deal, current)
         next_turn = Mux(dealing & d.stateful, turned, turn)
-        with m.If(dealing):
-            with m.If(d.stateful & turn_ends):
-                m.d.sync += state.eq(state + d.DRAIN)
+        with m.If(dealing), m.If(d.stateful & turn_ends):
+            m.d.sync += state.eq(state + d.DRAIN)
         m.d.sync += [fresh.eq(next_fresh), current.eq(next_current), turn.eq(next_turn)]
         with m.If(load):
             m.d.sync += [fresh.eq(1), turn.eq(Mux(o.stateful, 1, (1 << cores) - 1)), state.eq(o.S_BASE)]

@@ -1,6 +1,7 @@
 """Synthesis, and place and route, of one design."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable, Signal
 
+from ..errors import ToolError
 from ..primitives import Target
 from .devices import Device
 from .floorplan import write_floorplan
 from .report import Routed
-from .tools import run, run_yosys
+from .tools import TimeLimit, run, run_yosys
 
 __all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]
 
@@ -61,12 +63,15 @@ def synthesise(design: Elaboratable, ports: Sequence[Signal], device: Device, fo
     return Synthesis(folder, {name: n for name, n in cells.items() if not name.startswith("$")}, time.perf_counter() - begin)
 
 
-def place_and_route(synthesis: Synthesis, device: Device, seed: int, target: float | None = None) -> Routed:
+def place_and_route(
+    synthesis: Synthesis, device: Device, seed: int, target: float | None = None, limit: float | None = None
+) -> Routed:
     """Places and routes the netlist; `target` is the clock frequency in MHz to work towards (default: the device's).
 
-    Raises `ToolError`, also where the design does not fit.
+    Raises `ToolError`, also where the design does not fit, or where the router has not found a way for every net within
+    `limit` seconds.
     """
-    report, netlist = f"report_{seed}.json", NETLIST
+    report, log, netlist = f"report_{seed}.json", f"nextpnr_{seed}.log", NETLIST
     if device.sites:
         netlist = f"floorplan_{seed}.json"
         write_floorplan(synthesis.folder / NETLIST, synthesis.folder / netlist, device.sites, seed)
@@ -82,8 +87,19 @@ def place_and_route(synthesis: Synthesis, device: Device, seed: int, target: flo
         (synthesis.folder / "pins.pcf").write_text(f"set_io --warn-no-port clk {device.clock_pin}\n")
         arguments += ["--pcf", "pins.pcf", "--pcf-allow-unconstrained"]
     try:
-        run(device.nextpnr, arguments, synthesis.folder, f"nextpnr_{seed}.log")
+        run(device.nextpnr, arguments, synthesis.folder, log, limit)
+    except TimeLimit as error:
+        raise ToolError(_unrouted((synthesis.folder / log).read_text(errors="replace"), seed, str(error))) from None
     finally:
         if netlist != NETLIST:
             (synthesis.folder / netlist).unlink(missing_ok=True)
     return Routed.from_report(json.loads((synthesis.folder / report).read_text()), device, seed)
+
+
+def _unrouted(log: str, seed: int, reason: str) -> str:
+    """What a log of nextpnr's says about how far it came."""
+    placed = re.findall(r"Max frequency for clock .*: ([\d.]+) MHz", log)
+    overused = re.findall(r"overused=(\d+)", log)
+    where = f"as placed it would run at {placed[-1]} MHz by nextpnr's estimate" if placed else "it was not placed yet"
+    wires = f", and {overused[-1]} wires are still wanted by two nets" if overused else ""
+    return f"Seed {seed} has no route: {where}{wires}. {reason} Try another seed, or give it more time."

