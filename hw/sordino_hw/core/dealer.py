@@ -69,16 +69,16 @@ class Dealer(wiring.Component):
         cores, o = self.arch.cores, self.op.payload
         assert DEAL_LATENCY == 2, "a register each for: the operation, the deal"
         # What waits is loaded in every cycle in which it could be taken: whether there is anything comes late.
-        load, dealing = self.op.ready, Signal()
+        load, dealing, deals = Signal(init=1), Signal(), Signal()
         d = snapshot(m, self.arch, o, load, "operation")
-        last_ox, last_oy, address = self._step(m, d, buffered(m, dealing, "dealing"), buffered(m, load, "load"))
+        last_ox, next_last, address = self._step(m, d, buffered(m, dealing, "dealing"), buffered(m, load, "load"))
+        m.d.sync += [dealing.eq(deals), load.eq(Mux(load, ~self.op.valid, deals & next_last))]
         m.d.comb += [
-            self.dealt.eq(dealing & last_ox & last_oy),
+            self.op.ready.eq(load),
+            self.dealt.eq(dealing & load),
             self.dealt_tag.eq(d.tag),
-            load.eq(~self.busy | self.dealt),
+            self.busy.eq(dealing | ~load),
         ]
-        with m.If(load):
-            m.d.sync += self.busy.eq(self.op.valid)
 
         # Cores of each fetcher, and the slice that each core has, in this operation.
         groups = [Signal(cores, name=f"group_{g}") for g in range(cores)]
@@ -118,12 +118,9 @@ class Dealer(wiring.Component):
                 next_[g].eq(open_ & next_current[g] & (empty if job_depth(self.arch) == 1 else 1)),
             ]
         chosen, _ = lowest(free, cores)
-        ready = self.busy & ~self.dealt & self._settled(m, load, dealing)
-        m.d.sync += [
-            self.deal.eq(Mux(next_fresh, chosen, next_) & ready.replicate(cores)),
-            dealing.eq(Mux(next_fresh, free.any(), next_.any()) & ready),
-        ]
-
+        ready = ~load & self._settled(m, load, dealing)
+        m.d.comb += deals.eq(Mux(next_fresh, free.any(), next_.any()) & ready)
+        m.d.sync += self.deal.eq(Mux(next_fresh, chosen, next_) & ready.replicate(cores))
         m.d.comb += [
             self.output_valid.eq(reduce(or_, (Mux(deal, group, 0) for deal, group in zip(self.deal, groups, strict=True)))),
             self.jobs.to.eq(self.output_valid),
@@ -137,8 +134,8 @@ class Dealer(wiring.Component):
     def _step(self, m, d, dealing, load):
         """Steps input position, residual and output addresses with each deal.
 
-        Returns whether this is the last column and the last row, and the output's address. Counters say which column or
-        row is next, so that a comparison of registers tells a step before whether it is the last.
+        Returns whether this is the last column, whether the output of the next cycle is the last of all, and the output's address.
+        Counters say which column or row is next, so that a comparison of registers tells a step before whether it is the last.
         """
         oy, ox, ry, rx = (Signal(n, name=name) for name, n in (("oy", 12), ("ox", 12), ("ry", 8), ("rx", 8)))
         last_oy, last_ox, last_ry, last_rx = (Signal(name=f"last_{name}") for name in ("oy", "ox", "ry", "rx"))
@@ -176,7 +173,8 @@ class Dealer(wiring.Component):
             m.d.sync += [s.eq(first.A_BASE) for s in (a_row, a)]
             m.d.sync += [s.eq(first.R_BASE) for s in (r_row, r)]
             m.d.sync += [s.eq(first.O_BASE) for s in (o_row, o)]
-        return last_ox, last_oy, o
+        in_last_row = Mux(dealing & last_ox, oy == d.OH, last_oy)
+        return last_ox, in_last_row & Mux(dealing, Mux(last_ox, d.OW == 1, ox == d.OW), last_ox), o
 
     def _run_ends(self, m, d, load, dealing, last_ox):
         """Whether the output at hand is the RUN-th of its run."""
