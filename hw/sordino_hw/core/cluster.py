@@ -232,33 +232,22 @@ class Cluster(wiring.Component):
             ]
         act = self._activations(m, running, fetchers, cores, row, value, writes[isa.Region.ACT])
 
-        if arch.cores == 1:
-            with m.Switch(region):
-                for r, shown in (
-                    (isa.Region.ACT, act),
-                    (isa.Region.STATE, cores[0].state_data),
-                    (isa.Region.PERF, cores[0].perf_data),
-                ):
-                    with m.Case(r.value):
-                        m.d.comb += window.rdata.eq(shown)
-            return
         # The host holds region and row as long as it needs the row.
         assert LATENCY + 3 == WINDOW_LATENCY
-        states, logs = (Signal(len(shown), reset_less=True) for shown in (cores[0].state_data, cores[0].perf_data))
-        m.d.sync += [
-            states.eq(Array(core.state_data for core in cores)[self._core_of(isa.Region.STATE, row)]),
-            logs.eq(Array(core.perf_data for core in cores)[self._core_of(isa.Region.PERF, row)]),
-        ]
-        words = delay(m, act, 1, "window_act", reset_less=True)
+        shown = {isa.Region.ACT: act, isa.Region.STATE: cores[0].state_data, isa.Region.PERF: cores[0].perf_data}
+        if arch.cores > 1:
+            shown[isa.Region.ACT] = delay(m, act, 1, "window_act", reset_less=True)
+            for r, values in (
+                (isa.Region.STATE, Array(core.state_data for core in cores)),
+                (isa.Region.PERF, Array(core.perf_data for core in cores)),
+            ):
+                shown[r] = Signal(len(shown[r]), name=f"window_{r.name.lower()}_data", reset_less=True)
+                m.d.sync += shown[r].eq(values[self._core_of(r, row)])
+        m.d.sync += window.rdata.eq(0)
         with m.Switch(region):
-            with m.Case(isa.Region.ACT.value):
-                m.d.sync += window.rdata.eq(words)
-            with m.Case(isa.Region.STATE.value):
-                m.d.sync += window.rdata.eq(states)
-            with m.Case(isa.Region.PERF.value):
-                m.d.sync += window.rdata.eq(logs)
-            with m.Default():
-                m.d.sync += window.rdata.eq(0)
+            for r, data in shown.items():
+                with m.Case(r.value):
+                    m.d.sync += window.rdata.eq(data)
 
     def _core_of(self, region, row):
         """The core that a row of a region of `PER_CORE` belongs to."""
