@@ -243,11 +243,13 @@ class Cluster(wiring.Component):
             ):
                 shown[r] = Signal(len(shown[r]), name=f"window_{r.name.lower()}_data", reset_less=True)
                 m.d.sync += shown[r].eq(values[self._core_of(r, row)])
-        m.d.sync += window.rdata.eq(0)
+        rdata = Signal.like(window.rdata, reset_less=True)
+        m.d.comb += window.rdata.eq(rdata)
+        m.d.sync += rdata.eq(0)
         with m.Switch(region):
             for r, data in shown.items():
                 with m.Case(r.value):
-                    m.d.sync += window.rdata.eq(data)
+                    m.d.sync += rdata.eq(data)
 
     def _core_of(self, region, row):
         """The core that a row of a region of `PER_CORE` belongs to."""
