@@ -165,17 +165,18 @@ class Cluster(wiring.Component):
         for i, core in enumerate(cores):
             m.d.comb += core.slot.eq(slots % len(cores) == i)
 
-        memory_trap, trap, over = Signal(isa.Trap), Signal(isa.Trap), Signal()
+        memory_trap, trap, over, failed, stop = Signal(isa.Trap), Signal(isa.Trap), Signal(), Signal(), Signal()
         causes = {isa.Trap.ACT_READ: Cat(f.trap_act for f in fetchers).any()}
         for cause in (isa.Trap.ACT_WRITE, isa.Trap.WEIGHT, isa.Trap.MASK, isa.Trap.PARAM, isa.Trap.STATE):
             causes[cause] = Cat(core.traps[cause.name.lower()] for core in cores).any()
-        m.d.sync += memory_trap.eq(isa.Trap.NONE)
+        m.d.sync += [memory_trap.eq(isa.Trap.NONE), failed.eq(Cat(causes.values()).any())]
+        m.d.comb += stop.eq(over | sequencer.trapped | failed | sequencer.halt)
         for cause, seen in reversed(causes.items()):
             with m.If(seen):
                 m.d.sync += memory_trap.eq(cause)
         with m.If(over):
             m.d.comb += trap.eq(isa.Trap.CYCLES)
-        with m.Elif(sequencer.trap != isa.Trap.NONE):
+        with m.Elif(sequencer.trapped):
             m.d.comb += trap.eq(sequencer.trap)
         with m.Else():
             m.d.comb += trap.eq(memory_trap)
@@ -190,7 +191,7 @@ class Cluster(wiring.Component):
         ]
         with m.If(running):
             m.d.sync += [c.cycles.eq(c.cycles + 1), pc.eq(pc + sequencer.passed)]
-            with m.If((trap != isa.Trap.NONE) | sequencer.halt):
+            with m.If(stop):
                 m.d.sync += [running.eq(0), flush.eq(FLUSH_CYCLES), c.trap.eq(trap)]
                 m.d.sync += [s.eq(1) for s in stopped]
         with m.Elif(c.running):
@@ -208,7 +209,7 @@ class Cluster(wiring.Component):
         arch, window = self.arch, self.window
         value = window.wdata
         row = delay(m, window.row, 1, "window_row")
-        region = delay(m, window.region.as_value(), 1, "window_region")
+        reads = {r: delay(m, window.region == r, 1, f"window_reads_{r.name.lower()}") for r in isa.Region}
         writes = {r: delay(m, window.we & (window.region == r), 1, f"window_{r.name.lower()}") for r in isa.Region}
 
         m.submodules.imem = imem = BlockMemory(arch.imem_depth, 32)
@@ -233,14 +234,8 @@ class Cluster(wiring.Component):
         act = self._activations(m, running, fetchers, cores, row, value, writes[isa.Region.ACT])
 
         if arch.cores == 1:
-            with m.Switch(region):
-                for r, shown in (
-                    (isa.Region.ACT, act),
-                    (isa.Region.STATE, cores[0].state_data),
-                    (isa.Region.PERF, cores[0].perf_data),
-                ):
-                    with m.Case(r.value):
-                        m.d.comb += window.rdata.eq(shown)
+            shown = {isa.Region.ACT: act, isa.Region.STATE: cores[0].state_data, isa.Region.PERF: cores[0].perf_data}
+            m.d.comb += window.rdata.eq(_either((reads[r], value) for r, value in shown.items()))
             return
         # The host holds region and row as long as it needs the row.
         assert LATENCY + 3 == WINDOW_LATENCY
@@ -250,15 +245,8 @@ class Cluster(wiring.Component):
             logs.eq(Array(core.perf_data for core in cores)[self._core_of(isa.Region.PERF, row)]),
         ]
         words = delay(m, act, 1, "window_act", reset_less=True)
-        with m.Switch(region):
-            with m.Case(isa.Region.ACT.value):
-                m.d.sync += window.rdata.eq(words)
-            with m.Case(isa.Region.STATE.value):
-                m.d.sync += window.rdata.eq(states)
-            with m.Case(isa.Region.PERF.value):
-                m.d.sync += window.rdata.eq(logs)
-            with m.Default():
-                m.d.sync += window.rdata.eq(0)
+        shown = {isa.Region.ACT: words, isa.Region.STATE: states, isa.Region.PERF: logs}
+        m.d.sync += window.rdata.eq(_either((reads[r], value) for r, value in shown.items()))
 
     def _core_of(self, region, row):
         """The core that a row of a region of `PER_CORE` belongs to."""
