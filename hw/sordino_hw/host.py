@@ -99,8 +99,8 @@ class HostPort(Component):
         busy = Signal()  # the window is taken, or will be the running machine's in the next cycle
         m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
         cached = Signal()
-        asked, reading, fetch, source = self._read(m, axi.read, busy, cached)
-        commit, target = self._write(m, axi.write, busy, asked, reading, cached)
+        asked, wants, fetch, source = self._read(m, axi.read, busy, cached)
+        commit, target = self._write(m, axi.write, busy, asked, wants, cached)
 
         fetching = Signal()
         countdown = Signal(range(WINDOW_LATENCY + 1))
@@ -155,7 +155,8 @@ class HostPort(Component):
     def _read(self, m, port, busy, cached):
         """Serves reads, in the second cycle of a request: the first decodes.
 
-        Returns whether a request is in its second cycle, whether it is served, whether it needs a row, and which one.
+        Returns whether a request is in its second cycle, whether it is served unless the window is busy, whether it fetches a row,
+        and which one.
         """
         window, control = self.window, self.control
         decoded = self._decode(m, port.address, READABLE, "read")
@@ -187,28 +188,29 @@ class HostPort(Component):
                 with m.Case(CSR[name] >> 2):
                     m.d.sync += shown.eq(value)
 
-        asked, active, fetch = self._second(m, port, "read"), Signal(), Signal()
+        asked, wants, fetch = self._second(m, port, "read"), Signal(), Signal()
         good, csr_good, data = resp == Resp.OKAY, is_csr & (csr_resp == Resp.OKAY), window.rdata
         pieces = [data.word_select(i, 32) & (good & picked[i]).replicate(32) for i in range(len(picked))]
         m.d.comb += [
-            active.eq(asked & ~busy & (is_csr | ~control.running)),
+            wants.eq(asked & (is_csr | ~control.running)),
             fetch.eq(asked & ~busy & ~control.running & good & ~(hit & cached)),
-            port.ready.eq(active & ~fetch),
+            port.ready.eq(wants & ~busy & ~fetch),
             port.resp.eq(Mux(is_csr, csr_resp, resp)),
             port.data.eq(reduce(or_, pieces, shown & csr_good.replicate(32))),
         ]
-        return asked, active, fetch, Cat(region, index)
+        return asked, wants, fetch, Cat(region, index)
 
-    def _write(self, m, port, busy, asked_read, reading, cached):
+    def _write(self, m, port, busy, read, reading, cached):
         """Serves writes in the second cycle of a request, unless the window is `busy` or a read is served.
 
-        A read that waits (`asked_read`) is served as soon as the window may be used, so a row waits for it.
+        A read that waits (`read`) is served (`reading`) as soon as the window may be used, so a row waits for it.
 
         Returns whether a row is complete, and which one.
         """
         control = self.control
         decoded = self._decode(m, port.address, WRITABLE, "write")
-        region, index, piece, last, resp = (delay(m, s, 1, "write") for s in decoded)
+        region, index, piece, resp = (delay(m, decoded[k], 1, "write") for k in (0, 1, 2, 4))
+        last = delay(m, decoded[2] == decoded[3], 1, "write_last")
         expected = Signal(HOST_ADDR_BITS - 2)  # word address of the row's next piece; that of no row at 0
         is_csr, whole, in_order, aligned = (
             delay(m, s, 1, f"write_{name}")
@@ -224,8 +226,8 @@ class HostPort(Component):
             port.ready.eq(asked & ~busy & ~reading & (is_csr | ~control.running)),
             port.resp.eq(resp),
             good.eq(asked & (resp == Resp.OKAY) & whole & in_order),
-            stored.eq(good & ~busy & ~asked_read & ~control.running),
-            commit.eq(stored & (piece == last)),
+            stored.eq(good & ~busy & ~read & ~control.running),
+            commit.eq(stored & last),
         ]
         with m.If(is_csr):
             m.d.comb += port.resp.eq(Resp.DECERR)

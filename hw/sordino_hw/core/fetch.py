@@ -43,7 +43,7 @@ class Walker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         group, rest = (Signal(self.arch.cores, name=name, reset_less=True) for name in ("group", "rest"))
-        renew, out = Signal(), Signal(Span(self.arch), reset_less=True)
+        out = Signal(Span(self.arch), reset_less=True)
         m.d.comb += self.spans.payload.eq(out)
         d = snapshot(m, self.arch, self.d, self.job.ready, "operation")
         busy, fresh, residual = Signal(), Signal(), Signal()
@@ -105,14 +105,15 @@ class Walker(wiring.Component):
         # While there is no job, it is that of whatever the queue shows: so nothing waits for the handshake but `busy`.
         with m.If(self.job.ready):
             m.d.sync += busy.eq(self.job.valid)
-        m.d.comb += renew.eq(~busy | last)
-        job, renews = self.job.payload, buffered(m, renew, "renew")
+        renew = ~busy | last
+        job, row_ends = self.job.payload, buffered(m, last_kx | last, "row_end")
         with m.If(buffered(m, self.job.ready, "load")):
             m.d.sync += [fresh.eq(job.fresh), group.eq(job.to), left0.eq(job.left)]
-        with m.If(buffered(m, ~busy | (step & (last_kx | last)), "row")):
+        new_rows, new_columns = buffered(m, renew, "new_rows"), buffered(m, renew, "new_columns")
+        with m.If(buffered(m, ~busy | (step & row_ends), "row")):
             m.d.sync += [ky.eq(ky + 1), rows.eq(rows - 1), last_ky.eq(rows == 2)]
             m.d.sync += [iy.eq(iy + d.DY), a_kernel.eq(a_kernel + d.A_KY)]
-            with m.If(renews):
+            with m.If(new_rows):
                 m.d.sync += [ky.eq(1), rows.eq(self.d.KH), last_ky.eq(_single(self.d.KH))]
                 m.d.sync += [iy.eq(job.iy0), a_kernel.eq(job.a)]
         with m.If(buffered(m, ~busy | step, "move")):
@@ -132,7 +133,7 @@ class Walker(wiring.Component):
                 m.d.sync += [left.eq(left - d.DX), a.eq(a + d.A_KX)]
             with m.If(taps_done):
                 m.d.sync += residual.eq(1)
-            with m.If(renews):
+            with m.If(new_columns):
                 m.d.sync += [kx.eq(1), columns.eq(self.d.KX), last_kx.eq(_single(self.d.KX)), residual.eq(0)]
                 m.d.sync += taps_done.eq(_single(self.d.KX) & _single(self.d.KH))
                 m.d.sync += [left.eq(job.left), a.eq(job.a), rest.eq(job.to)]
@@ -204,7 +205,8 @@ class Splitter(wiring.Component):
         m = Module()
         p, tag = self.i.payload, self.tag
         held = Signal(RowTag(self.arch), reset_less=True)
-        last, occ_bits, occ_width = Signal(reset_less=True), self.arch.occ_bits, self.arch.occ_width
+        occ_bits, occ_width = self.arch.occ_bits, self.arch.occ_width
+        last = Signal(reset_less=True)
         top, last_row, beyond = Signal(occ_bits, reset_less=True), Signal.like(tag.row, reset_less=True), Signal()
         m.d.comb += [
             self.top.eq(Mux(last, top, occ_width - 1)),
@@ -230,14 +232,15 @@ class Splitter(wiring.Component):
                 last_row.eq(final[occ_bits:bits]),
                 *(held[name].eq(p[name]) for name in same),
             ]
+        fresh = buffered(m, ~self.valid | last, "fresh")
         with m.If(buffered(m, ~self.valid | self.ready, "move")):
             m.d.sync += [
                 self.low.eq(0),
-                last.eq(~((held.row + 1) ^ last_row).any()),
+                last.eq(held.row + 1 == last_row),
                 held.row.eq(held.row + 1),
                 held.q.eq(held.q + occ_width),
             ]
-            with m.If(buffered(m, ~self.valid | last, "fresh")):
+            with m.If(fresh):
                 m.d.sync += [
                     self.low.eq(first[:occ_bits]),
                     last.eq(p.empty | ~(first[occ_bits:] ^ final[occ_bits:]).any()),
