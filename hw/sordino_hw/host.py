@@ -1,5 +1,8 @@
 """The host port: control registers and memory windows on AXI4-Lite."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
@@ -96,8 +99,8 @@ class HostPort(Component):
         busy = Signal()  # the window is taken, or will be the running machine's in the next cycle
         m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
         cached = Signal()
-        asked, reading, fetch, source = self._read(m, axi.read, busy, cached)
-        commit, target = self._write(m, axi.write, busy | reading, cached)
+        asked, wants, fetch, source = self._read(m, axi.read, busy, cached)
+        commit, target = self._write(m, axi.write, busy, asked, wants, cached)
 
         fetching = Signal()
         countdown = Signal(range(WINDOW_LATENCY + 1))
@@ -152,11 +155,13 @@ class HostPort(Component):
     def _read(self, m, port, busy, cached):
         """Serves reads, in the second cycle of a request: the first decodes.
 
-        Returns whether a request is in its second cycle, whether it is served, whether it needs a row, and which one.
+        Returns whether a request is in its second cycle, whether it is served unless the window is busy, whether it fetches a row,
+        and which one.
         """
         window, control = self.window, self.control
         decoded = self._decode(m, port.address, READABLE, "read")
-        region, index, piece, resp = (delay(m, decoded[k], 1, "read") for k in (0, 1, 2, 4))
+        region, index, resp = (delay(m, decoded[k], 1, "read") for k in (0, 1, 4))
+        picked = delay(m, Cat(decoded[2] == i for i in range(row_pieces(len(window.rdata)))), 1, "read_piece")
         asks_csr = port.address[REGION_SHIFT:] == Region.CSR.value
         is_csr = delay(m, asks_csr, 1, "read_csr")
         hit, shown, csr_resp = Signal(), Signal(32), Signal(Resp)
@@ -183,25 +188,29 @@ class HostPort(Component):
                 with m.Case(CSR[name] >> 2):
                     m.d.sync += shown.eq(value)
 
-        asked, active, good, fetch = self._second(m, port, "read"), Signal(), Signal(), Signal()
+        asked, wants, fetch = self._second(m, port, "read"), Signal(), Signal()
+        good, csr_good, data = resp == Resp.OKAY, is_csr & (csr_resp == Resp.OKAY), window.rdata
+        pieces = [data.word_select(i, 32) & (good & picked[i]).replicate(32) for i in range(len(picked))]
         m.d.comb += [
-            active.eq(asked & ~busy & (is_csr | ~control.running)),
+            wants.eq(asked & (is_csr | ~control.running)),
+            fetch.eq(asked & ~busy & ~control.running & good & ~(hit & cached)),
+            port.ready.eq(wants & ~busy & ~fetch),
             port.resp.eq(Mux(is_csr, csr_resp, resp)),
-            good.eq(port.resp == Resp.OKAY),
-            port.data.eq(Mux(good, Mux(is_csr, shown, window.rdata.word_select(piece, 32)), 0)),
-            fetch.eq(active & ~is_csr & good & ~(hit & cached)),
-            port.ready.eq(active & ~fetch),
+            port.data.eq(reduce(or_, pieces, shown & csr_good.replicate(32))),
         ]
-        return asked, active, fetch, Cat(region, index)
+        return asked, wants, fetch, Cat(region, index)
 
-    def _write(self, m, port, blocked, cached):
-        """Serves writes in cycles that are not `blocked`, in the second cycle of a request.
+    def _write(self, m, port, busy, read, reading, cached):
+        """Serves writes in the second cycle of a request, unless the window is `busy` or a read is served.
+
+        A read that waits (`read`) is served (`reading`) as soon as the window may be used, so a row waits for it.
 
         Returns whether a row is complete, and which one.
         """
         control = self.control
         decoded = self._decode(m, port.address, WRITABLE, "write")
-        region, index, piece, last, resp = (delay(m, s, 1, "write") for s in decoded)
+        region, index, piece, resp = (delay(m, decoded[k], 1, "write") for k in (0, 1, 2, 4))
+        last = delay(m, decoded[2] == decoded[3], 1, "write_last")
         expected = Signal(HOST_ADDR_BITS - 2)  # word address of the row's next piece; that of no row at 0
         is_csr, whole, in_order, aligned = (
             delay(m, s, 1, f"write_{name}")
@@ -212,12 +221,13 @@ class HostPort(Component):
                 ("aligned", port.address[:2] == 0),
             )
         )
-        asked, good, commit = self._second(m, port, "write"), Signal(), Signal()
+        asked, good, stored, commit = self._second(m, port, "write"), Signal(), Signal(), Signal()
         m.d.comb += [
-            port.ready.eq(asked & ~blocked & (is_csr | ~control.running)),
+            port.ready.eq(asked & ~busy & ~reading & (is_csr | ~control.running)),
             port.resp.eq(resp),
-            good.eq(~is_csr & (resp == Resp.OKAY) & whole & in_order),
-            commit.eq(port.ready & good & (piece == last)),
+            good.eq(asked & (resp == Resp.OKAY) & whole & in_order),
+            stored.eq(good & ~busy & ~read & ~control.running),
+            commit.eq(stored & last),
         ]
         with m.If(is_csr):
             m.d.comb += port.resp.eq(Resp.DECERR)
@@ -238,9 +248,9 @@ class HostPort(Component):
         with m.Elif((resp == Resp.OKAY) & ~(whole & in_order)):
             m.d.comb += port.resp.eq(Resp.SLVERR)
         # A piece may be staged while it is blocked: nobody looks at the row before it is complete.
-        with m.If(asked & good):
+        with m.If(good):
             self._stage(m, piece, port.data)
-        with m.If(port.ready & good):
+        with m.If(stored):
             m.d.sync += expected.eq(port.address[2:] + 1)
         with m.If(control.running):
             m.d.sync += [self.window.wdata.eq(0), expected.eq(0)]

@@ -135,12 +135,11 @@ class Pair(Elaboratable):
             m.d.comb += [c.load.eq(noise[:2] == 0), c.i.eq(noise[2:])]
             return Const(-1, c.width)
         # Addresses wander within a few rows, so that rows are written, read again and hit while they are written.
-        single, dual = isinstance(c, SinglePortMemory), isinstance(c, DualReadMemory)
-        bits, w_row = isinstance(c, BitMemory), Signal(range(c.depth))
+        bits, dual, w_row = isinstance(c, BitMemory), isinstance(c, DualReadMemory), Signal(range(c.depth))
         if bits:
             addresses = [w_row, *(c.r_addr[i] for i in range(c.readers))]
         else:
-            addresses = [c.addr] if single else [c.addr[0], c.addr[1]] if dual else [c.r_addr, c.w_addr]
+            addresses = [c.addr[0], c.addr[1]] if dual else [c.r_addr, c.w_addr]
         base = Signal(len(addresses[0]))
         with m.If(age[:7] == 0):
             m.d.sync += base.eq(noise[64:])
@@ -164,12 +163,12 @@ class Pair(Elaboratable):
             defined = (~(c.w_en & (c.r_addr == c.w_addr))).replicate(c.width)
         else:
             # Rows start undefined: only those written since `base` changed are known.
-            known, place = Signal(8), (c.addr - base)[:3]
+            known, (read, written) = Signal(8), ((address - base)[:3] for address in addresses)
             with m.If(age[:7] == 0):
                 m.d.sync += known.eq(0)
             with m.Elif(c.w_en):
-                m.d.sync += known.bit_select(place, 1).eq(1)
-            defined = (~c.w_en & known.bit_select(place, 1)).replicate(c.width)
+                m.d.sync += known.bit_select(written, 1).eq(1)
+            defined = (~c.w_en & known.bit_select(read, 1)).replicate(c.width)
         held = Signal(len(defined))
         m.d.comb += held.eq(defined)
         return delay(m, held, LATENCY, "defined")

@@ -165,17 +165,18 @@ class Cluster(wiring.Component):
         for i, core in enumerate(cores):
             m.d.comb += core.slot.eq(slots % len(cores) == i)
 
-        memory_trap, trap, over = Signal(isa.Trap), Signal(isa.Trap), Signal()
+        memory_trap, trap, over, failed, stop = Signal(isa.Trap), Signal(isa.Trap), Signal(), Signal(), Signal()
         causes = {isa.Trap.ACT_READ: Cat(f.trap_act for f in fetchers).any()}
         for cause in (isa.Trap.ACT_WRITE, isa.Trap.WEIGHT, isa.Trap.MASK, isa.Trap.PARAM, isa.Trap.STATE):
             causes[cause] = Cat(core.traps[cause.name.lower()] for core in cores).any()
-        m.d.sync += memory_trap.eq(isa.Trap.NONE)
+        m.d.sync += [memory_trap.eq(isa.Trap.NONE), failed.eq(Cat(causes.values()).any())]
+        m.d.comb += stop.eq(over | sequencer.trapped | failed | sequencer.halt)
         for cause, seen in reversed(causes.items()):
             with m.If(seen):
                 m.d.sync += memory_trap.eq(cause)
         with m.If(over):
             m.d.comb += trap.eq(isa.Trap.CYCLES)
-        with m.Elif(sequencer.trap != isa.Trap.NONE):
+        with m.Elif(sequencer.trapped):
             m.d.comb += trap.eq(sequencer.trap)
         with m.Else():
             m.d.comb += trap.eq(memory_trap)
@@ -190,7 +191,7 @@ class Cluster(wiring.Component):
         ]
         with m.If(running):
             m.d.sync += [c.cycles.eq(c.cycles + 1), pc.eq(pc + sequencer.passed)]
-            with m.If((trap != isa.Trap.NONE) | sequencer.halt):
+            with m.If(stop):
                 m.d.sync += [running.eq(0), flush.eq(FLUSH_CYCLES), c.trap.eq(trap)]
                 m.d.sync += [s.eq(1) for s in stopped]
         with m.Elif(c.running):
@@ -208,7 +209,7 @@ class Cluster(wiring.Component):
         arch, window = self.arch, self.window
         value = window.wdata
         row = delay(m, window.row, 1, "window_row")
-        region = delay(m, window.region.as_value(), 1, "window_region")
+        reads = {r: delay(m, window.region == r, 1, f"window_reads_{r.name.lower()}") for r in isa.Region}
         writes = {r: delay(m, window.we & (window.region == r), 1, f"window_{r.name.lower()}") for r in isa.Region}
 
         m.submodules.imem = imem = BlockMemory(arch.imem_depth, 32)
@@ -245,11 +246,7 @@ class Cluster(wiring.Component):
                 m.d.sync += shown[r].eq(values[self._core_of(r, row)])
         rdata = Signal.like(window.rdata, reset_less=True)
         m.d.comb += window.rdata.eq(rdata)
-        m.d.sync += rdata.eq(0)
-        with m.Switch(region):
-            for r, data in shown.items():
-                with m.Case(r.value):
-                    m.d.sync += rdata.eq(data)
+        m.d.sync += rdata.eq(_either((reads[r], value) for r, value in shown.items()))
 
     def _core_of(self, region, row):
         """The core that a row of a region of `PER_CORE` belongs to."""

@@ -4,7 +4,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Signal
 
 from ..primitives import Buffer
 
-__all__ = ["buffered", "count_ones", "delay", "lowest"]
+__all__ = ["buffered", "count_ones", "delay", "index_of", "lowest", "without_lowest"]
 
 
 def buffered(m: Module, value, name: str):
@@ -14,11 +14,22 @@ def buffered(m: Module, value, name: str):
     return buffer.o
 
 
+def without_lowest(bits, width: int):
+    """`width` bits without the lowest one that is set: where they are few, without a carry chain."""
+    if width > 8:
+        return bits & (bits - 1)[:width]
+    return Cat(bits[i] & (bits[:i].any() if i else 0) for i in range(width))
+
+
 def lowest(bits, width: int):
     """The lowest set bit of `bits`, as (one-hot of `width` bits, its index); zero and 0 where none is set."""
-    one_hot = bits & (~bits + 1)[:width]
-    index = Cat(Cat(one_hot[i] for i in range(width) if i >> k & 1).any() for k in range(max(1, (width - 1).bit_length())))
-    return one_hot, index
+    one_hot = bits & ~without_lowest(bits, width)
+    return one_hot, index_of(one_hot, width)
+
+
+def index_of(one_hot, width: int):
+    """Which of the `width` bits is set; 0 where none is."""
+    return Cat(Cat(one_hot[i] for i in range(width) if i >> k & 1).any() for k in range(max(1, (width - 1).bit_length())))
 
 
 def count_ones(bits, width: int):

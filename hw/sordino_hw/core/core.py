@@ -251,8 +251,9 @@ class Core(wiring.Component):
                     ppu.t_data.word_select(k, arch.event_bits).eq(table.r_data[k - i]),
                 ]
         m.d.comb += [
-            weight.addr.eq(Mux(held, host.row, lanes.w_addr)),
+            weight.r_addr.eq(lanes.w_addr),
             weight.w_en.eq(host.weight),
+            weight.w_addr.eq(host.row),
             weight.w_data.eq(host.data),
             lanes.w_data.eq(weight.r_data),
             reader.mask_data.eq(mask.r_data),

@@ -43,14 +43,14 @@ class Walker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         group, rest = (Signal(self.arch.cores, name=name, reset_less=True) for name in ("group", "rest"))
-        renew, out = Signal(), Signal(Span(self.arch), reset_less=True)
+        out = Signal(Span(self.arch), reset_less=True)
         m.d.comb += self.spans.payload.eq(out)
         d = snapshot(m, self.arch, self.d, self.job.ready, "operation")
         busy, fresh, residual = Signal(), Signal(), Signal()
         # Kernel rows and columns that are left, this one included, and the low bits of their numbers, from one.
         rows, columns = (Signal(8, name=name, reset_less=True) for name in ("rows", "columns"))
         ky, kx = (Signal(2, name=name, reset_less=True) for name in ("ky", "kx"))
-        last_ky, last_kx = (Signal(name=name, reset_less=True) for name in ("last_ky", "last_kx"))
+        last_ky, last_kx, taps_done = (Signal(name=name, reset_less=True) for name in ("last_ky", "last_kx", "taps_done"))
         # Columns from the first pixel of the span to the left edge (to the right of it) and to the right edge.
         left0, left, room, iy = (Signal(signed(INDEX), name=name, reset_less=True) for name in ("left0", "left", "room", "iy"))
         a_kernel, a, r = (Signal.like(d.A_KX, name=name, reset_less=True) for name in ("a_kernel", "a", "r"))
@@ -58,9 +58,8 @@ class Walker(wiring.Component):
 
         slice_, _ = lowest(rest, self.arch.cores)
         others = rest & ~slice_
-        taps_done, end, last, step = Signal(), Signal(), Signal(), Signal()
+        end, last, step, tap = Signal(), Signal(), Signal(), (~residual).replicate(8)
         m.d.comb += [
-            taps_done.eq(last_kx & last_ky),
             end.eq(residual | (taps_done & ~d.residual)),
             last.eq(Mux(residual, others == 0, taps_done & ~d.residual)),
             step.eq(busy & (~self.spans.valid | self.spans.ready)),
@@ -75,10 +74,11 @@ class Walker(wiring.Component):
         with m.If(buffered(m, step, "step")):
             m.d.sync += [
                 out.a.eq(a),
-                out.low.eq(Mux(left < 0, 0, Mux(left > d.SPAN, d.SPAN, left))),
-                out.high.eq(Mux(room < 0, 0, Mux(room > d.SPAN, d.SPAN, room))),
-                out.inside.eq((iy >= 0) & (iy < d.H)),
-                out.words.eq(d.WORDS),
+                # Of a residual word masks make a span: what a multiplexer makes zero has a reset, which comes late.
+                out.low.eq(Mux(left < 0, 0, Mux(left > d.SPAN, d.SPAN, left)) & tap),
+                out.high.eq((Mux(room < 0, 0, Mux(room > d.SPAN, d.SPAN, room)) & tap) | residual),
+                out.inside.eq(((iy >= 0) & (iy < d.H)) | residual),
+                out.words.eq((d.WORDS & tap) | residual),
                 out.w.eq(w),
                 out.m.eq(mask),
                 out.w_word.eq(d.W_WORD),
@@ -95,10 +95,6 @@ class Walker(wiring.Component):
             with m.If(residual):
                 m.d.sync += [
                     out.a.eq(r),
-                    out.low.eq(0),
-                    out.high.eq(1),
-                    out.inside.eq(1),
-                    out.words.eq(1),
                     out.w.eq(d.R_W),
                     out.kind.eq(Kind.MAC2),
                     out.to.eq(slice_),
@@ -109,30 +105,39 @@ class Walker(wiring.Component):
         # While there is no job, it is that of whatever the queue shows: so nothing waits for the handshake but `busy`.
         with m.If(self.job.ready):
             m.d.sync += busy.eq(self.job.valid)
-        m.d.comb += renew.eq(~busy | last)
-        job, renews = self.job.payload, buffered(m, renew, "renew")
-        with m.If(buffered(m, step | ~busy, "move")):
+        renew = ~busy | last
+        job, row_ends = self.job.payload, buffered(m, last_kx | last, "row_end")
+        with m.If(buffered(m, self.job.ready, "load")):
+            m.d.sync += [fresh.eq(job.fresh), group.eq(job.to), left0.eq(job.left)]
+        new_rows, new_columns = buffered(m, renew, "new_rows"), buffered(m, renew, "new_columns")
+        with m.If(buffered(m, ~busy | (step & row_ends), "row")):
+            m.d.sync += [ky.eq(ky + 1), rows.eq(rows - 1), last_ky.eq(rows == 2)]
+            m.d.sync += [iy.eq(iy + d.DY), a_kernel.eq(a_kernel + d.A_KY)]
+            with m.If(new_rows):
+                m.d.sync += [ky.eq(1), rows.eq(self.d.KH), last_ky.eq(_single(self.d.KH))]
+                m.d.sync += [iy.eq(job.iy0), a_kernel.eq(job.a)]
+        with m.If(buffered(m, ~busy | step, "move")):
             with m.If(residual):
                 m.d.sync += [r.eq(r + 1), rest.eq(others)]
             m.d.sync += [w.eq(w + d.W_SPAN), mask.eq(mask + d.M_SPAN)]
             with m.If(last_kx):
-                m.d.sync += [kx.eq(1), columns.eq(d.KX), last_kx.eq(_single(d.KX))]
-                m.d.sync += [ky.eq(ky + 1), rows.eq(rows - 1), last_ky.eq(rows == 2)]
-                m.d.sync += [iy.eq(iy + d.DY), left.eq(left0)]
-                m.d.sync += [s.eq(a_kernel + d.A_KY) for s in (a_kernel, a)]
+                m.d.sync += [kx.eq(1), columns.eq(d.KX), last_kx.eq(_single(d.KX)), taps_done.eq(_single(d.KX) & (rows == 2))]
+                m.d.sync += [left.eq(left0), a.eq(a_kernel + d.A_KY)]
             with m.Else():
-                m.d.sync += [kx.eq(kx + 1), columns.eq(columns - 1), last_kx.eq(columns == 2)]
+                m.d.sync += [
+                    kx.eq(kx + 1),
+                    columns.eq(columns - 1),
+                    last_kx.eq(columns == 2),
+                    taps_done.eq((columns == 2) & last_ky),
+                ]
                 m.d.sync += [left.eq(left - d.DX), a.eq(a + d.A_KX)]
             with m.If(taps_done):
                 m.d.sync += residual.eq(1)
-            with m.If(renews):
-                m.d.sync += [fresh.eq(job.fresh), residual.eq(0), ky.eq(1), kx.eq(1)]
-                m.d.sync += [rows.eq(self.d.KH), last_ky.eq(_single(self.d.KH))]
-                m.d.sync += [columns.eq(self.d.KX), last_kx.eq(_single(self.d.KX))]
-                m.d.sync += [s.eq(job.left) for s in (left0, left)]
-                m.d.sync += [s.eq(job.a) for s in (a_kernel, a)]
-                m.d.sync += [s.eq(job.to) for s in (group, rest)]
-                m.d.sync += [iy.eq(job.iy0), r.eq(job.r), w.eq(self.d.W_BASE), mask.eq(self.d.M_BASE)]
+            with m.If(new_columns):
+                m.d.sync += [kx.eq(1), columns.eq(self.d.KX), last_kx.eq(_single(self.d.KX)), residual.eq(0)]
+                m.d.sync += taps_done.eq(_single(self.d.KX) & _single(self.d.KH))
+                m.d.sync += [left.eq(job.left), a.eq(job.a), rest.eq(job.to)]
+                m.d.sync += [r.eq(job.r), w.eq(self.d.W_BASE), mask.eq(self.d.M_BASE)]
         return m
 
 
@@ -200,44 +205,46 @@ class Splitter(wiring.Component):
         m = Module()
         p, tag = self.i.payload, self.tag
         held = Signal(RowTag(self.arch), reset_less=True)
-        busy, last, silent = Signal(), Signal(reset_less=True), Signal(reset_less=True)
         occ_bits, occ_width = self.arch.occ_bits, self.arch.occ_width
+        last = Signal(reset_less=True)
         top, last_row, beyond = Signal(occ_bits, reset_less=True), Signal.like(tag.row, reset_less=True), Signal()
         m.d.comb += [
             self.top.eq(Mux(last, top, occ_width - 1)),
             tag.eq(held),
             tag.end.eq(held.end & last),
             tag.last.eq(held.last & last),
-            self.valid.eq(busy & ~silent),
-            self.i.ready.eq(~busy | (last & (silent | self.ready))),
+            self.i.ready.eq(~self.valid | (last & self.ready)),
         ]
-        m.d.sync += self.trap.eq(busy & ~self.empty & (beyond | (last_row >= self.arch.act_depth // self.arch.occ_width)))
+        m.d.sync += self.trap.eq(self.valid & ~self.empty & (beyond | (last_row >= self.arch.act_depth // self.arch.occ_width)))
 
-        with m.If(self.i.ready):
-            m.d.sync += busy.eq(self.i.valid)
-        # Only the last row, or none, gives way to the next span: which is as good as any while there is none.
+        # An empty span that ends nothing is like none: what is loaded then is not looked at.
         first, final = p.a + p.low, p.a + p.top
         bits = len(p.a)
-        with m.If(buffered(m, ~busy | silent | self.ready, "move")):
+        with m.If(self.i.ready):
+            m.d.sync += self.valid.eq(self.i.valid & (~p.empty | p.end))
+        with m.If(buffered(m, self.i.ready, "load")):
+            # The first address is modular, the last is not: it may lie beyond the address space, and traps.
+            same = [name for name, _ in held.shape() if name not in ("row", "q")]
+            m.d.sync += [
+                self.empty.eq(p.empty),
+                beyond.eq(p.beyond | (first[bits] != final[bits])),
+                top.eq(final[:occ_bits]),
+                last_row.eq(final[occ_bits:bits]),
+                *(held[name].eq(p[name]) for name in same),
+            ]
+        fresh = buffered(m, ~self.valid | last, "fresh")
+        with m.If(buffered(m, ~self.valid | self.ready, "move")):
             m.d.sync += [
                 self.low.eq(0),
-                last.eq(~((held.row + 1) ^ last_row).any()),
+                last.eq(held.row + 1 == last_row),
                 held.row.eq(held.row + 1),
                 held.q.eq(held.q + occ_width),
             ]
-            with m.If(buffered(m, ~busy | last, "load")):
-                # The first address is modular, the last is not: it may lie beyond the address space, and traps.
-                same = [name for name, _ in held.shape() if name not in ("row", "q")]
+            with m.If(fresh):
                 m.d.sync += [
-                    self.empty.eq(p.empty),
-                    silent.eq(p.empty & ~p.end),
-                    last.eq(p.empty | ~(first[occ_bits:] ^ final[occ_bits:]).any()),
-                    beyond.eq(p.beyond | (first[bits] != final[bits])),
                     self.low.eq(first[:occ_bits]),
-                    top.eq(final[:occ_bits]),
-                    last_row.eq(final[occ_bits:bits]),
+                    last.eq(p.empty | ~(first[occ_bits:] ^ final[occ_bits:]).any()),
                     held.row.eq(first[occ_bits:bits]),
                     held.q.eq(p.low - first[:occ_bits]),
-                    *(held[name].eq(p[name]) for name in same),
                 ]
         return m

@@ -85,7 +85,7 @@ class Fifo(wiring.Component):
                 m.d.sync += waiting.eq(waiting - 1)
             return m
         # One item is in the output register whenever others wait, so the memory is never full. The register takes whatever
-        # the memory shows while it has no item: so its enable does not wait for the addresses to be compared.
+        # the memory shows while it has no item, so that its enable waits for no more than `o`.
         rows, attributes = 1 << (self.depth - 1).bit_length(), {"no_rw_check": 1}  # no item is read as it is written
         m.submodules.array = array = memory.Memory(shape=unsigned(width), depth=rows, init=[], attrs=attributes)
         write, read = array.write_port(), array.read_port(domain="comb")
@@ -93,13 +93,16 @@ class Fifo(wiring.Component):
         m.d.comb += [
             Value.cast(self.o.payload).eq(item),
             Value.cast(self.next).eq(read.data),
-            self.more.eq(read.addr != write.addr),
             write.data.eq(self.i.payload),
             write.en.eq(push),
         ]
         m.d.sync += write.addr.eq(write.addr + push)
+        more, single = Signal(), Signal()
+        m.d.comb += [self.more.eq(more), single.eq((read.addr + 1)[: len(read.addr)] == write.addr)]
+        with m.If(push | move):
+            m.d.sync += more.eq(push | (more & ~single))
         with m.If(move):
-            m.d.sync += [item.eq(read.data), self.o.valid.eq(self.more), read.addr.eq(read.addr + self.more)]
+            m.d.sync += [item.eq(read.data), self.o.valid.eq(more), read.addr.eq(read.addr + more)]
         return m
 
 

@@ -145,7 +145,7 @@ class Flight(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        oldest, spacing = Signal.like(self.tag), Signal(range(isa.RECORD_CYCLES))
+        oldest, spacing, spaced = Signal.like(self.tag), Signal(range(isa.RECORD_CYCLES)), Signal(init=1)
         # `taken`: unstored or unrecorded. Of what the sequencer asks, registers have the answer.
         unstored, unrecorded, taken, all_dealt, closed = (Signal(self.arch.in_flight) for _ in range(5))
         starts, ends, left, now_dealt = (Signal(self.arch.in_flight) for _ in range(4))
@@ -160,8 +160,8 @@ class Flight(wiring.Component):
             self.free.eq(~taken.bit_select(self.tag, 1)),
             self.idle.eq(unstored == 0),
             self.active.eq(unrecorded != 0),
-            self.record.eq((unrecorded & all_dealt & closed).bit_select(oldest, 1) & (spacing == 0)),
-            self.recorded.eq(~self.active & (spacing == 0)),
+            self.record.eq((unrecorded & all_dealt & closed).bit_select(oldest, 1) & spaced),
+            self.recorded.eq(~self.active & spaced),
         ]
         with m.If(dealt):
             m.d.comb += now_dealt.bit_select(dealt_tag, 1).eq(1)
@@ -173,8 +173,8 @@ class Flight(wiring.Component):
             taken.eq(left | (unrecorded & ~ends) | starts),
         ]
         with m.If(self.record):
-            m.d.sync += [spacing.eq(isa.RECORD_CYCLES - 1), oldest.eq(oldest + 1)]
-        with m.Elif(spacing != 0):
-            m.d.sync += spacing.eq(spacing - 1)
+            m.d.sync += [spacing.eq(isa.RECORD_CYCLES - 1), spaced.eq(0), oldest.eq(oldest + 1)]
+        with m.Elif(~spaced):
+            m.d.sync += [spacing.eq(spacing - 1), spaced.eq(spacing == 1)]
         m.d.sync += self.tag.eq(self.tag + self.started)
         return m

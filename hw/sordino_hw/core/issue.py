@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import isa
 from ..arch import ArchConfig
-from .combinators import buffered, count_ones, delay, lowest
+from .combinators import buffered, delay, index_of, lowest, without_lowest
 from .fifo import Credit, Fifo, Ring
 from .layouts import Event, Kind, ReadWord, SegmentEntry, Word, mask_address, reads_late, tag_bits
 
@@ -91,7 +91,7 @@ class MaskReader(wiring.Component):
             out.word.mask.eq(mask),
             out.word.null.eq(Mux(is_vector, word.null, some == 0)),
             out.some.eq(some),
-            out.once.eq(is_vector | (_rest(some) == 0)),
+            out.once.eq(is_vector | (without_lowest(some, len(some)) == 0)),
             self.next.eq(queue.next),
             self.more.eq(queue.more),
         ]
@@ -133,61 +133,68 @@ class Segmenter(wiring.Component):
         size, count = arch.segment, arch.lanes // arch.segment
         m.submodules.queue = queue = Fifo(SegmentEntry(arch), arch.segment_fifo)
 
-        # The word at hand, if there is any: an item or several, or an end alone (`bare`). A word that is neither passes.
-        item, bare, vector, last = Signal(), Signal(), Signal(), Signal()
-        left, chosen = Signal(count), Signal(count)
-        come, rest = self.next, _rest(left)
+        # The word at hand, if there is any: an item or `several`, or an end alone (`bare`). A word that is neither passes.
+        item, bare, vector, several = Signal(), Signal(), Signal(), Signal()
+        left, chosen, place = Signal(count), Signal(count), Signal(range(max(2, count)))
+        come, rest = self.next, without_lowest(left, count)
 
         held = Signal(SegmentEntry(arch), reset_less=True)
         is_wide, wide, kept = word.kind == Kind.MAC2, Signal.like(word.w, reset_less=True), Signal()
-        # `held` is an item while `full`, and leaves when it has an end or another item comes.
-        full, room, push, accept = Signal(), queue.i.ready, Signal(), Signal()
+        # `held` is an item while `full`, and leaves when it has an end (`closed`) or another item comes.
+        full, closed, room = Signal(), Signal(), queue.i.ready
+        push, accept, step = Signal(), Signal(), Signal()
         m.d.comb += [
-            push.eq(full & room & (held.end | item)),
-            accept.eq(~full | (room & (held.end | item))),
+            push.eq(full & room & (closed | item)),
+            accept.eq(~full | (room & (closed | item))),
             # An end alone is given to the item before, unless there is none without an end.
-            self.words.ready.eq(Mux(item, last & (~full | room), ~bare | ~full | ~held.end | room)),
+            step.eq(room | Mux(item, ~full, ~(bare & closed))),
+            self.words.ready.eq(step & ~several),
         ]
-        with m.If(~self.words.valid | self.words.ready):
-            m.d.sync += [
-                item.eq(self.more & ~come.word.null),
-                bare.eq(self.more & come.word.null & come.word.end),
-                vector.eq(self.more & ~come.word.null & (come.word.kind != Kind.EVENT)),
-                last.eq(come.once),
-                left.eq(come.some),
-                chosen.eq(lowest(come.some, count)[0]),
-            ]
-        with m.Elif(item & (~full | room)):
-            m.d.sync += [last.eq(_rest(rest) == 0), left.eq(rest), chosen.eq(lowest(rest, count)[0])]
+        with m.If(step):
+            with m.If(several):
+                m.d.sync += [
+                    several.eq(without_lowest(rest, count) != 0),
+                    left.eq(rest),
+                    Cat(chosen, place).eq(Cat(lowest(rest, count))),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    item.eq(self.more & ~come.word.null),
+                    bare.eq(self.more & come.word.null & come.word.end),
+                    vector.eq(self.more & ~come.word.null & (come.word.kind != Kind.EVENT)),
+                    several.eq(self.more & ~come.once),
+                    left.eq(come.some),
+                    Cat(chosen, place).eq(Cat(lowest(come.some, count))),
+                ]
         if arch.wide_cycles == 1:
             with m.If(accept & item & is_wide):
                 m.d.sync += [wide.eq(word.w), kept.eq(1)]
         with m.If(accept):
-            m.d.sync += full.eq(item | bare)
+            m.d.sync += [full.eq(item | bare), closed.eq((item | bare) & word.end & ~several)]
+        with m.Elif(bare):
+            m.d.sync += closed.eq(1)
         with m.If(buffered(m, accept, "accept")):
             m.d.sync += [
                 held.again.eq(is_wide & kept & (word.w == wide)),
                 held.kind.eq(word.kind),
                 held.null.eq(word.null),
-                held.end.eq(word.end & last),
                 held.zero.eq(word.zero & word.end),
-                held.w.eq(word.w),
+                held.w.eq(word.w + Mux(vector, 0, place * size)),
                 held.address.eq(word.address),
-                held.mask.eq(0),
             ]
+            # What is no segment has no use for activations.
             for k in range(count):
-                with m.If(chosen[k]):
+                with m.If(chosen[k] if k else 1):
+                    m.d.sync += held.mask.eq(word.mask[k * size : (k + 1) * size] & ~vector.replicate(size))
                     if not reads_late(arch):
                         m.d.sync += [held.act[j].eq(word.act[k * size + j]) for j in range(size)]
-                    with m.If(word.kind == Kind.EVENT):
-                        m.d.sync += held.mask.eq(word.mask[k * size : (k + 1) * size])
-                        m.d.sync += held.w.eq(word.w + k * size)
-        with m.Elif(bare & ~held.end):
-            m.d.sync += [held.end.eq(1), held.zero.eq(held.zero | word.zero)]
+        with m.Elif(bare & ~closed):
+            m.d.sync += held.zero.eq(held.zero | word.zero)
 
-        single = _rest(held.mask) == 0
+        single = without_lowest(held.mask, size) == 0
         m.d.comb += [
             queue.i.payload.eq(held),
+            queue.i.payload.end.eq(closed),
             queue.i.payload.once.eq(held.null | Mux(held.kind == Kind.EVENT, single, (held.kind != Kind.MAC2) | held.again)),
             queue.i.valid.eq(push),
             self.vector.eq(vector & (~full | room)),
@@ -254,11 +261,11 @@ class Issuer(wiring.Component):
         m = Module()
         arch, seg = self.arch, self.segments.payload
         left, high, first = Signal(arch.segment), Signal(), Signal(init=1)
-        bit, index = lowest(left, arch.segment)
+        bit, _ = lowest(left, arch.segment)
         # Whether a step is the item's last, and closes an output, is known a cycle before: it decides on everything else.
         final, closing = Signal(), Signal()
-        halves = [count_ones(left[k : k + 4], 4) for k in (0, 4)]
-        two_left = Cat((halves[0] == n) & (halves[1] == 2 - n) for n in range(3)).any()
+        low, high_half = ([_exactly(left[k : k + 4], n) for n in range(3)] for k in (0, 4))
+        two_left = Cat(low[n] & high_half[2 - n] for n in range(3)).any()
         is_vector = seg.kind != Kind.EVENT
         valid, blocked, issue, close = self.segments.valid, Signal(), Signal(), Signal()
         shadow_free = self._spacing(m, close)
@@ -286,7 +293,7 @@ class Issuer(wiring.Component):
 
         # First cycle: the item as it is. Second: its weight row, and the event among its activations.
         item, act = Signal(Event(arch), reset_less=True), Signal.like(seg.act, reset_less=True)
-        chosen, offset = Signal.like(bit, reset_less=True), Signal.like(index, reset_less=True)
+        chosen = Signal(arch.segment, reset_less=True)
         m.d.sync += [
             item.w.eq(seg.w),
             item.kind.eq(seg.kind),
@@ -298,8 +305,8 @@ class Issuer(wiring.Component):
             item.end.eq(closing),
             act.eq(seg.act),
             chosen.eq(bit),
-            offset.eq(Mux(is_vector, high, index)),
         ]
+        offset = index_of(chosen, arch.segment) | item.high
         event = self.event
         m.d.sync += [
             event.eq(item),
@@ -332,24 +339,30 @@ class Issuer(wiring.Component):
         bits = isa.REGISTERS["DRAIN"].bits + 1
         cores, drain = self.arch.cores, self.drain
         same, other, same_over, other_over = Signal(bits), Signal(bits), Signal(init=1), Signal(init=1)
-        # Whether the output at hand is of the operation that closed the last one, is known as it comes.
-        tag, is_same, valid = Signal.like(self.outputs.payload), Signal(init=1), self.outputs.valid
+        # Whether the output at hand may close, and is of the operation that closed the last one, is known a cycle before.
+        free, soon = Signal(init=1), [Signal(name=f"soon_{k}") for k in range(2)]
+        tag, is_same, next_same, valid = Signal.like(self.outputs.payload), Signal(init=1), Signal(), self.outputs.valid
+        m.d.comb += next_same.eq(is_same)
         with m.If(~valid | close):
-            m.d.sync += is_same.eq(self.next_output == Mux(valid, self.outputs.payload, tag))
+            m.d.comb += next_same.eq(self.next_output == Mux(valid, self.outputs.payload, tag))
+        m.d.sync += is_same.eq(next_same)
         starts = Mux(drain > cores, drain, cores) - 1, drain + (cores - 1)
-        for counter, over, start in ((same, same_over, starts[0]), (other, other_over, starts[1])):
+        for counter, over, next_over, start in ((same, same_over, soon[0], starts[0]), (other, other_over, soon[1], starts[1])):
+            m.d.comb += next_over.eq(Mux(close, start == 0, over | (counter == 1)))
+            m.d.sync += over.eq(next_over)
             with m.If(close):
-                m.d.sync += [counter.eq(start), over.eq(start == 0)]
+                m.d.sync += counter.eq(start)
             with m.Elif(~over):
-                m.d.sync += [counter.eq(counter - 1), over.eq(counter == 1)]
+                m.d.sync += counter.eq(counter - 1)
         with m.If(close):
             m.d.sync += tag.eq(self.outputs.payload)
-        return Mux(is_same, same_over, other_over)
+        m.d.sync += free.eq(Mux(next_same, *soon))
+        return free
 
 
-def _rest(bits):
-    """`bits` without the lowest one that is set."""
-    return bits & (bits - 1)[: len(bits)]
+def _exactly(bits, ones: int):
+    """Whether `ones` of four bits are set."""
+    return Cat(bits == i for i in range(16) if i.bit_count() == ones).any()
 
 
 def _one_of(one_hot, values):

@@ -48,8 +48,8 @@ class Sequencer(wiring.Component):
         Of `Flight`.
     halt : Out(1)
         HALT completes in this cycle.
-    trap : Out(isa.Trap)
-        A trap of the sequencer's own, in this cycle.
+    trap : Out(isa.Trap), trapped : Out(1)
+        A trap of the sequencer's own, in this cycle; and whether there is one.
     passed : Out(1)
         In the cycle before, an instruction was done, and the next one's turn came.
     """
@@ -71,6 +71,7 @@ class Sequencer(wiring.Component):
                 "recorded": In(1),
                 "halt": Out(1),
                 "trap": Out(isa.Trap),
+                "trapped": Out(1),
                 "passed": Out(1),
             }
         )
@@ -108,17 +109,14 @@ class Sequencer(wiring.Component):
         # An operation is checked in two cycles, while it waits at the head of the queue; then it starts, or traps.
         checking, pending, under_way, start, take = Signal(), Signal(), Signal(), Signal(), Signal()
         undefined, config = self._check(m, word, is_vec, flags, mode, regs)
-        op_trap = Signal(isa.Trap)
+        op_trap, faulty = Signal(isa.Trap), Signal()
         m.d.comb += start.eq(self.checked & self.free)
         m.d.sync += [
             checking.eq(queue.valid & word.op & ~take),
             self.checked.eq(checking & ~undefined & ~config & ~take),
-            op_trap.eq(isa.Trap.NONE),
+            faulty.eq(checking & (undefined | config)),
+            op_trap.eq(Mux(undefined, isa.Trap.OPCODE, isa.Trap.CONFIG)),
         ]
-        with m.If(checking & undefined):
-            m.d.sync += op_trap.eq(isa.Trap.OPCODE)
-        with m.Elif(checking & config):
-            m.d.sync += op_trap.eq(isa.Trap.CONFIG)
         m.d.comb += [
             self.deal.valid.eq(start & ~under_way),
             self.started.eq(self.deal.valid & self.deal.ready),
@@ -132,13 +130,12 @@ class Sequencer(wiring.Component):
                     m.d.sync += regs[name].eq(word.imm)
         waits = queue.valid & word.wait
         m.d.comb += [
+            self.trapped.eq(faulty | (waits & ~pending) | (queue.valid & ~(word.set | word.op | word.wait | word.halt))),
             queue.ready.eq(word.set | (word.wait & pending & self.idle) | take),
             self.halt.eq(queue.valid & word.halt & self.idle & self.recorded),
         ]
-        with m.If(waits & ~pending):
-            m.d.comb += self.trap.eq(isa.Trap.WAIT)
-        with m.Elif(queue.valid):
-            m.d.comb += self.trap.eq(Mux(word.op, op_trap, word.trap))
+        with m.If(self.trapped):
+            m.d.comb += self.trap.eq(Mux(word.wait, isa.Trap.WAIT, Mux(word.op, op_trap, word.trap)))
         m.d.sync += self.passed.eq(queue.valid & queue.ready)
         with m.If(self.started):
             m.d.sync += [pending.eq(1), under_way.eq(self.arch.in_flight == 1)]

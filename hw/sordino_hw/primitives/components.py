@@ -121,7 +121,7 @@ class BitMemory(wiring.Component):
 class SinglePortMemory(wiring.Component):
     """Memory that reads or writes one row a cycle: on the iCE40 its large single-port RAM, elsewhere block RAM.
 
-    `r_data` shows the row at `addr` exactly `LATENCY` cycles later, if that cycle did not write; it is undefined for a
+    `r_data` shows the row at `r_addr` exactly `LATENCY` cycles later, if that cycle did not write; it is undefined for a
     cycle that wrote. On the iCE40 the rows start undefined, elsewhere at zero.
 
     Parameters
@@ -130,14 +130,15 @@ class SinglePortMemory(wiring.Component):
 
     Members
     -------
-    addr, w_en : In(1), w_data
-    r_data
+    w_en : In(1), w_addr, w_data
+    r_addr, r_data
     """
 
     def __init__(self, depth: int, width: int):
         _check_memory(depth, width)
         self.depth, self.width = depth, width
-        super().__init__({"addr": In(_address_bits(depth)), "w_en": In(1), "w_data": In(width), "r_data": Out(width)})
+        address = _address_bits(depth)
+        super().__init__({"w_en": In(1), "w_addr": In(address), "w_data": In(width), "r_addr": In(address), "r_data": Out(width)})
 
     def elaborate(self, platform):
         return _form(platform).single_port_memory(self)

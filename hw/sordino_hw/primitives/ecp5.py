@@ -238,9 +238,9 @@ def single_port_memory(c) -> Module:
     m.submodules.block = block = BlockMemory(c.depth, c.width)
     m.d.comb += [
         block.w_en.eq(c.w_en),
-        block.w_addr.eq(c.addr),
+        block.w_addr.eq(c.w_addr),
         block.w_data.eq(c.w_data),
-        block.r_addr.eq(c.addr),
+        block.r_addr.eq(c.r_addr),
         c.r_data.eq(block.r_data),
     ]
     return m

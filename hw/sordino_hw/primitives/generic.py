@@ -59,19 +59,7 @@ def buffer(c) -> Module:
 
 
 def single_port_memory(c) -> Module:
-    m = Module()
-    m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[])
-    write, read = array.write_port(), array.read_port()
-    held = Signal(c.width, reset_less=True)
-    m.d.comb += [
-        write.en.eq(c.w_en),
-        write.addr.eq(c.addr),
-        write.data.eq(c.w_data),
-        read.addr.eq(c.addr),
-        c.r_data.eq(held),
-    ]
-    m.d.sync += held.eq(read.data)
-    return m
+    return block_memory(c)
 
 
 def dual_read_memory(c) -> Module:

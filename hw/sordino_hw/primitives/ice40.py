@@ -86,11 +86,13 @@ def single_port_memory(c) -> Module:
     m = Module()
     inner = (SPRAM_ROWS - 1).bit_length()
     banks = -(-c.depth // SPRAM_ROWS)
-    address, bank = c.addr[:inner], c.addr[inner:]
+    row = Signal.like(c.r_addr)
+    m.d.comb += row.eq(Mux(c.w_en, c.w_addr, c.r_addr))
+    address, bank = row[:inner], row[inner:]
     shown = []
     for k in range(banks):
         chosen = bank == k if banks > 1 else Const(1)
-        row = []
+        data = []
         for j in range(0, c.width, SPRAM_BITS):
             name = f"spram_{k}_{j // SPRAM_BITS}"
             i, o = Signal(SPRAM_BITS, name=f"{name}_i"), Signal(SPRAM_BITS, name=f"{name}_o")
@@ -108,8 +110,8 @@ def single_port_memory(c) -> Module:
                 i_POWEROFF=Const(1),  # active low
                 o_DATAOUT=o,
             )
-            row.append(o)
-        shown.append(Cat(row)[: c.width])
+            data.append(o)
+        shown.append(Cat(data)[: c.width])
     held = Signal(c.width, reset_less=True)
     m.d.comb += c.r_data.eq(held)
     if banks == 1:
