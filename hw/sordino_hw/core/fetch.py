@@ -64,7 +64,7 @@ class Walker(wiring.Component):
             last.eq(Mux(residual, others == 0, taps_done & ~d.residual)),
             step.eq(busy & (~self.spans.valid | self.spans.ready)),
             room.eq(left + d.W),
-            self.job.ready.eq(~busy | (step & last)),
+            self.job.ready.eq(~busy | (last & (~self.spans.valid | self.spans.ready))),  # the last step, if any
         ]
 
         with m.If(self.spans.ready):
@@ -158,6 +158,7 @@ class Clip(wiring.Component):
         p, out = self.i.payload, Signal(SpanRange(self.arch), reset_less=True)
         m.d.comb += self.o.payload.eq(out)
         same = [name for name, _ in out.shape() if name not in ("low", "top", "beyond", "empty")]
+        # That a span without words ends below zero does not matter: it is empty.
         stop = p.high * p.words
         above, below = stop[len(out.top) :], stop[: len(out.top)]
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
@@ -206,7 +207,7 @@ class Splitter(wiring.Component):
         p, tag = self.i.payload, self.tag
         held = Signal(RowTag(self.arch), reset_less=True)
         occ_bits, occ_width = self.arch.occ_bits, self.arch.occ_width
-        last = Signal(reset_less=True)
+        last = Signal(init=1)  # nothing follows: the span's last row, or none
         top, last_row, beyond = Signal(occ_bits, reset_less=True), Signal.like(tag.row, reset_less=True), Signal()
         m.d.comb += [
             self.top.eq(Mux(last, top, occ_width - 1)),
@@ -217,7 +218,7 @@ class Splitter(wiring.Component):
         ]
         m.d.sync += self.trap.eq(self.valid & ~self.empty & (beyond | (last_row >= self.arch.act_depth // self.arch.occ_width)))
 
-        # An empty span that ends nothing is like none: what is loaded then is not looked at.
+        # An empty span that ends nothing is like none: what is loaded with it is not looked at.
         first, final = p.a + p.low, p.a + p.top
         bits = len(p.a)
         with m.If(self.i.ready):
@@ -232,18 +233,18 @@ class Splitter(wiring.Component):
                 last_row.eq(final[occ_bits:bits]),
                 *(held[name].eq(p[name]) for name in same),
             ]
-        fresh = buffered(m, ~self.valid | last, "fresh")
+        fresh, ends = buffered(m, last, "fresh"), buffered(m, held.row + 1 == last_row, "ends")
         with m.If(buffered(m, ~self.valid | self.ready, "move")):
             m.d.sync += [
                 self.low.eq(0),
-                last.eq(held.row + 1 == last_row),
+                last.eq(ends),
                 held.row.eq(held.row + 1),
                 held.q.eq(held.q + occ_width),
             ]
             with m.If(fresh):
                 m.d.sync += [
                     self.low.eq(first[:occ_bits]),
-                    last.eq(p.empty | ~(first[occ_bits:] ^ final[occ_bits:]).any()),
+                    last.eq(~self.i.valid | p.empty | ~(first[occ_bits:] ^ final[occ_bits:]).any()),
                     held.row.eq(first[occ_bits:bits]),
                     held.q.eq(p.low - first[:occ_bits]),
                 ]
