@@ -71,7 +71,7 @@ class Dealer(wiring.Component):
         # What waits is loaded in every cycle in which it could be taken: whether there is anything comes late.
         load, dealing, deals = Signal(init=1), Signal(), Signal()
         d = snapshot(m, self.arch, o, load, "operation")
-        last_ox, next_last, address = self._step(m, d, buffered(m, dealing, "dealing"), buffered(m, load, "load"))
+        last_ox, next_last, address = self._step(m, d, dealing, load)
         m.d.sync += [dealing.eq(deals), load.eq(Mux(load, ~self.op.valid, deals & next_last))]
         m.d.comb += [
             self.op.ready.eq(load),
@@ -150,7 +150,8 @@ class Dealer(wiring.Component):
         def step(counter, last, count):
             return [counter.eq(counter + 1), last.eq(counter == count)]
 
-        with m.If(dealing & last_ox):
+        deals = buffered(m, dealing, "dealing")
+        with m.If(deals & last_ox):
             m.d.sync += [*restart(ox, last_ox, d.OW), *restart(rx, last_rx, d.REPX), *step(oy, last_oy, d.OH), ix0.eq(d.IX0)]
             m.d.sync += [s.eq(r_row + d.R_OY) for s in (r_row, r)]
             m.d.sync += [s.eq(o_row + d.O_OY) for s in (o_row, o)]
@@ -159,13 +160,13 @@ class Dealer(wiring.Component):
                 m.d.sync += [s.eq(a_row + d.A_OY) for s in (a_row, a)]
             with m.Else():
                 m.d.sync += [*step(ry, last_ry, d.REPY), a.eq(a_row)]
-        with m.Elif(dealing):
+        with m.Elif(deals):
             m.d.sync += [*step(ox, last_ox, d.OW), r.eq(r + d.R_OX), o.eq(o + d.O_OX)]
             with m.If(last_rx):
                 m.d.sync += [*restart(rx, last_rx, d.REPX), ix0.eq(ix0 + d.SX), a.eq(a + d.A_OX)]
             with m.Else():
                 m.d.sync += step(rx, last_rx, d.REPX)
-        with m.If(load):
+        with m.If(buffered(m, load, "load")):
             first = self.op.payload
             for counter, last, name in counters:
                 m.d.sync += restart(counter, last, first[name])
