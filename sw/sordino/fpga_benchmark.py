@@ -68,6 +68,7 @@ def _figures(routed: Routed, seconds: float) -> dict[str, Any]:
             "cells": path.levels,
             "hops": [dataclasses.asdict(hop) for hop in path.hops],
         },
+        "slow": [dataclasses.asdict(group) for group in routed.slow],
         "seconds": seconds,
     }
 

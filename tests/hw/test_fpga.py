@@ -10,7 +10,17 @@ from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
 from sordino_hw.arch import ArchConfig, preset
 from sordino_hw.core.ppu import Requantiser
 from sordino_hw.errors import SordinoError, ToolError
-from sordino_hw.fpga import DEVICES, CriticalPath, Registered, Routed, device_of, place_and_route, synthesise, tool_versions
+from sordino_hw.fpga import (
+    DEVICES,
+    CriticalPath,
+    Registered,
+    Routed,
+    SlowGroup,
+    device_of,
+    place_and_route,
+    synthesise,
+    tool_versions,
+)
 from sordino_hw.fpga.flow import _unrouted
 from sordino_hw.fpga.report import _readable
 from sordino_hw.fpga.tools import TimeLimit, missing_tools, require, run, run_yosys
@@ -60,6 +70,30 @@ def test_report():
     path = routed.path
     assert (path.logic, path.routing, path.levels) == (1.0, 3.0, 1)
     assert str(path) == "core.seen -> core.index[2]: 4.0 ns, logic 1.0 ns in 1 cells, routing 3.0 ns"
+
+
+def net(driver, *ends, event="posedge clk"):
+    endpoints = [{"cell": cell, "port": port, "event": "posedge clk", "delay": [delay / 2, delay]} for cell, port, delay in ends]
+    return {"driver": driver, "event": event, "endpoints": endpoints}
+
+
+def test_slow_endpoints_by_group():
+    nets = [
+        net(
+            "wrapper.dut.seen_LUT4_Z_3",
+            ("wrapper.dut.core_0.left[1]_TRELLIS_FF_Q", "DI", 9.0),
+            ("wrapper.dut.x_TRELLIS_FF_Q", "CE", 8.4),
+        ),
+        net("wrapper.dut.full_2_TRELLIS_FF_Q", ("wrapper.dut.core_1.left[12]_TRELLIS_FF_Q_1", "DI", 10.0)),
+        net("wrapper.dut.address", ("wrapper.dut.act.tile_0_3", "ADA12", 9.5), ("wrapper.dut.act.tile_1_3", "ADA3", 8.6)),
+        net("clk"),
+        net("pin", ("wrapper.pin_load", "M", 20.0), event="<async>"),
+    ]
+    slow = Routed.from_report({**REPORT, "detailed_net_timings": nets}, DEVICES["ulx3s-85f"], 1).slow
+    assert slow == (
+        SlowGroup("core_#.left[#].DI", "full_#", 2, 10.0),
+        SlowGroup("act.tile_#_#.ADA", "address", 2, 9.5),
+    )
 
 
 def test_a_report_without_a_clock_is_refused():
@@ -146,6 +180,8 @@ def test_a_small_design_is_placed_and_routed(name, most, tmp_path):
     assert all(0 < routed.used[resource] < bound for resource, bound in most.items()), routed.used
     assert routed.fmax > device.target / 2
     assert isinstance(routed.path, CriticalPath) and abs(routed.path.logic + routed.path.routing - 1e3 / routed.fmax) < 0.3
+    # As arrival times, without the setup, and by cell: the iCE40 merges a register with its LUT.
+    assert abs(1e3 / routed.fmax - routed.slow[0].delay) < 0.5 and all(group.endpoints for group in routed.slow)
     again = place_and_route(synthesis, device, seed=1)
     assert again == routed
     assert re.search("Yosys", (tmp_path / "yosys.log").read_text()) and json.loads((tmp_path / "report_1.json").read_text())

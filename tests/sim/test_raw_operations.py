@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from raw_ops import ARCHS, random_activations, random_images, random_op
-from sordino_hw.isa import Cause, Region, Trap
+from sordino_hw.asm import Assembler
+from sordino_hw.core.sequencer import PREFETCH
+from sordino_hw.isa import Cause, Flag, Mode, Region, Trap
 from sordino_sim.images import segment_images
 from sordino_sim.machine import Machine
 from sordino_sim.rtl import Rtl, Run
@@ -44,6 +46,23 @@ def test_against_the_models(seed, arch):
     with Rtl(arch) as rtl:
         for case in range(60):
             check_case(rtl, [*seed, case])
+
+
+def test_the_hosts_state_does_not_pass_a_source(rng):
+    """With one operation in flight, the flags are the queue's head, which may show any instruction while the machine stands still."""
+    size = {"OH": 1, "OW": 1, "KH": 1, "KX": 1, "SPAN": 1, "WORDS": 1, "H": 1, "W": 1}
+    ones = dict.fromkeys(("SY", "SX", "DY", "DX", "REPY", "REPX", "DRAIN", "SPLIT", "SLICES", "RUN"), 1)
+    program = Assembler()
+    program.vec(Mode.MAC, Flag.SOURCE, **size, **ones)
+    program.halt()
+    imem = np.asarray(program.imem)
+    with Rtl(ALONE) as rtl:
+        for pad in range(PREFETCH):
+            rtl.write(Region.IMEM, np.concatenate([np.repeat(imem[:1], pad), imem]))
+            assert rtl.run(10_000).trap is Trap.NONE
+            state = rng.integers(-(1 << 31), 1 << 31, rtl.read(Region.STATE, ALONE.state_depth).shape)
+            rtl.write(Region.STATE, state)
+            np.testing.assert_array_equal(rtl.read(Region.STATE, ALONE.state_depth), state)
 
 
 @pytest.mark.slow

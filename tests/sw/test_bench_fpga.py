@@ -1,6 +1,7 @@
 """`sordino bench fpga`: figures, cache and refusals, without the tools."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from sordino.cli import app
 from sordino.fpga_benchmark import bench_fpga, parse_seeds
 from sordino_hw.arch import preset
 from sordino_hw.errors import InputError, ToolError
-from sordino_hw.fpga import DEVICES, CriticalPath, Hop, Routed, Synthesis
+from sordino_hw.fpga import DEVICES, CriticalPath, Hop, Routed, SlowGroup, Synthesis
 
 ARCH, DEVICE = preset("icebreaker"), DEVICES["icebreaker"]
 
@@ -34,7 +35,8 @@ def calls(monkeypatch, tmp_path):
         if limit is not None and limit < 120:
             raise ToolError(f"Seed {seed} has no route: as placed it would run at 30 MHz by nextpnr's estimate.")
         path = CriticalPath((Hop("clk-to-q", 1.0, "a"), Hop("routing", 2.0, "b"), Hop("setup", 0.5, "b")), "a", "b")
-        return Routed(seed, 30.0 - seed, {"LC": 4000, "DSP": 8}, {"LC": 5280, "DSP": 8}, path)
+        slow = (SlowGroup("core.left#.DI", "core.seen", 12, 33.4),)
+        return Routed(seed, 30.0 - seed, {"LC": 4000, "DSP": 8}, {"LC": 5280, "DSP": 8}, path, slow)
 
     monkeypatch.setattr(fpga_benchmark, "synthesise", synthesise)
     monkeypatch.setattr(fpga_benchmark, "place_and_route", place_and_route)
@@ -61,8 +63,10 @@ def test_command(calls, tmp_path):
     result = CliRunner().invoke(app, ["bench", "fpga", "--arch", "icebreaker", "--seeds", "1,2,3", "--json", str(out)])
     assert result.exit_code == 0, result.output
     assert "Fmax: median 28.0 MHz, worst 27.0 MHz." in result.output and "LC 4,000 of 5,280 (75.8%)" in result.output
+    assert re.search(r"33\.4 .* 12 .* core\.left#\.DI .* core\.seen", result.output), result.output
     document = json.loads(out.read_text())
     assert document["command"] == "bench fpga" and document["device"] == "iCE40UP5K" and len(document["runs"]) == 3
+    assert document["runs"][0]["slow"] == [{"sink": "core.left#.DI", "source": "core.seen", "endpoints": 12, "delay": 33.4}]
 
 
 def test_a_seed_without_a_route(calls):

@@ -267,7 +267,7 @@ class Ppu(wiring.Component):
         source, sink = (later(flag, 1, name) for flag, name in ((d.source, "source"), (d.sink, "sink")))
         p_fits, s_fits = p_row < arch.param_depth, s_row < arch.state_depth
         # In reset no state is added, so that the host's word passes.
-        used = source if arch.in_flight == 1 else delay(m, source, TURN_LEAD - 1, "used")
+        used = delay(m, source, 1 if arch.in_flight == 1 else TURN_LEAD - 1, "used")
         m.d.comb += [
             self.s_addr.eq(s_row),
             self.s_waddr.eq(delay(m, self.s_addr, TURN_LEAD, "s_row", reset_less=True)),

@@ -3,7 +3,7 @@
 from .devices import DEVICES, Device, device_of
 from .flow import Synthesis, place_and_route, synthesise
 from .harness import Harness, Registered
-from .report import CriticalPath, Hop, Routed
+from .report import CriticalPath, Hop, Routed, SlowGroup
 from .tools import tool_versions
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Hop",
     "Registered",
     "Routed",
+    "SlowGroup",
     "Synthesis",
     "device_of",
     "place_and_route",

@@ -77,7 +77,7 @@ def place_and_route(
         write_floorplan(synthesis.folder / NETLIST, synthesis.folder / netlist, device.sites, seed)
     arguments = [
         *device.options,
-        *("--json", netlist, "--seed", str(seed), "--report", report),
+        *("--json", netlist, "--seed", str(seed), "--report", report, "--detailed-timing-report"),
         *("--freq", f"{target or device.target:g}", "--timing-allow-fail"),
     ]
     if device.family == "ecp5":

@@ -1,13 +1,14 @@
 """What place and route reports, as data."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ToolError
 from .devices import Device
 
-__all__ = ["CriticalPath", "Hop", "Routed"]
+__all__ = ["CriticalPath", "Hop", "Routed", "SlowGroup"]
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,29 @@ class CriticalPath:
 
 
 @dataclass(frozen=True)
+class SlowGroup:
+    """Inputs of registers and memories whose names differ in digits alone, which are `#` in `sink`: how many, the time in ns
+    from the clock edge to when the slowest is there, its setup not included, and the last cell before it.
+    """
+
+    sink: str
+    source: str
+    endpoints: int
+    delay: float
+
+
+@dataclass(frozen=True)
 class Routed:
-    """One placed and routed design: `fmax` in MHz, `used` and `available` by resource name."""
+    """One placed and routed design: `fmax` in MHz, `used` and `available` by resource name; `slow`: the groups of endpoints that
+    take more than `SLOW` of the slowest path, slowest first.
+    """
 
     seed: int
     fmax: float
     used: dict[str, int]
     available: dict[str, int]
     path: CriticalPath
+    slow: tuple[SlowGroup, ...] = ()
 
     @classmethod
     def from_report(cls, report: dict[str, Any], device: Device, seed: int) -> "Routed":
@@ -72,9 +88,30 @@ class Routed:
             {name: utilisation.get(cell, {}).get("used", 0) for name, cell in device.resources},
             {name: utilisation.get(cell, {}).get("available", 0) for name, cell in device.resources},
             _path(report["critical_paths"], clock),
+            _slow(report.get("detailed_net_timings", ()), clock),
         )
 
 
+SLOW = 0.85
+"""Part of the slowest path's time from which on an endpoint is listed."""
+
+
+def _slow(nets: Sequence[dict[str, Any]], clock: str) -> tuple[SlowGroup, ...]:
+    """From the arrival times of a detailed report, of which nextpnr gives the least and the greatest."""
+    edge = f"posedge {clock}"
+    ends = [
+        (max(end["delay"]), net, end) for net in nets if net["event"] == edge for end in net["endpoints"] if end["event"] == edge
+    ]
+    least = SLOW * max((delay for delay, _, _ in ends), default=0.0)
+    groups: dict[str, SlowGroup] = {}
+    for delay, net, end in sorted((e for e in ends if e[0] >= least), key=lambda e: -e[0]):
+        sink = _DIGITS.sub("#", f"{_readable(end['cell'])}.") + end["port"].rstrip("0123456789")
+        slowest = groups.get(sink, SlowGroup(sink, _DIGITS.sub("#", _readable(net["driver"])), 0, delay))
+        groups[sink] = replace(slowest, endpoints=slowest.endpoints + 1)
+    return tuple(groups.values())
+
+
+_DIGITS = re.compile(r"\d+")
 _MAPPED = re.compile(r"(_(LUT4|CCU2C|PFUMX|L6MUX21|TRELLIS_FF|TRELLIS_DPR16X4|SB_[A-Z0-9]+|MULT18X18D|DP16KD)_|\$)")
 
 

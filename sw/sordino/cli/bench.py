@@ -18,6 +18,9 @@ from ..network_benchmark import bench_network
 from ..workloads import load_workload
 from .common import ArchOption, JsonOption, SeedOption, console, friendly, progress_bar, save_json
 
+SLOW_GROUPS = 12
+"""Groups of slow endpoints that are printed; the JSON file has them all."""
+
 app = typer.Typer(help="Benchmarks of the array and of the simulators.", no_args_is_help=True)
 
 
@@ -184,6 +187,12 @@ def fpga(
         where = f"{path['source']} to {path['sink']}, {path['cells']} cells"
         table.add_row(str(run["seed"]), f"{run['fmax_mhz']:.1f}", where, f"{path['logic_ns']:.1f}", f"{path['routing_ns']:.1f}")
     console.print(table)
+    slow = Table(title=f"Slowest endpoints, seed {figures['runs'][0]['seed']}")
+    for name in ("ns", "endpoints", "sink", "driven by"):
+        slow.add_column(name, justify="right" if name in ("ns", "endpoints") else "left")
+    for group in figures["runs"][0]["slow"][:SLOW_GROUPS]:
+        slow.add_row(f"{group['delay']:.1f}", str(group["endpoints"]), group["sink"], group["source"])
+    console.print(slow)
     console.print(f"Fmax: median {figures['fmax_median_mhz']:.1f} MHz, worst {figures['fmax_worst_mhz']:.1f} MHz.")
     use = (f"{name} {n:,} of {figures['available'][name]:,} ({figures['share'][name]:.1%})" for name, n in figures["used"].items())
     console.print(f"Used: {', '.join(use)}.")
