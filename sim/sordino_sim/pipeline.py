@@ -39,14 +39,14 @@ assert isa.PERF_FIELDS == ("busy", "fetch", "ppu", "marker", "memory", "idle", "
 # First the cluster; then a block for every core, which holds the core's and the fetcher's of the same number.
 CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO, WIDE_CYCLES, OCC_BITS, A_MASK, W_MASK, M_MASK = range(10)
 """The architecture; the greatest address of activations, weights and masks."""
-OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DEAL, FREED, DRAINED = range(10, 21)
-"""A depth and the latencies of `sordino_hw.core.latencies`."""
-OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(21, 28)
+OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DEAL, FREED, DRAINED, ALONE = range(10, 22)
+"""A depth and the latencies of `sordino_hw.core.latencies`; whether a fetcher holds but one job."""
+OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(22, 29)
 """The operation: its number, what it does, when it was started."""
-DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(28, 33)
+DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(29, 34)
 """The last deal, the groups that it was for (0: none yet), the last request that ended a job; the operation's last close and
 last store."""
-ENDS = 33
+ENDS = 34
 """The last cycles of the newest records, by operation modulo `IN_FLIGHT`; far in the past before the first."""
 _R = ENDS + IN_FLIGHT
 R_OH, R_OW, R_KH, R_KX, R_SPAN, R_WORDS, R_H, R_W = range(_R, _R + 8)
@@ -59,18 +59,18 @@ _REGISTERS = {name.removeprefix("R_"): index for name, index in globals().items(
 BLOCKS = R_R_W + 1
 
 NUMBER = 0
-TAKEN_JOB, WALKED, CLIPPED, TAKEN, SPLIT, SCANNED, ROWS = range(1, 8)
-"""Of a fetcher: when the last item moved at each stage; the place of the next row in its FIFO."""
-STEPPED, PUSHED, ISSUED, HELD, HELD_CYCLES, HELD_NULL = range(8, 14)
+TAKEN_BEFORE, TAKEN_JOB, WALKED, CLIPPED, TAKEN, SPLIT, SCANNED, ROWS = range(1, 9)
+"""Of a fetcher: when the last item moved at each stage, and the job before the last; the place of the next row in its FIFO."""
+STEPPED, PUSHED, ISSUED, HELD, HELD_CYCLES, HELD_NULL = range(9, 15)
 """Of a core: when the last item moved at the segmenter and the issuer; whether the segmenter holds an item back, its cycles,
 and whether it is nothing but an end."""
-WORDS_SENT, SEGMENTS, OUTPUTS_SENT = range(14, 17)
+WORDS_SENT, SEGMENTS, OUTPUTS_SENT = range(15, 18)
 """The places of the next word, segment and output in the core's FIFOs."""
-CLOSED, CLOSED_DRAIN, CLOSED_OP = range(17, 20)
+CLOSED, CLOSED_DRAIN, CLOSED_OP = range(18, 21)
 """Time, DRAIN and operation of the last output that the core closed."""
-WIDE = 20
+WIDE = 21
 """First row of the wide weight that the core's lanes keep."""
-ROW_POPS, WORD_POPS, SEGMENT_POPS, OUTPUT_POPS = (21 + i * MAX_FIFO for i in range(4))
+ROW_POPS, WORD_POPS, SEGMENT_POPS, OUTPUT_POPS = (22 + i * MAX_FIFO for i in range(4))
 """When the item in each place of a FIFO left it."""
 RECORDS = OUTPUT_POPS + MAX_FIFO
 """The newest records, by operation modulo `IN_FLIGHT`."""
@@ -89,7 +89,7 @@ class Clock:
         self.t[OUTPUTS] = latencies.OUTPUTS
         names = ("CLIP", "SPLIT", "FIFO", "ROW", "WORD", "SHADOW", "STORE", "DEAL")
         self.t[CLIP:FREED] = [getattr(latencies, f"{name}_LATENCY") for name in names]
-        self.t[FREED : DRAINED + 1] = latencies.FREED, latencies.DRAINED
+        self.t[FREED : ALONE + 1] = latencies.FREED, latencies.DRAINED, layouts.job_depth(arch) == 1
         self.t[GROUPS] = 0
         self.blocks = self.t[BLOCKS:].reshape(arch.cores, BLOCK)
         """A view of the cores' blocks: int64 [cores, BLOCK]."""
@@ -329,6 +329,7 @@ def _span(t, b, low, high, start, stop, m, w, kind, end, reuse, nonzero, occupie
 def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
     """The output at (oy, ox), from its deal to fetcher `b` in cycle `deal` to its close. `fresh`: first of its run."""
     taken = max(deal + t[FIFO], t[b + WALKED])
+    t[b + TAKEN_BEFORE] = t[b + TAKEN_JOB]
     t[b + TAKEN_JOB] = t[b + WALKED] = taken
     slices = t[R_SLICES]
     qy, qx = oy // t[R_REPY], ox // t[R_REPX]
@@ -361,10 +362,16 @@ def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
 
 
 @njit(cache=True)
+def _ahead(t, b):
+    """The first cycle in which an output can be dealt to fetcher `b`: behind one job at most, or none (`layouts.job_depth`)."""
+    return t[b + (TAKEN_JOB if t[ALONE] else TAKEN_BEFORE)] + t[FREED]
+
+
+@njit(cache=True)
 def _room(t, b):
     """The first cycle in which an output can be dealt to every core of the group of fetcher `b`.
 
-    The fetcher has room for the jobs of a whole run, unless every group has a port (`layouts.job_depth`).
+    The fetcher has room for the jobs of a whole run, unless every group has a port.
     """
     step = t[R_SPLIT] * BLOCK
     time = NEVER
@@ -389,14 +396,14 @@ def _run(t, nonzero, occupied, masks):
             if not fresh:
                 deal = max(deal, _room(t, b))
                 if t[CORES] == t[PORTS]:
-                    deal = max(deal, t[b + TAKEN_JOB] + t[FREED])
+                    deal = max(deal, _ahead(t, b))
             elif t[STATEFUL]:
                 b = BLOCKS + n % groups * BLOCK
-                deal = max(deal, t[b + TAKEN_JOB] + t[FREED], _room(t, b))
+                deal = max(deal, _ahead(t, b), _room(t, b))
             else:
                 soonest = -NEVER
                 for fetcher in range(BLOCKS, BLOCKS + groups * BLOCK, BLOCK):
-                    time = max(deal, t[fetcher + TAKEN_JOB] + t[FREED], _room(t, fetcher))
+                    time = max(deal, _ahead(t, fetcher), _room(t, fetcher))
                     if time < soonest:
                         soonest, b = time, fetcher
                 deal = soonest

@@ -116,15 +116,16 @@ class FetcherModel:
 
     def __init__(self, arch: ArchConfig, index: int, act, trace: Trace, expected: dict):
         self.arch, self.index, self.act, self.trace, self.expected = arch, index, act, trace, expected
-        self.job_taken = self.walked = self.clipped = self.taken = self.split = self.scanned = -1
+        self.jobs_taken = [-FREED] * job_depth(arch)
+        self.walked = self.clipped = self.taken = self.split = self.scanned = -1
         self.row_pops = [-1] * arch.row_fifo
         self.zero = False
 
     def run(self, op: Op, deal: int, fresh: bool, iy0: int, ix0: int, a0: int, r0: int, to: list[int]) -> int:
         """An output that is dealt in cycle `deal`, to the cores `to`. Returns the cycle of its last request."""
         r = op.regs
-        self.job_taken = max(deal + FIFO_LATENCY, self.walked)
-        self.walked = max(self.walked, self.job_taken)
+        self.walked = max(deal + FIFO_LATENCY, self.walked)
+        self.jobs_taken.append(self.walked)
         w, m = r["W_BASE"], r["M_BASE"]
         for ky in range(r["KH"]):
             for kx in range(r["KX"]):
@@ -217,6 +218,10 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
         before = outputs[core] - OUTPUTS
         return before < 0 or (before < len(trace.closes[core]) and trace.closes[core][before] + FREED <= time)
 
+    def ahead(fetcher: FetcherModel, time: int) -> bool:
+        """Whether no job, or at most one, waits in front of a fetcher's walker."""
+        return fetcher.jobs_taken[-min(2, job_depth(arch))] + FREED <= time
+
     for k, (op, started) in enumerate(zip(ops, trace.starts, strict=True)):
         r = op.regs
         groups, slices = r["SPLIT"], r["SLICES"]
@@ -234,9 +239,9 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
                 while True:
                     open_ = [i for i in range(groups) if all(room(c, time) for c in cores[i])]
                     free = (
-                        [i for i in open_ if i in allowed and fetchers[i].job_taken + FREED <= time]
+                        [i for i in open_ if i in allowed and ahead(fetchers[i], time)]
                         if fresh
-                        else [i for i in open_ if i == g and (job_depth(arch) > 1 or fetchers[i].job_taken + FREED <= time)]
+                        else [i for i in open_ if i == g and (arch.ports < arch.cores or ahead(fetchers[i], time))]
                     )
                     if free:
                         g = free[0]

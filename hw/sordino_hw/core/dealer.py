@@ -11,7 +11,7 @@ from ..arch import ArchConfig
 from .combinators import buffered, lowest
 from .flight import snapshot
 from .latencies import DEAL_LATENCY, DRAINED, FREED, OUTPUTS
-from .layouts import INDEX, DealDescriptor, Job, Output, job_depth, tag_bits
+from .layouts import INDEX, DealDescriptor, Job, Output, job_depth, sharing, tag_bits
 
 __all__ = ["Dealer"]
 
@@ -19,7 +19,7 @@ __all__ = ["Dealer"]
 class Dealer(wiring.Component):
     """Deals the outputs of an operation in their order, up to one per cycle; the next operation follows without a bubble.
 
-    A run of outputs goes to one group: to the lowest whose fetcher has no job waiting and whose cores have room for
+    A run of outputs goes to one group: to the lowest whose fetcher has at most one job waiting and whose cores have room for
     their outputs, or, of a stateful operation, to the group whose turn it is. Before the groups change, every job must
     have left the fetchers.
 
@@ -35,7 +35,7 @@ class Dealer(wiring.Component):
     outputs : Out(array of cores x Output), output_valid : Out(cores)
         In the same cycle, for the cores.
     taken : In(cores)
-        The fetcher's walker takes a job: another can be dealt `FREED` cycles later.
+        The fetcher's walker takes a job, which makes room for another that is dealt `FREED` cycles later.
     closed : In(cores)
         The core closes an output, which makes room for another that is dealt `FREED` cycles later.
     drained : In(cores)
@@ -107,15 +107,15 @@ class Dealer(wiring.Component):
         with m.If(load):
             m.d.sync += [fresh.eq(1), turn.eq(Mux(o.stateful, 1, (1 << cores) - 1)), state.eq(o.S_BASE)]
 
-        # A run starts on an empty job FIFO, which has room for all of it, or for one at a time.
-        idle, room, more_room = self._counts(m)
+        # A run starts behind one job at most: the FIFO has room for all of it, or for one at a time.
+        idle, few, room, more_room = self._counts(m)
         free, next_ = Signal(cores), Signal(cores)
         for g, group in enumerate(groups):
             open_ = Mux(self.deal[g], (~group | more_room).all(), (~group | room).all()) & group[g]
-            empty = idle[g] & ~self.deal[g]
+            ahead = Mux(self.deal[g], idle[g] if job_depth(self.arch) > 1 else 0, few[g])
             m.d.comb += [
-                free[g].eq(open_ & next_turn[g] & empty),
-                next_[g].eq(open_ & next_current[g] & (empty if job_depth(self.arch) == 1 else 1)),
+                free[g].eq(open_ & next_turn[g] & ahead),
+                next_[g].eq(open_ & next_current[g] & (1 if sharing(self.arch) else ahead)),
             ]
         chosen, _ = lowest(free, cores)
         ready = ~load & self._settled(m, load, dealing)
@@ -189,24 +189,28 @@ class Dealer(wiring.Component):
         return last
 
     def _counts(self, m):
-        """By core: whether its fetcher has no job, and whether it has room for an output, or for two; before this cycle's deal."""
+        """By core: whether its fetcher has no job, or few enough for another; whether it has room for an output, or for two. All
+        before this cycle's deal.
+        """
         assert FREED == 3, "a register each for: the event, the count, the deal"
         cores = self.arch.cores
-        idle, room, more_room = (Signal(cores, name=name, init=(1 << cores) - 1) for name in ("idle", "room", "more_room"))
+        names = ("idle", "few", "room", "more_room")
+        idle, few, room, more_room = (Signal(cores, name=name, init=(1 << cores) - 1) for name in names)
+        ahead = 0 if job_depth(self.arch) == 1 else 1
         taken, closed = Signal(cores, name="taken_before"), Signal(cores, name="closed_before")
         m.d.sync += [taken.eq(self.taken), closed.eq(self.closed)]
         for c in range(cores):
             jobs = Signal(range(job_depth(self.arch) + 1), name=f"jobs_{c}")
             outputs = Signal(range(OUTPUTS + 1), name=f"outputs_{c}")
             with m.If(self.deal[c] & ~taken[c]):
-                m.d.sync += [jobs.eq(jobs + 1), idle[c].eq(0)]
+                m.d.sync += [jobs.eq(jobs + 1), idle[c].eq(0), few[c].eq(jobs + 1 <= ahead)]
             with m.Elif(taken[c] & ~self.deal[c]):
-                m.d.sync += [jobs.eq(jobs - 1), idle[c].eq(jobs == 1)]
+                m.d.sync += [jobs.eq(jobs - 1), idle[c].eq(jobs == 1), few[c].eq(jobs <= ahead + 1)]
             with m.If(self.output_valid[c] & ~closed[c]):
                 m.d.sync += [outputs.eq(outputs + 1), room[c].eq(more_room[c]), more_room[c].eq(outputs < OUTPUTS - 2)]
             with m.Elif(closed[c] & ~self.output_valid[c]):
                 m.d.sync += [outputs.eq(outputs - 1), room[c].eq(1), more_room[c].eq(room[c])]
-        return idle, room, more_room
+        return idle, few, room, more_room
 
     def _settled(self, m, load, dealing):
         """Whether no job of an operation with another SPLIT is in a fetcher, `DRAINED` cycles before the deal."""

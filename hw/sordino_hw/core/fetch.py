@@ -74,6 +74,7 @@ class Walker(wiring.Component):
         with m.If(buffered(m, step, "step")):
             m.d.sync += [
                 out.a.eq(a),
+                out.before.eq(a - 1),
                 # Of a residual word masks make a span: what a multiplexer makes zero has a reset, which comes late.
                 out.low.eq(Mux(left < 0, 0, Mux(left > d.SPAN, d.SPAN, left)) & tap),
                 out.high.eq((Mux(room < 0, 0, Mux(room > d.SPAN, d.SPAN, room)) & tap) | residual),
@@ -95,6 +96,7 @@ class Walker(wiring.Component):
             with m.If(residual):
                 m.d.sync += [
                     out.a.eq(r),
+                    out.before.eq(r - 1),
                     out.w.eq(d.R_W),
                     out.kind.eq(Kind.MAC2),
                     out.to.eq(slice_),
@@ -157,18 +159,14 @@ class Clip(wiring.Component):
         m = Module()
         p, out = self.i.payload, Signal(SpanRange(self.arch), reset_less=True)
         m.d.comb += self.o.payload.eq(out)
-        same = [name for name, _ in out.shape() if name not in ("low", "top", "beyond", "empty")]
-        # That a span without words ends below zero does not matter: it is empty.
-        stop = p.high * p.words
-        above, below = stop[len(out.top) :], stop[: len(out.top)]
+        same = [name for name, _ in out.shape() if name not in ("low", "stop", "empty")]
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
             m.d.sync += self.o.valid.eq(self.i.valid)
         with m.If(buffered(m, self.i.ready, "ready")):
             m.d.sync += [
                 out.low.eq(p.low * p.words),
-                out.top.eq(stop - 1),
-                out.beyond.eq(above[1:].any() | (above[:1].any() & below.any())),
+                out.stop.eq(p.high * p.words),
                 out.empty.eq(~p.inside | (p.high <= p.low)),
                 *(out[name].eq(p[name]) for name in same),
             ]
@@ -219,8 +217,9 @@ class Splitter(wiring.Component):
         m.d.sync += self.trap.eq(self.valid & ~self.empty & (beyond | (last_row >= self.arch.act_depth // self.arch.occ_width)))
 
         # An empty span that ends nothing is like none: what is loaded with it is not looked at.
-        first, final = p.a + p.low, p.a + p.top
         bits = len(p.a)
+        first, final = p.a + p.low, (p.before + p.stop[: bits + 1])[: bits + 1]
+        too_many = p.stop[bits + 1 :].any() | (p.stop[bits] & p.stop[:bits].any())  # for an address
         with m.If(self.i.ready):
             m.d.sync += self.valid.eq(self.i.valid & (~p.empty | p.end))
         with m.If(buffered(m, self.i.ready, "load")):
@@ -228,7 +227,7 @@ class Splitter(wiring.Component):
             same = [name for name, _ in held.shape() if name not in ("row", "q")]
             m.d.sync += [
                 self.empty.eq(p.empty),
-                beyond.eq(p.beyond | (first[bits] != final[bits])),
+                beyond.eq(too_many | (first[bits] != final[bits])),
                 top.eq(final[:occ_bits]),
                 last_row.eq(final[occ_bits:bits]),
                 *(held[name].eq(p[name]) for name in same),

@@ -104,10 +104,12 @@ def _act(arch: ArchConfig, channels: int):
 
 
 def job_depth(arch: ArchConfig) -> int:
-    """Outputs dealt to a fetcher that its walker has not taken, at most: a whole run, so that its window saves reads of a port
-    that others wait for; where every group has a port, there is nothing to save.
+    """Outputs dealt to a fetcher that its walker has not taken, at most: one, and a whole run behind it, so that its window saves
+    reads of a port that others wait for; where every group has a port, there is nothing to save, and one follows.
+
+    The smallest core, whose outputs take their time, does with one.
     """
-    return isa.RUN_MAX if sharing(arch) else 1
+    return 1 if arch.in_flight == 1 else 1 + (isa.RUN_MAX if sharing(arch) else 1)
 
 
 DEAL_REGISTERS = (
@@ -209,21 +211,23 @@ def _tags(arch: ArchConfig):
 
 
 class Span(data.StructLayout):
-    """A span before clipping: its pixels `low` to `high` lie within the columns of the image, `inside` says if its row does."""
-
-    def __init__(self, arch: ArchConfig):
-        super().__init__({"a": act_address(arch), "low": 8, "high": 8, "inside": 1, "words": 8, **_tags(arch)})
-
-
-class SpanRange(data.StructLayout):
-    """A clipped span: its words `low` to `top` (included), word 0 of which has activation address `a`; nothing if `empty`.
-
-    `beyond`: `top` is more than an address holds.
+    """A span before clipping: its pixels `low` to `high` lie within the columns of the image, `inside` says if its row does.
+    `before` is `a` less one.
     """
 
     def __init__(self, arch: ArchConfig):
         a = act_address(arch)
-        super().__init__({"a": a, "low": a, "top": a, "beyond": 1, "empty": 1, **_tags(arch)})
+        super().__init__({"a": a, "before": signed(a + 1), "low": 8, "high": 8, "inside": 1, "words": 8, **_tags(arch)})
+
+
+class SpanRange(data.StructLayout):
+    """A clipped span: its words from `low` on, up to `stop` (not included), word 0 of which has activation address `a`, one more
+    than `before`; nothing if `empty`.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        a = act_address(arch)
+        super().__init__({"a": a, "before": signed(a + 1), "low": a, "stop": max(16, a + 1), "empty": 1, **_tags(arch)})
 
 
 class RowTag(data.StructLayout):
