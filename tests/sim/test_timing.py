@@ -184,7 +184,7 @@ def test_one_output(events):
     op = RawOp(Opcode.CONV, NO_FLAGS, Mode.MAC, {**ONE, "A_BASE": 3, "O_BASE": 40, "DRAIN": 2})
     segment = segment_of(arch, [op])
     started = c.PIPELINE_START + len(segment.imem) - 2 + c.START_LATENCY
-    deal = started + 1
+    deal = started + c.DEAL_LATENCY
     job = deal + c.FIFO_LATENCY
     walked = job + 1
     clipped = walked + c.CLIP_LATENCY
@@ -227,35 +227,36 @@ def deals(spans: int, split: int, runs: int, outputs: int, stateful: bool) -> tu
 
 
 def test_dealing():
-    """Deals of single outputs to two groups. The job dealt in t leaves its FIFO in t + 2, so the group can have the next in t + 3:
-    group 0 in cycles 1, 4, 7, group 1 in 2, 5, 8."""
-    assert c.FIFO_LATENCY == 2
-    assert deals(1, 2, 1, 6, False) == (8, [3, 3, 0, 0, 0, 0, 0, 0])
-    # Three groups' worth of time for two: of four groups the lowest that is free gets the next output, and group 3 none.
-    assert deals(1, 4, 1, 6, False) == (6, [2, 2, 2, 0, 0, 0, 0, 0])
+    """Deals of single outputs to two groups, from cycle 2 on. The job dealt in t leaves its FIFO in t + 2, if the walker is done with
+    the one before; a group can have two, and a third three cycles after the first has left: group 0 in cycles 2, 3, 7 and 8, group
+    1 in 4 and 5."""
+    assert (c.DEAL_LATENCY, c.FIFO_LATENCY, c.FREED) == (2, 2, 3)
+    assert deals(1, 2, 1, 6, False) == (8, [4, 2, 0, 0, 0, 0, 0, 0])
+    # Of four groups the lowest that is free gets the next output: group 0 again in 7, and group 3 none.
+    assert deals(1, 4, 1, 6, False) == (7, [3, 2, 1, 0, 0, 0, 0, 0])
     # In turn instead, group 3 has its share.
-    assert deals(1, 4, 1, 6, True) == (6, [2, 2, 1, 1, 0, 0, 0, 0])
+    assert deals(1, 4, 1, 6, True) == (7, [2, 2, 1, 1, 0, 0, 0, 0])
 
 
 def test_runs_are_dealt_together():
-    """Runs of two: outputs 0, 1 to group 0 in cycles 1, 2, and 2, 3 to group 1. Walking one takes a cycle, so the second job of
-    group 0 leaves in 4 and the third run goes there in 5."""
-    assert deals(1, 2, 2, 6, False) == (6, [4, 2, 0, 0, 0, 0, 0, 0])
+    """Runs of two: outputs 0, 1 to group 0 in cycles 2, 3, and 2, 3 to group 1. The first job of group 0 leaves in 4, so the third
+    run goes there in 7."""
+    assert deals(1, 2, 2, 6, False) == (8, [4, 2, 0, 0, 0, 0, 0, 0])
     # The last run of a row is what is left of it.
-    assert deals(1, 2, 4, 5, False) == (5, [4, 1, 0, 0, 0, 0, 0, 0])
+    assert deals(1, 2, 4, 5, False) == (6, [4, 1, 0, 0, 0, 0, 0, 0])
 
 
 def test_slow_walks_hold_the_dealer_back():
-    """Walking an output takes 10 cycles: group 0 takes the job of cycle 1 in 3, and the next, of cycle 4, with the last span of
-    the first, in 13; only then the third can be dealt."""
+    """Walking an output takes 10 cycles: group 0 takes the job of cycle 2 in 4, and the next with the last span of the first; the
+    fourth can be dealt only after that."""
     spans = 10
-    last, _ = deals(spans, 1, 1, 3, False)
-    assert last == 1 + c.FIFO_LATENCY + spans + 1
+    assert deals(spans, 1, 1, 3, False)[0] == c.DEAL_LATENCY + c.FIFO_LATENCY + c.FREED
+    assert deals(spans, 1, 1, 4, False)[0] == c.DEAL_LATENCY + c.FIFO_LATENCY + spans + c.FREED
 
 
 def test_a_run_fits_the_job_fifo():
-    """The pipeline model relies on it: a run is dealt to an empty FIFO."""
-    assert job_depth(CLUSTER) >= RUN_MAX
+    """The pipeline model relies on it: a run is dealt behind one job at most."""
+    assert job_depth(CLUSTER) > RUN_MAX
 
 
 # -- refusals ------------------------------------------------------------------------------------------------------
