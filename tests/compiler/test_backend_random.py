@@ -1,5 +1,7 @@
 """Compiled programs against the integer graph, on random layers and small networks."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -123,13 +125,22 @@ def words_of(step, span: bool) -> set[int]:
     return {a & (1 << ADDR_BITS) - 1 for a in out}
 
 
-def test_reads_wait_for_stores(seed):
-    """No operation reads, in activations or state, what was written since the last WAIT, or writes activations that were read
-    or written since: groups of cores do not wait for each other. Few WAITs go unneeded."""
-    first = int(np.random.default_rng(seed).integers(1 << 40))
-    waits = needed = reused = 0
-    for i in range(100):
-        case = random_case(first + i)
+@dataclass
+class Waits:
+    """What the WAITs of a program are for. A WAIT is needed where the operation after it conflicts with those before it."""
+
+    all: int = 0
+    stores: int = 0
+    """Needed because what is read was written before."""
+    reads: int = 0
+    """Needed only because what is written was read before."""
+
+    def count(self, case) -> None:
+        """Adds a case's WAITs; asserts that none is missing.
+
+        No operation reads, in activations or state, what was written since the last WAIT, or writes activations that were read
+        or written since: groups of cores do not wait for each other.
+        """
         program = compile_graph(case.graph, mapping=case.mapping)
         for segment in program.segments:
             fresh, before, waited = set(), set(), False
@@ -138,18 +149,35 @@ def test_reads_wait_for_stores(seed):
                 if step.opcode is Opcode.WAIT:
                     before, fresh, waited = fresh, set(), True
                     busy, busy_before = set(), busy
-                    waits += 1
+                    self.all += 1
                 elif step.opcode in (Opcode.CONV, Opcode.VEC):
                     reads = words_of(step, True) | ({"state"} if step.has(Flag.SOURCE) else set())
                     writes = {"state"} if step.has(Flag.SINK) else words_of(step, False)
                     assert not reads & fresh, case.description
                     assert not (writes - {"state"}) & (busy | fresh), case.description
-                    needed += waited and bool(reads & before or writes & busy_before)
-                    reused += waited and not reads & before and bool(writes & busy_before)
+                    self.stores += waited and bool(reads & before)
+                    self.reads += waited and not reads & before and bool(writes & busy_before)
                     waited = False
                     fresh |= writes
                     busy |= reads
-    assert waits > 0 and needed / waits > 0.95 and reused > 0
+
+
+def test_reads_wait_for_stores(seed):
+    """No WAIT is missing."""
+    first = int(np.random.default_rng(seed).integers(1 << 40))
+    waits = Waits()
+    for i in range(100):
+        waits.count(random_case(first + i))
+    assert waits.stores > 0
+
+
+def test_few_waits_go_unneeded():
+    """A measure of the compiler, so of the same cases for every seed: columns of a buffer are tracked, not its words."""
+    waits = Waits()
+    for i in range(300):
+        waits.count(random_case(i))
+    assert waits.reads > 0
+    assert waits.stores + waits.reads > 0.95 * waits.all
 
 
 def test_disassembly_restores_every_word(seed):
