@@ -4,6 +4,7 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
@@ -57,8 +58,7 @@ class HostPort(Component):
 
     Writing: the 32-bit pieces of a row are staged, and the last one commits the row. They must come in ascending
     order, from piece 0, without another row's between them (control registers may come between): so a row is
-    written whole or not at all. Reading: a row is fetched once and shown until a row is written or the machine is
-    started, so further pieces of it cost no fetch.
+    written whole or not at all. Reading: every piece is fetched by itself.
 
     `SLVERR` answers, and nothing is written by: an address that is no multiple of 4; any byte strobe clear; a piece
     beyond its row or out of order; a write to PERF or to a read-only register; a read of IMEM, WEIGHT, MASK, PARAM
@@ -75,7 +75,7 @@ class HostPort(Component):
     window : Out(WindowSignature(arch))
     control : Out(ControlSignature())
 
-    Throughput: a write, a control register or a piece of the kept row every 3 cycles; a row fetch adds
+    Throughput: a write or a control register every 3 cycles; a row's last piece adds a cycle for each, and a fetch
     `WINDOW_LATENCY` + 3.
     """
 
@@ -98,23 +98,28 @@ class HostPort(Component):
 
         busy = Signal()  # the window is taken, or will be the running machine's in the next cycle
         m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
-        cached = Signal()
-        asked, wants, fetch, source = self._read(m, axi.read, busy, cached)
-        commit, target = self._write(m, axi.write, busy, asked, wants, cached)
+        fetched = Signal()
+        asked, wants, fetch, source = self._read(m, axi.read, busy, fetched)
+        commit, target, piece = self._write(m, axi.write, busy, asked, wants)
 
         fetching = Signal()
-        countdown = Signal(range(WINDOW_LATENCY + 1))
-        m.d.comb += busy.eq(control.start | fetching | delay(m, fetching, 1, "fetched"))
+        countdown, last = Signal(range(WINDOW_LATENCY + 1)), Signal.like(window.piece)
+        m.d.comb += busy.eq(control.start | window.we | fetching | delay(m, fetching, 1, "fetching"))
+        m.d.sync += fetched.eq(fetched & asked)
         with m.If(fetch | commit):
             # Nothing is committed while a read waits that could fetch.
-            place = Cat(window.region.as_value(), window.row)
-            m.d.sync += [window.we.eq(commit), window.re.eq(fetch), place.eq(Mux(asked, source, target)), cached.eq(0)]
+            place = Cat(window.piece, window.region.as_value(), window.row)
+            m.d.sync += [window.we.eq(commit), window.re.eq(fetch), place.eq(Mux(asked, source, target))]
+        with m.If(commit):
+            m.d.sync += last.eq(piece)
+        with m.If(window.we & (window.piece != last)):
+            m.d.sync += [window.we.eq(1), window.piece.eq(window.piece + 1)]
         with m.If(fetch):
             m.d.sync += [fetching.eq(1), countdown.eq(WINDOW_LATENCY)]
         with m.If(fetching):
             m.d.sync += countdown.eq(countdown - 1)
             with m.If(countdown == 0):
-                m.d.sync += [fetching.eq(0), cached.eq(1)]
+                m.d.sync += [fetching.eq(0), fetched.eq(1)]
         return m
 
     def _decode(self, m, address, regions, name):
@@ -152,24 +157,19 @@ class HostPort(Component):
         stride = ceil_log2(region_stride(self.arch, region))
         return (row[:stride] < region_depth(self.arch, region)) & (row[stride:] < self.arch.cores)
 
-    def _read(self, m, port, busy, cached):
+    def _read(self, m, port, busy, fetched):
         """Serves reads, in the second cycle of a request: the first decodes.
 
-        Returns whether a request is in its second cycle, whether it is served unless the window is busy, whether it fetches a row,
-        and which one.
+        Returns whether a request is in its second cycle, whether it is served unless the window is busy, whether it fetches a
+        piece, and which one.
         """
         window, control = self.window, self.control
         decoded = self._decode(m, port.address, READABLE, "read")
-        region, index, resp = (delay(m, decoded[k], 1, "read") for k in (0, 1, 4))
-        picked = delay(m, Cat(decoded[2] == i for i in range(row_pieces(len(window.rdata)))), 1, "read_piece")
+        region, index, piece, resp = (delay(m, decoded[k], 1, "read") for k in (0, 1, 2, 4))
         asks_csr = port.address[REGION_SHIFT:] == Region.CSR.value
         is_csr = delay(m, asks_csr, 1, "read_csr")
-        hit, shown, csr_resp = Signal(), Signal(32), Signal(Resp)
-        m.d.sync += [
-            hit.eq(cached & (window.region == decoded[0]) & (window.row == decoded[1])),
-            shown.eq(0),
-            csr_resp.eq(Resp.DECERR),
-        ]
+        shown, csr_resp = Signal(32), Signal(Resp)
+        m.d.sync += [shown.eq(0), csr_resp.eq(Resp.DECERR)]
         with m.Switch(port.address[2:REGION_SHIFT]):
             for name in CSR:
                 with m.Case(CSR[name] >> 2):
@@ -189,23 +189,22 @@ class HostPort(Component):
                     m.d.sync += shown.eq(value)
 
         asked, wants, fetch = self._second(m, port, "read"), Signal(), Signal()
-        good, csr_good, data = resp == Resp.OKAY, is_csr & (csr_resp == Resp.OKAY), window.rdata
-        pieces = [data.word_select(i, 32) & (good & picked[i]).replicate(32) for i in range(len(picked))]
+        good, csr_good = resp == Resp.OKAY, is_csr & (csr_resp == Resp.OKAY)
         m.d.comb += [
             wants.eq(asked & (is_csr | ~control.running)),
-            fetch.eq(asked & ~busy & ~control.running & good & ~(hit & cached)),
+            fetch.eq(asked & ~busy & ~control.running & good & ~fetched),
             port.ready.eq(wants & ~busy & ~fetch),
             port.resp.eq(Mux(is_csr, csr_resp, resp)),
-            port.data.eq(reduce(or_, pieces, shown & csr_good.replicate(32))),
+            port.data.eq(window.rdata & good.replicate(32) | shown & csr_good.replicate(32)),
         ]
-        return asked, wants, fetch, Cat(region, index)
+        return asked, wants, fetch, Cat(piece, Const(0, len(window.piece) - len(piece)), region.as_value(), index)
 
-    def _write(self, m, port, busy, read, reading, cached):
+    def _write(self, m, port, busy, read, reading):
         """Serves writes in the second cycle of a request, unless the window is `busy` or a read is served.
 
         A read that waits (`read`) is served (`reading`) as soon as the window may be used, so a row waits for it.
 
-        Returns whether a row is complete, and which one.
+        Returns whether a row is complete, where its first piece is, and the number of its last.
         """
         control = self.control
         decoded = self._decode(m, port.address, WRITABLE, "write")
@@ -221,6 +220,11 @@ class HostPort(Component):
                 ("aligned", port.address[:2] == 0),
             )
         )
+        most = max(row_pieces(region_bits(self.arch, r)) for r in WRITABLE)
+        staged = Signal(data.ArrayLayout(32, most), reset_less=True)
+        shown = [staged[i] & (self.window.we & (self.window.piece == i)).replicate(32) for i in range(most)]
+        m.d.comb += self.window.whole.eq(staged)
+        m.d.sync += self.window.wdata.eq(reduce(or_, shown))
         asked, good, stored, commit = self._second(m, port, "write"), Signal(), Signal(), Signal()
         m.d.comb += [
             port.ready.eq(asked & ~busy & ~reading & (is_csr | ~control.running)),
@@ -243,27 +247,20 @@ class HostPort(Component):
                                         m.d.sync += control.limit.eq(port.data)
                                     else:
                                         m.d.sync += control.start.eq(port.data[0])
-                                        with m.If(port.data[0]):
-                                            m.d.sync += cached.eq(0)
         with m.Elif((resp == Resp.OKAY) & ~(whole & in_order)):
             m.d.comb += port.resp.eq(Resp.SLVERR)
-        # A piece may be staged while it is blocked: nobody looks at the row before it is complete.
-        with m.If(good):
-            self._stage(m, piece, port.data)
+        # A piece may be staged while it is blocked: nobody looks at the row before it is complete, nor is one staged while a row
+        # is written.
+        with m.If(good & ~self.window.we), m.Switch(piece):
+            for i in range(len(staged)):
+                with m.Case(i):
+                    m.d.sync += staged[i].eq(port.data)
         with m.If(stored):
             m.d.sync += expected.eq(port.address[2:] + 1)
         with m.If(control.running):
-            m.d.sync += [self.window.wdata.eq(0), expected.eq(0)]
-        return commit, Cat(region, index)
+            m.d.sync += expected.eq(0)
+        return commit, Cat(Const(0, len(self.window.piece)), region.as_value(), index), piece
 
     def _second(self, m, port, name):
         """Whether a request was there in the cycle before already: it stays until it is served."""
         return delay(m, port.valid & ~port.ready, 1, f"{name}_asked")
-
-    def _stage(self, m, piece, data):
-        """Puts one piece into the row that is being written."""
-        wdata = self.window.wdata
-        with m.Switch(piece):
-            for i in range(row_pieces(len(wdata))):
-                with m.Case(i):
-                    m.d.sync += wdata.word_select(i, 32).eq(data)

@@ -7,43 +7,49 @@ from .arch import ArchConfig
 
 __all__ = ["ControlSignature", "WindowSignature"]
 
-WINDOW_LATENCY = 5
-"""Cycles from `re` to the cycle in which `rdata` holds the row."""
+WINDOW_LATENCY = 6
+"""Cycles from `re` to the cycle in which `rdata` holds the piece."""
 
 
 class WindowSignature(Signature):
-    """Whole-row access of the host to the memories, only while the machine does not run.
+    """Access of the host to the memories, only while the machine does not run.
+
+    Cores are far apart, so what they share is narrow: the 32-bit pieces of a row reach them one after the other.
 
     Members (seen from the host port)
     ---------------------------------
     region : Out(isa.Region)
     row : Out(22)
         Must be within the region's depth: the host port checks it.
+    piece : Out
+        Of the row; must be within it.
     we : Out(1)
-        Writes `wdata` (low `region_bits` bits) to the row, in this cycle.
-    wdata : Out(widest writable row)
-        Held for a cycle after `we`; zero while the machine runs.
+        Writes a piece. A row is written whole: its pieces come one a cycle, from piece 0.
+    wdata : Out(32)
+        The piece of the cycle before, if that had `we`; otherwise zero.
+    whole : Out(row of ACT)
+        The whole row in the cycle after its piece 0: an activation word's occupancy bit follows from all of it.
     re : Out(1)
-        Reads the row; `rdata` shows it `WINDOW_LATENCY` cycles later, and as long as `region` and `row` are held, nothing is
-        written and the machine does not run.
-    rdata : In(widest readable row)
+        Reads a piece; `rdata` shows it `WINDOW_LATENCY` cycles later, and as long as `region`, `row` and `piece` are held, nothing
+        is written and the machine does not run.
+    rdata : In(32)
 
     Writable: IMEM, WEIGHT, MASK, PARAM, ACT (its occupancy bit follows from the data), STATE, TABLE.
     Readable: ACT, STATE, PERF; the others read as zero.
     """
 
     def __init__(self, arch: ArchConfig):
-        bits = {r: isa.region_bits(arch, r) for r in isa.Region if r is not isa.Region.CSR}
-        self.write_bits = max(b for r, b in bits.items() if r is not isa.Region.PERF)
-        self.read_bits = max(bits[r] for r in (isa.Region.ACT, isa.Region.STATE, isa.Region.PERF))
+        pieces = max(isa.row_pieces(isa.region_bits(arch, r)) for r in isa.Region if r is not isa.Region.CSR)
         super().__init__(
             {
                 "region": Out(isa.Region),
                 "row": Out(isa.ADDR_BITS),
+                "piece": Out(range(max(2, pieces))),
                 "we": Out(1),
-                "wdata": Out(self.write_bits),
+                "wdata": Out(32),
+                "whole": Out(isa.region_bits(arch, isa.Region.ACT)),
                 "re": Out(1),
-                "rdata": In(self.read_bits),
+                "rdata": In(32),
             }
         )
 

@@ -23,7 +23,7 @@ def row_of(region: Region, arch, core: int, row: int) -> int:
     return core * isa.region_stride(arch, region) + row
 
 
-NOISE = 0x5A5A_5A5A_5A5A
+NOISE = 0x5A5A_5A5A
 """What the window shows when no read is due."""
 
 
@@ -122,29 +122,41 @@ class Machine:
 
     async def _window(self, ctx):
         w, arch = self.dut.window, self.dut.arch
-        answer, ran = [], False
+        answer, pieces, wrote, entire = [], [], None, 0
         while True:
-            _, _, region, row, we, wdata, re, running = await ctx.tick().sample(
-                w.region, w.row, w.we, w.wdata, w.re, self.dut.control.running
+            _, _, region, row, piece, we, wdata, whole, re, running = await ctx.tick().sample(
+                w.region, w.row, w.piece, w.we, w.wdata, w.whole, w.re, self.dut.control.running
             )
             assert not (we and re) and not ((we or re) and running), "the window was used while the machine runs"
-            assert not (running and ran) or wdata == 0, "what the host wrote is not cleared while the machine runs"
-            ran = running
+            assert wdata == 0 or wrote, "the host writes in a cycle that it does not say"
+            if wrote:
+                (at, number), wrote = wrote, None
+                bits = isa.region_bits(arch, at[0])
+                assert number == len(pieces), "the pieces of a row do not follow each other"
+                pieces.append(wdata)
+                if number == 0:
+                    entire = whole & ((1 << bits) - 1)
+                if len(pieces) == isa.row_pieces(bits):
+                    self.memory[at] = sum(p << 32 * i for i, p in enumerate(pieces)) & ((1 << bits) - 1)
+                    assert at[0] != isa.Region.ACT or self.memory[at] == entire
+                    pieces.clear()
             if we or re:
                 assert not answer, "the window was used during a read"
                 core, place = divmod(row, isa.region_stride(arch, region)) if Region(region) in isa.PER_CORE else (0, row)
                 assert core < arch.cores and place < isa.region_depth(arch, region), "a row beyond the memory"
             if we:
-                self.memory[region, row] = wdata & ((1 << isa.region_bits(arch, region)) - 1)
+                wrote = (region, row), piece
+            if re or running:
+                assert not pieces and not wrote, "a row is read, or the machine runs, while another is written"
             if re:
                 self.fetches += 1
-                answer = [(region, row)] * WINDOW_LATENCY
+                answer = [(region, row, piece)] * WINDOW_LATENCY
             if we or re or running:
                 ctx.set(w.rdata, NOISE)
             if answer:
-                assert (region, row) == answer.pop(), "region and row changed during a read"
+                assert (region, row, piece) == answer.pop(), "region, row or piece changed during a read"
                 if len(answer) == 0:
-                    ctx.set(w.rdata, self.memory.get((region, row), 0))
+                    ctx.set(w.rdata, self.memory.get((region, row), 0) >> 32 * piece & 0xFFFFFFFF)
 
     async def _control(self, ctx):
         c = self.dut.control

@@ -11,7 +11,7 @@ from sordino_hw.asm import assemble
 from sordino_hw.core.cluster import Cluster
 from sordino_hw.core.ppu import CLAMP_DELAY, REQUANT_LATENCY, Requantiser
 from sordino_hw.interfaces import WINDOW_LATENCY
-from sordino_hw.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_stride
+from sordino_hw.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_bits, region_stride, row_pieces
 from sordino_hw.program import Segment
 from sordino_sim.machine import Machine
 from sordino_sim.timing import SegmentTiming
@@ -68,12 +68,16 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
             for core, part in enumerate(image if region in PER_CORE else [image]):
                 for i, row in enumerate(part):
                     ctx.set(window.row, core * region_stride(arch, region) + i)
-                    ctx.set(window.wdata, pack(np.atleast_1d(row), bits[region]))
-                    ctx.set(window.we, 1)
+                    value = pack(np.atleast_1d(row), bits[region])
+                    for piece in range(row_pieces(region_bits(arch, region))):
+                        ctx.set(window.piece, piece)
+                        ctx.set(window.we, 1)
+                        await ctx.tick()
+                        ctx.set(window.we, 0)
+                        ctx.set(window.wdata, value >> 32 * piece & 0xFFFFFFFF)
+                        ctx.set(window.whole, value if region == Region.ACT and piece == 0 else 0)
                     await ctx.tick()
-                    ctx.set(window.we, 0)
-                    await ctx.tick()
-        ctx.set(window.wdata, 0)
+                    ctx.set(window.wdata, 0)
         ctx.set(control.limit, limit)
         ctx.set(control.start, 1)
         await ctx.tick()
@@ -89,8 +93,12 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
         for region, row in reads:
             ctx.set(window.region, region)
             ctx.set(window.row, row)
-            await ctx.tick().repeat(WINDOW_LATENCY)
-            data.append(ctx.get(window.rdata))
+            value = 0
+            for piece in range(row_pieces(region_bits(arch, region))):
+                ctx.set(window.piece, piece)
+                await ctx.tick().repeat(WINDOW_LATENCY)
+                value |= ctx.get(window.rdata) << 32 * piece
+            data.append(value)
         results.append(data)
 
     sim = Simulator(dut)

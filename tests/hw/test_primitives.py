@@ -58,6 +58,12 @@ CASES = {
         "block_unlike": lambda: BlockMemory(1400, 36),
         "bits": lambda: BitMemory(48, 8, 2),
         "block_short": lambda: BlockMemory(40, 11),
+        "block_short_groups": lambda: BlockMemory(16, 27, 9),
+        "block_groups": lambda: BlockMemory(500, 96, 32),
+        "block_groups_18": lambda: BlockMemory(1024, 40, 8),
+        "block_groups_9": lambda: BlockMemory(2000, 14, 7),
+        "block_groups_banks": lambda: BlockMemory(1400, 64, 32),
+        "single_port_groups": lambda: SinglePortMemory(1024, 64, 32),
         "single_port": lambda: SinglePortMemory(600, 33),
         "dual_read": lambda: DualReadMemory(1500, 9),
         "dual_read_18": lambda: DualReadMemory(300, 20),
@@ -76,8 +82,11 @@ CASES = {
     "ice40": {
         "block_16": lambda: BlockMemory(200, 20),
         "block_4": lambda: BlockMemory(1000, 8),
+        "block_groups": lambda: BlockMemory(200, 64, 32),
         "bits": lambda: BitMemory(16, 16, 2),
         "single_port": lambda: SinglePortMemory(32768, 20),
+        "single_port_groups": lambda: SinglePortMemory(16384, 64, 32),
+        "single_port_nibbles": lambda: SinglePortMemory(500, 12, 4),
         "dual_read": lambda: DualReadMemory(256, 8),
         "small": lambda: SmallMemory(6, 7),
         "small_registered": lambda: SmallMemory(5, 5, latency=1),
@@ -147,7 +156,9 @@ class Pair(Elaboratable):
             step = Signal(len(address) + 1, name=f"step_{k}")
             m.d.comb += step.eq(base + noise[100 + 3 * k : 103 + 3 * k])
             m.d.comb += address.eq(Mux(step >= 2 * c.depth, step - 2 * c.depth, Mux(step >= c.depth, step - c.depth, step)))
-        m.d.comb += [c.w_en.eq(noise[110:112] != 0), c.w_data.eq(Cat(noise, ~noise))]
+        # Half of what is written is the whole row.
+        groups = Cat((len(c.w_en) == 1) | noise[116] | noise[117 + k % 8] for k in range(len(c.w_en)))
+        m.d.comb += [c.w_en.eq(Mux(noise[110:112] != 0, groups, 0)), c.w_data.eq(Cat(noise, ~noise))]
         if isinstance(c, SmallMemory):
             return Const(-1, c.width)
         if bits:
@@ -160,15 +171,15 @@ class Pair(Elaboratable):
             second = ~(c.w_en & (c.addr[0] == c.addr[1]))
             defined = Cat((~c.w_en).replicate(c.width), second.replicate(c.width))
         elif isinstance(c, BlockMemory):
-            defined = (~(c.w_en & (c.r_addr == c.w_addr))).replicate(c.width)
+            defined = (~(c.w_en.any() & (c.r_addr == c.w_addr))).replicate(c.width)
         else:
             # Rows start undefined: only those written since `base` changed are known.
             known, (read, written) = Signal(8), ((address - base)[:3] for address in addresses)
             with m.If(age[:7] == 0):
                 m.d.sync += known.eq(0)
-            with m.Elif(c.w_en):
+            with m.Elif(c.w_en.all()):
                 m.d.sync += known.bit_select(written, 1).eq(1)
-            defined = (~c.w_en & known.bit_select(read, 1)).replicate(c.width)
+            defined = (~c.w_en.any() & known.bit_select(read, 1)).replicate(c.width)
         held = Signal(len(defined))
         m.d.comb += held.eq(defined)
         return delay(m, held, LATENCY, "defined")
@@ -314,9 +325,15 @@ def test_netlists_use_the_cells_of_the_family(outcome):
             "block_1": {"DP16KD": 1},
             "block_banks": {"DP16KD": 3},
             "block_unlike": {"DP16KD": 3},
+            "block_groups": {"DP16KD": 3},
+            "block_groups_18": {"DP16KD": 3},
+            "block_groups_9": {"DP16KD": 2},
+            "block_groups_banks": {"DP16KD": 6},
             "bits": {"TRELLIS_DPR16X4": 18},
             "block_short": {"TRELLIS_DPR16X4": 9},
+            "block_short_groups": {"TRELLIS_DPR16X4": 9},
             "single_port": {"DP16KD": 2},
+            "single_port_groups": {"DP16KD": 4},
             "dual_read": {"DP16KD": 1},
             "dual_read_18": {"DP16KD": 2},
             "small": {"TRELLIS_DPR16X4": 4},
@@ -332,7 +349,10 @@ def test_netlists_use_the_cells_of_the_family(outcome):
             "block_16": {"SB_RAM40_4K": 2},
             "block_4": {"SB_RAM40_4K": 2},
             "bits": {"SB_RAM40_4K": 2},
+            "block_groups": {"SB_RAM40_4K": 4},
             "single_port": {"SB_SPRAM256KA": 4},
+            "single_port_groups": {"SB_SPRAM256KA": 4},
+            "single_port_nibbles": {"SB_SPRAM256KA": 1},
             "dual_read": {"SB_RAM40_4K": 2},
             "small": {},
             "small_registered": {},
@@ -365,6 +385,7 @@ def test_tiling(depth, width, expected):
     "make, message",
     [
         (lambda: BlockMemory(0, 8), r"a memory needs at least one row of one bit, not depth=0, width=8"),
+        (lambda: BlockMemory(8, 12, 5), r"a granularity divides the width, but 5 does not divide 12"),
         (lambda: BitMemory(8, 12, 1), r"a memory of bits needs a width of 8, 16, 32, ... and a reader, not width=12, readers=1"),
         (lambda: SmallMemory(8, 9, 2), r"latency must be 0 or 1, not 2"),
         (lambda: MaskedAdder(0), r"an adder needs at least one bit, not width=0"),

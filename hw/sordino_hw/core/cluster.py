@@ -60,7 +60,7 @@ class Cluster(wiring.Component):
         stages.submodules.flight = flight = Flight(arch)
         stages.submodules.dealer = dealer = Dealer(arch)
         fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
-        cores = [Core(arch, len(self.window.wdata)) for _ in range(arch.cores)]
+        cores = [Core(arch) for _ in range(arch.cores)]
         for i in range(arch.cores):
             m.submodules[f"fetcher_{i}"], m.submodules[f"core_{i}"] = ResetInserter(stopped[i])(fetchers[i]), cores[i]
         m.submodules.records = records = RecordControl(arch)
@@ -207,8 +207,7 @@ class Cluster(wiring.Component):
     def _memories(self, m, running, sequencer, fetchers, cores):
         """Instruction, activation and occupancy memories, and the host's window to them and to the cores."""
         arch, window = self.arch, self.window
-        value = window.wdata
-        row = delay(m, window.row, 1, "window_row")
+        row, piece = (delay(m, value, 1, f"window_{name}") for value, name in ((window.row, "row"), (window.piece, "piece")))
         reads = {r: delay(m, window.region == r, 1, f"window_reads_{r.name.lower()}") for r in isa.Region}
         writes = {r: delay(m, window.we & (window.region == r), 1, f"window_{r.name.lower()}") for r in isa.Region}
 
@@ -217,13 +216,14 @@ class Cluster(wiring.Component):
             imem.r_addr.eq(sequencer.i_addr),
             imem.w_en.eq(writes[isa.Region.IMEM]),
             imem.w_addr.eq(row),
-            imem.w_data.eq(value),
+            imem.w_data.eq(window.wdata),
             sequencer.i_data.eq(imem.r_data),
         ]
         for i, core in enumerate(cores):
             m.d.comb += [
                 core.host.row.eq(row),
-                core.host.data.eq(value),
+                core.host.piece.eq(piece),
+                core.host.data.eq(window.wdata),
                 core.host.table.eq(writes[isa.Region.TABLE]),
                 *(
                     core.host[r.name.lower()].eq(writes[r] & (self._core_of(r, row) == i))
@@ -231,19 +231,17 @@ class Cluster(wiring.Component):
                     if r in _HOST_WRITES
                 ),
             ]
-        act = self._activations(m, running, fetchers, cores, row, value, writes[isa.Region.ACT])
+        act = self._activations(m, running, fetchers, cores, row, window.whole, writes[isa.Region.ACT] & (piece == 0))
 
-        # The host holds region and row as long as it needs the row.
-        assert LATENCY + 3 == WINDOW_LATENCY
-        shown = {isa.Region.ACT: act, isa.Region.STATE: cores[0].state_data, isa.Region.PERF: cores[0].perf_data}
-        if arch.cores > 1:
-            shown[isa.Region.ACT] = delay(m, act, 1, "window_act", reset_less=True)
-            for r, values in (
-                (isa.Region.STATE, Array(core.state_data for core in cores)),
-                (isa.Region.PERF, Array(core.perf_data for core in cores)),
-            ):
-                shown[r] = Signal(len(shown[r]), name=f"window_{r.name.lower()}_data", reset_less=True)
-                m.d.sync += shown[r].eq(values[self._core_of(r, row)])
+        # The host holds region, row and piece as long as it needs the piece.
+        assert LATENCY + 4 == WINDOW_LATENCY
+        shown = {isa.Region.ACT: Signal(32, name="window_act", reset_less=True)}
+        m.d.sync += shown[isa.Region.ACT].eq(act.word_select(piece, 32))
+        for r, values in (
+            (isa.Region.STATE, Array(core.state_data for core in cores)),
+            (isa.Region.PERF, Array(core.perf_data for core in cores)),
+        ):
+            shown[r] = values[self._core_of(r, row)] if arch.cores > 1 else values[0]
         rdata = Signal.like(window.rdata, reset_less=True)
         m.d.comb += window.rdata.eq(rdata)
         m.d.sync += rdata.eq(_either((reads[r], value) for r, value in shown.items()))

@@ -1,5 +1,7 @@
 """A core of the cluster: its memories, and the stages from masks to stores."""
 
+from math import gcd
+
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect
@@ -29,13 +31,14 @@ def _closed_within(arch: ArchConfig, cycles: int) -> int:
 
 
 class HostAccess(data.StructLayout):
-    """The host's access to a core's memories: row `row`, and what `data` is written to. Only while the machine is stopped;
-    otherwise `data` is zero."""
+    """The host's access to a core's memories: piece `piece` of row `row`, and where `data` is written. Only while the machine is
+    stopped; otherwise `data` is zero."""
 
-    def __init__(self, arch: ArchConfig, bits: int):
+    def __init__(self, arch: ArchConfig):
         writes = ("weight", "mask", "param", "state", "table")
         rows = max(isa.region_depth(arch, region) for region in (*isa.PER_CORE, isa.Region.TABLE))
-        super().__init__({"row": range(rows), "data": bits, **dict.fromkeys(writes, 1)})
+        pieces = max(isa.row_pieces(isa.region_bits(arch, region)) for region in isa.PER_CORE)
+        super().__init__({"row": range(rows), "piece": range(max(2, pieces)), "data": 32, **dict.fromkeys(writes, 1)})
 
 
 class CoreTraps(data.StructLayout):
@@ -74,12 +77,12 @@ class Core(wiring.Component):
     words, skipped, log
         For the performance log.
     host : In(HostAccess)
-    state_data, perf_data : Out
-        The row that `host` named `LATENCY` cycles before.
+    state_data, perf_data : Out(32)
+        The piece that `host` names, at most `LATENCY` + 2 cycles later.
     traps : Out(CoreTraps)
     """
 
-    def __init__(self, arch: ArchConfig, host_bits: int):
+    def __init__(self, arch: ArchConfig):
         self.arch = arch
         super().__init__(
             {
@@ -107,9 +110,9 @@ class Core(wiring.Component):
                 "words": In(1),
                 "skipped": In(range(arch.occ_width + 1)),
                 "log": In(LogControl(arch)),
-                "host": In(HostAccess(arch, host_bits)),
-                "state_data": Out(isa.region_bits(arch, isa.Region.STATE)),
-                "perf_data": Out(isa.region_bits(arch, isa.Region.PERF)),
+                "host": In(HostAccess(arch)),
+                "state_data": Out(32),
+                "perf_data": Out(32),
                 "traps": Out(CoreTraps()),
             }
         )
@@ -215,34 +218,52 @@ class Core(wiring.Component):
 
     def _memories(self, m, held, reader, lanes, ppu, perf):
         """While the machine runs, the stages own the ports; otherwise the host does."""
-        arch, host = self.arch, self.host
+        arch = self.arch
+        # Cores are far from the host, and from each other.
+        host = delay(m, self.host, 1, "host") if arch.cores > 1 else self.host
 
         def sizes(region):
-            return isa.region_depth(arch, region), isa.region_bits(arch, region)
+            """Rows, bits, and how many of them a piece at most writes together."""
+            bits = isa.region_bits(arch, region)
+            return isa.region_depth(arch, region), bits, gcd(bits, 32) if bits > 32 else None
+
+        def written(write, places):
+            """For each group of bits, whether it is written, by where in the row it begins."""
+            return Cat(write & (host.piece == place // 32) for place in places)
+
+        def groups(memory):
+            return range(0, memory.width, memory.granularity)
 
         m.submodules.weight = weight = SinglePortMemory(*sizes(isa.Region.WEIGHT))
         m.submodules.mask = mask = BlockMemory(*sizes(isa.Region.MASK))
-        param_depth, _ = sizes(isa.Region.PARAM)
-        used, thresholds = param_bits(arch, "bias", "mantissa", "shift"), param_bits(arch, "threshold")
-        m.submodules.param = param = BlockMemory(param_depth, len(used))
-        m.submodules.threshold = threshold = BlockMemory(param_depth, len(thresholds))
         m.submodules.state = state = BlockMemory(*sizes(isa.Region.STATE))
-        for memory, address, write, value in (
-            (mask, reader.mask_addr, host.mask, host.data),
-            (param, ppu.p_addr, host.param, Cat(host.data[k] for k in used)),
-            (threshold, ppu.threshold_addr, host.param, Cat(host.data[k] for k in thresholds)),
-        ):
+        for memory, address, write in ((weight, lanes.w_addr, host.weight), (mask, reader.mask_addr, host.mask)):
             m.d.comb += [
                 memory.r_addr.eq(address),
-                memory.w_en.eq(write),
+                memory.w_en.eq(written(write, groups(memory))),
                 memory.w_addr.eq(host.row),
-                memory.w_data.eq(value),
+                memory.w_data.eq(Cat(host.data[k % 32 : k % 32 + memory.granularity] for k in groups(memory))),
             ]
-        for k, bit in zip(used, param.r_data, strict=True):
-            m.d.comb += ppu.p_data[k].eq(bit)
-        m.d.comb += ppu.thresholds.eq(threshold.r_data)
+        for name, fields, address in (
+            ("bias", ("bias",), ppu.p_addr),
+            ("scale", ("mantissa", "shift"), ppu.p_addr),
+            ("threshold", ("threshold",), ppu.threshold_addr),
+        ):
+            bits = param_bits(arch, *fields)
+            m.submodules[name] = memory = BlockMemory(isa.region_depth(arch, isa.Region.PARAM), len(bits) * arch.ppu, len(bits))
+            m.d.comb += [
+                memory.r_addr.eq(address),
+                memory.w_en.eq(written(host.param, (i * isa.PARAM_BITS + bits[0] for i in range(arch.ppu)))),
+                memory.w_addr.eq(host.row),
+                memory.w_data.eq(Cat(host.data[k % 32] for k in bits).replicate(arch.ppu)),
+                *(
+                    ppu.params[i].as_value()[k].eq(memory.r_data[i * len(bits) + n])
+                    for i in range(arch.ppu)
+                    for n, k in enumerate(bits)
+                ),
+            ]
         for i in range(0, arch.ppu, 2):
-            m.submodules[f"table_{i}"] = table = DualReadMemory(*sizes(isa.Region.TABLE))
+            m.submodules[f"table_{i}"] = table = DualReadMemory(*sizes(isa.Region.TABLE)[:2])
             m.d.comb += [table.w_en.eq(host.table), table.w_data.eq(host.data)]
             for k in range(i, min(i + 2, arch.ppu)):
                 address = ppu.t_addr.word_select(k, ppu.table_bits)
@@ -251,19 +272,18 @@ class Core(wiring.Component):
                     ppu.t_data.word_select(k, arch.event_bits).eq(table.r_data[k - i]),
                 ]
         m.d.comb += [
-            weight.r_addr.eq(lanes.w_addr),
-            weight.w_en.eq(host.weight),
-            weight.w_addr.eq(host.row),
-            weight.w_data.eq(host.data),
             lanes.w_data.eq(weight.r_data),
             reader.mask_data.eq(mask.r_data),
             ppu.host.eq(host.data),
-            state.w_en.eq(Mux(held, delay(m, host.state, 1, "host_state"), ppu.s_we)),
+            state.w_en.eq(Mux(held, delay(m, written(host.state, groups(state)), 1, "host_state"), ppu.s_we.replicate(arch.ppu))),
             state.w_addr.eq(Mux(held, delay(m, host.row, 1, "host_row"), ppu.s_waddr)),
             state.w_data.eq(ppu.s_wdata),
             state.r_addr.eq(Mux(held, host.row, ppu.s_addr)),
             ppu.s_data.eq(state.r_data),
-            self.state_data.eq(state.r_data),
             perf.r_addr.eq(host.row),
             self.perf_data.eq(perf.r_data),
         ]
+        if arch.cores > 1:
+            m.d.sync += self.state_data.eq(state.r_data.word_select(host.piece, 32))
+        else:
+            m.d.comb += self.state_data.eq(state.r_data.word_select(host.piece, 32))

@@ -42,13 +42,11 @@ def param_layout():
 
 
 def param_bits(arch: ArchConfig, *names: str) -> list[int]:
-    """Where the fields `names` are in a row of parameters, as far as they mean something."""
+    """Where the fields `names` are in a channel's parameters, as far as they mean something."""
     bits: list[int] = []
-    for i in range(arch.ppu):
-        for name in names:
-            field = param_layout()[name]
-            width = arch.mantissa_bits if name == "mantissa" else field.width
-            bits += range(i * isa.PARAM_BITS + field.offset, i * isa.PARAM_BITS + field.offset + width)
+    for name in names:
+        field = param_layout()[name]
+        bits += range(field.offset, field.offset + (arch.mantissa_bits if name == "mantissa" else field.width))
     return bits
 
 
@@ -186,11 +184,11 @@ class Ppu(wiring.Component):
         The `Lanes`' shadow accumulators.
     slot : In(1)
         A finished word is stored in this cycle.
-    p_addr, p_data; threshold_addr, thresholds; s_addr, s_data; s_we, s_waddr, s_wdata; t_addr, t_data
-        Parameter memory and, apart from it, the thresholds, state memory, and one table memory per requantiser
+    p_addr, threshold_addr, params; s_addr, s_data; s_we, s_waddr, s_wdata; t_addr, t_data
+        Parameter memory, where the thresholds have an address of their own, state memory, and one table memory per requantiser
         (concatenated).
-    host : In(bits of a row of state)
-        While the stages are held in reset, `s_wdata` is what this was a cycle before. Zero otherwise.
+    host : In(32)
+        While the stages are held in reset, every part of `s_wdata` is what this was a cycle before. Zero otherwise.
     stored : Out(1), stored_tag : Out(tag_bits)
         An output is stored in this cycle, one with the SINK flag too.
     we, address, word
@@ -215,15 +213,14 @@ class Ppu(wiring.Component):
                 "shadow": In(data.ArrayLayout(signed(32), arch.ppu)),
                 "slot": In(1),
                 "p_addr": Out(param),
-                "p_data": In(isa.region_bits(arch, isa.Region.PARAM)),
+                "params": In(data.ArrayLayout(param_layout(), arch.ppu)),
                 "threshold_addr": Out(param),
-                "thresholds": In(data.ArrayLayout(param_layout()["threshold"].shape, arch.ppu)),
                 "s_addr": Out(state),
                 "s_data": In(isa.region_bits(arch, isa.Region.STATE)),
                 "s_we": Out(1),
                 "s_waddr": Out(state),
                 "s_wdata": Out(isa.region_bits(arch, isa.Region.STATE)),
-                "host": In(data.ArrayLayout(unsigned(32), arch.ppu)),
+                "host": In(32),
                 "t_addr": Out(self.table_bits * arch.ppu),
                 "t_data": In(arch.event_bits * arch.ppu),
                 "stored": Out(1),
@@ -299,7 +296,6 @@ class Ppu(wiring.Component):
         table = later(late.table, REQUANT_LATENCY - CLAMP_DELAY + 1 + LATENCY, "table")
 
         states = data.View(data.ArrayLayout(signed(32), arch.ppu), self.s_data)
-        params = data.View(data.ArrayLayout(param_layout(), arch.ppu), self.p_data)
         channels = []
         for i in range(arch.ppu):
             # The host's word goes through the adder, where it costs nothing.
@@ -308,12 +304,12 @@ class Ppu(wiring.Component):
             m.d.comb += [
                 adder.a.eq(self.shadow[i]),
                 adder.b.eq(states[i]),
-                adder.c.eq(self.host[i]),
+                adder.c.eq(self.host),
                 adder.d.eq(used),
                 unit.acc.eq(sums[i]),
-                unit.bias.eq(params[i].bias),
-                unit.mantissa.eq(params[i].mantissa),
-                unit.shift.eq(params[i].shift),
+                unit.bias.eq(self.params[i].bias),
+                unit.mantissa.eq(self.params[i].mantissa),
+                unit.shift.eq(self.params[i].shift),
                 unit.clamp.eq(clamp),
                 self.t_addr.word_select(i, self.table_bits).eq(Cat(unit.y[:8] ^ 0x80, table_index)),
             ]
@@ -322,7 +318,7 @@ class Ppu(wiring.Component):
             looked_up = self.t_data.word_select(i, arch.event_bits).as_signed()
             value = Signal(signed(len(unit.y)), name=f"value_{i}", reset_less=True)
             m.d.sync += value.eq(Mux(table, looked_up, direct))
-            channels.append(self._threshold(m, value, self.thresholds[i], i))
+            channels.append(self._threshold(m, value, self.params[i].threshold, i))
         self._store(m, chunks, later(sink, FINISHED - 1, "sink"), channels)
         return m
 

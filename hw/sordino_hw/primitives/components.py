@@ -44,6 +44,16 @@ def _check_memory(depth: int, width: int) -> None:
         raise ValueError(f"a memory needs at least one row of one bit, not depth={depth!r}, width={width!r}")
 
 
+def _memory_members(depth: int, width: int, granularity: int | None) -> dict:
+    """Of a memory with a write and a read port; `granularity` bits for each bit of `w_en`, by default all. Raises `ValueError`."""
+    _check_memory(depth, width)
+    if granularity is not None and (granularity < 1 or width % granularity):
+        raise ValueError(f"a granularity divides the width, but {granularity!r} does not divide {width!r}")
+    address = _address_bits(depth)
+    enables = width // (granularity or width)
+    return {"w_en": In(enables), "w_addr": In(address), "w_data": In(width), "r_addr": In(address), "r_data": Out(width)}
+
+
 def _check_adder(width: int) -> None:
     if width < 1:
         raise ValueError(f"an adder needs at least one bit, not width={width!r}")
@@ -61,20 +71,20 @@ class BlockMemory(wiring.Component):
     ----------
     depth, width : int
         Rows, and bits of a row.
+    granularity : int, optional
+        Bits of a row that are written together (default: all), of which each group has a bit of `w_en`.
 
     On the ECP5, memories of up to 64 rows are built of distributed RAM.
 
     Members
     -------
-    w_en : In(1), w_addr, w_data
+    w_en : In(width / granularity), w_addr, w_data
     r_addr, r_data
     """
 
-    def __init__(self, depth: int, width: int):
-        _check_memory(depth, width)
-        self.depth, self.width = depth, width
-        address = _address_bits(depth)
-        super().__init__({"w_en": In(1), "w_addr": In(address), "w_data": In(width), "r_addr": In(address), "r_data": Out(width)})
+    def __init__(self, depth: int, width: int, granularity: int | None = None):
+        super().__init__(_memory_members(depth, width, granularity))
+        self.depth, self.width, self.granularity = depth, width, granularity or width
 
     def elaborate(self, platform):
         return _form(platform).block_memory(self)
@@ -127,18 +137,18 @@ class SinglePortMemory(wiring.Component):
     Parameters
     ----------
     depth, width : int
+    granularity : int, optional
+        As of `BlockMemory`.
 
     Members
     -------
-    w_en : In(1), w_addr, w_data
+    w_en : In(width / granularity), w_addr, w_data
     r_addr, r_data
     """
 
-    def __init__(self, depth: int, width: int):
-        _check_memory(depth, width)
-        self.depth, self.width = depth, width
-        address = _address_bits(depth)
-        super().__init__({"w_en": In(1), "w_addr": In(address), "w_data": In(width), "r_addr": In(address), "r_data": Out(width)})
+    def __init__(self, depth: int, width: int, granularity: int | None = None):
+        super().__init__(_memory_members(depth, width, granularity))
+        self.depth, self.width, self.granularity = depth, width, granularity or width
 
     def elaborate(self, platform):
         return _form(platform).single_port_memory(self)

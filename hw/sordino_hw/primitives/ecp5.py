@@ -12,6 +12,7 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal,
 from amaranth.lib import memory
 
 from . import generic
+from .copies import copies
 from .generic import masked_adder
 
 __all__ = [
@@ -39,32 +40,36 @@ DISTRIBUTED_ROWS, DISTRIBUTED_BITS = 16, 4
 """Rows and bits of a TRELLIS_DPR16X4."""
 
 
-def tiling(depth: int, width: int) -> list[tuple[int, int]]:
+BYTE = 9
+"""Bits that a DP16KD of 18 or 36 bits can write alone."""
+
+
+def tiling(depth: int, width: int, least: int = 1) -> list[tuple[int, int]]:
     """The cheapest way to build a memory of DP16KD, as the rows and bits of the tiles of each bank, from row 0 on.
 
-    Of equally cheap ways the one with the fewest banks: banks need a multiplexer behind them. No bank is deeper than the
+    Tiles have at least `least` bits. Of equally cheap ways the one with the fewest banks: banks need a multiplexer behind them. No bank is deeper than the
     one below, so each begins at a multiple of its rows.
     """
     ways = []
-    for k, (rows, bits) in enumerate(TILES):
+    for k, (rows, bits) in enumerate((rows, bits) for rows, bits in TILES if bits >= least):
         full = depth // rows
         ways.append([(rows, bits)] * -(-depth // rows))
         if full and depth % rows and k:
-            ways.append([(rows, bits)] * full + tiling(depth % rows, width))
+            ways.append([(rows, bits)] * full + tiling(depth % rows, width, least))
     return min(ways, key=lambda banks: (sum(-(-width // bits) for _, bits in banks), len(banks)))
 
 
-def _bits(address, bits: int, w_en=None):
+def _bits(address, bits: int, enables=()):
     """The 14 address pins of a port: wide words have byte enables where narrow ones have address bits."""
     low = {36: 5, 18: 4, 9: 3, 4: 2, 2: 1, 1: 0}[bits]
-    enables = 0 if w_en is None else {36: 4, 18: 2}.get(bits, 0)
-    return Cat(() if w_en is None else w_en.replicate(enables), Const(0, low - enables), address)
+    enables = Cat(enables) if bits > BYTE else Const(0, 0)
+    return Cat(enables, Const(0, low - len(enables)), address)
 
 
 def _tile(m: Module, name: str, bits: int, w_en, w_addr, w_data, r_addr):
     """One DP16KD: port A reads and writes, port B reads; 36 bits take both ports' data pins, and then port A only writes.
 
-    Returns the data of port B and of port A.
+    `w_en` has a bit, or one for each byte. Returns the data of port B and of port A.
     """
     data_in = Signal(36, name=f"{name}_i")
     out_a, out_b = (Signal(18, name=f"{name}_{port}") for port in ("a", "b"))
@@ -73,7 +78,7 @@ def _tile(m: Module, name: str, bits: int, w_en, w_addr, w_data, r_addr):
     def pins(prefix, value, count):
         return {f"{prefix}{k}": value[k] if k < len(value) else Const(0) for k in range(count)}
 
-    wide = bits == 36
+    wide, enables = bits == 36, w_en if len(w_en) > 1 else w_en.replicate(max(1, bits // BYTE))
     m.submodules[name] = Instance(
         "DP16KD",
         p_DATA_WIDTH_A=bits,
@@ -93,13 +98,13 @@ def _tile(m: Module, name: str, bits: int, w_en, w_addr, w_data, r_addr):
         i_CEB=Const(1),
         i_OCEA=Const(1),
         i_OCEB=Const(1),
-        i_WEA=Const(1) if wide else w_en,
+        i_WEA=Const(1) if wide or len(w_en) > 1 else w_en,
         i_WEB=Const(0),
         i_RSTA=Const(0),
         i_RSTB=Const(0),
         **pins("i_CSA", Const(0, 3), 3),
         **pins("i_CSB", Const(0, 3), 3),
-        **pins("i_ADA", _bits(w_addr, bits, w_en), 14),
+        **pins("i_ADA", _bits(w_addr, bits, enables), 14),
         **pins("i_ADB", _bits(r_addr, bits), 14),
         **pins("i_DIA", data_in[:18], 18),
         **pins("i_DIB", data_in[18:] if wide else Const(0, 18), 18),
@@ -109,18 +114,45 @@ def _tile(m: Module, name: str, bits: int, w_en, w_addr, w_data, r_addr):
     return (Cat(out_a, out_b), None) if wide else (out_b[:bits], out_a[:bits])
 
 
+def _columns(c, bits: int):
+    """What the tiles of a row hold, of `bits` bits each: their write enables, one or one for each byte, and for each bit which bit
+    of the row it is, or none.
+
+    What is written together takes whole bytes, unless it is the whole row.
+    """
+    if c.granularity == c.width:
+        for k in range(0, c.width, bits):
+            yield c.w_en, list(range(k, min(k + bits, c.width)))
+        return
+    written = []
+    for group in range(c.width // c.granularity):
+        for k in range(0, c.granularity, BYTE):
+            places = [group * c.granularity + n if n < c.granularity else None for n in range(k, k + BYTE)]
+            written.append((c.w_en[group], places))
+    for k in range(0, len(written), bits // BYTE):
+        enables, places = zip(*written[k : k + bits // BYTE], strict=True)
+        yield Cat(*enables, Const(0, bits // BYTE - len(enables))), [place for byte in places for place in byte]
+
+
 def block_memory(c) -> Module:
     if c.depth <= SHORT:
         return _short_memory(c)
     m = Module()
-    banks, first, shown, chosen = tiling(c.depth, c.width), 0, [], []
+    whole = c.granularity == c.width
+    banks = (
+        tiling(c.depth, c.width) if whole else tiling(c.depth, c.width // c.granularity * -(-c.granularity // BYTE) * BYTE, BYTE)
+    )
+    first, shown, chosen = 0, [], []
     for bank, (rows, bits) in enumerate(banks):
-        inner, row, enable = (rows - 1).bit_length(), [], Signal(name=f"enable_{bank}")
-        m.d.comb += enable.eq(c.w_en & (c.w_addr[inner:] == first // rows if len(banks) > 1 else 1))
-        for k in range(0, c.width, bits):
-            part = c.w_data[k : k + bits]
-            shown_part, _ = _tile(m, f"tile_{bank}_{k // bits}", bits, enable, c.w_addr[:inner], part, c.r_addr[:inner])
-            row.append(shown_part[: len(part)])
+        inner, row, here = (rows - 1).bit_length(), [None] * c.width, Signal(name=f"enable_{bank}")
+        m.d.comb += here.eq(c.w_addr[inner:] == first // rows if len(banks) > 1 else 1)
+        for k, (enables, places) in enumerate(_columns(c, bits)):
+            part = Cat(Const(0, 1) if place is None else c.w_data[place] for place in places)
+            w_en = enables & here.replicate(len(enables))
+            data, _ = _tile(m, f"tile_{bank}_{k}", bits, w_en, c.w_addr[:inner], part, c.r_addr[:inner])
+            for place, bit in zip(places, data, strict=False):
+                if place is not None:
+                    row[place] = bit
         shown.append(Cat(row))
         chosen.append(c.r_addr[inner:] == first // rows)
         first += rows
@@ -156,11 +188,15 @@ def dual_read_memory(c) -> Module:
 
 def _short_memory(c) -> Module:
     m = Module()
-    held = {}
-    for name in ("w_en", "w_addr", "w_data", "r_addr"):
-        held[name] = Signal.like(getattr(c, name), name=f"held_{name}", reset_less=True)
-        m.d.sync += held[name].eq(getattr(c, name))
-    m.d.comb += c.r_data.eq(_distributed(m, "bank", c.depth, c.width, c.width, **held))
+    groups, shown = c.width // c.granularity, []
+    # Groups can lie far apart: each has addresses of its own.
+    r_addr, w_addr = (copies(m, a, groups, n, reset_less=True) for a, n in ((c.r_addr, "held_r_addr"), (c.w_addr, "held_w_addr")))
+    w_en, w_data = (Signal.like(s, name=f"held_{s.name}", reset_less=True) for s in (c.w_en, c.w_data))
+    m.d.sync += [w_en.eq(c.w_en), w_data.eq(c.w_data)]
+    for g in range(groups):
+        part = w_data.word_select(g, c.granularity)
+        shown.append(_distributed(m, f"group_{g}", c.depth, c.granularity, c.granularity, w_en[g], w_addr[g], part, r_addr[g]))
+    m.d.comb += c.r_data.eq(Cat(shown))
     return m
 
 
@@ -235,7 +271,7 @@ def single_port_memory(c) -> Module:
     from .components import BlockMemory
 
     m = Module()
-    m.submodules.block = block = BlockMemory(c.depth, c.width)
+    m.submodules.block = block = BlockMemory(c.depth, c.width, c.granularity)
     m.d.comb += [
         block.w_en.eq(c.w_en),
         block.w_addr.eq(c.w_addr),

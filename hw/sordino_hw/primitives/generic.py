@@ -21,7 +21,7 @@ __all__ = [
 def block_memory(c) -> Module:
     m = Module()
     m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[])
-    write, read = array.write_port(), array.read_port()
+    write, read = array.write_port(granularity=c.granularity), array.read_port()
     held = Signal(c.width, reset_less=True)
     m.d.comb += [
         write.en.eq(c.w_en),

@@ -21,11 +21,13 @@ __all__ = [
 ]
 
 SPRAM_ROWS, SPRAM_BITS = 16384, 16
+NIBBLE = 4
+"""Bits that an SB_SPRAM256KA writes together."""
 
 
 def block_memory(c) -> Module:
     m = Module()
-    m.d.comb += c.r_data.eq(_block(m, "array", c.depth, c.width, c.width, c.w_en, c.w_addr, c.w_data, c.r_addr))
+    m.d.comb += c.r_data.eq(_block(m, "array", c.depth, c.width, c.granularity, c.w_en, c.w_addr, c.w_data, c.r_addr))
     return m
 
 
@@ -83,11 +85,16 @@ def small_memory(c) -> Module:
 
 
 def single_port_memory(c) -> Module:
+    if c.granularity % NIBBLE and c.granularity < c.width:
+        raise ValueError(
+            f"single-port RAM writes {NIBBLE} bits together: the granularity must be a multiple, not {c.granularity!r}"
+        )
     m = Module()
     inner = (SPRAM_ROWS - 1).bit_length()
     banks = -(-c.depth // SPRAM_ROWS)
     row = Signal.like(c.r_addr)
-    m.d.comb += row.eq(Mux(c.w_en, c.w_addr, c.r_addr))
+    m.d.comb += row.eq(Mux(c.w_en.any(), c.w_addr, c.r_addr))
+    enables = Cat(c.w_en[min(k, c.width - 1) // c.granularity] for k in range(0, -(-c.width // SPRAM_BITS) * SPRAM_BITS, NIBBLE))
     address, bank = row[:inner], row[inner:]
     shown = []
     for k in range(banks):
@@ -101,8 +108,8 @@ def single_port_memory(c) -> Module:
                 "SB_SPRAM256KA",
                 i_ADDRESS=Cat(address, Const(0, inner - len(address))),
                 i_DATAIN=i,
-                i_MASKWREN=Const(0b1111, 4),
-                i_WREN=c.w_en & chosen,
+                i_MASKWREN=enables.word_select(j // SPRAM_BITS, SPRAM_BITS // NIBBLE),
+                i_WREN=c.w_en.any() & chosen,
                 i_CHIPSELECT=Const(1),
                 i_CLOCK=ClockSignal(),
                 i_STANDBY=Const(0),
