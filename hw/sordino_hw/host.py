@@ -10,8 +10,9 @@ from amaranth.utils import ceil_log2
 from .arch import ArchConfig
 from .axi import AXI4LiteSignature, Resp, Subordinate
 from .core.combinators import delay
+from .core.latencies import Latencies
 from .errors import ArchError
-from .interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
+from .interfaces import ControlSignature, WindowSignature
 from .isa import (
     CSR,
     HOST_ADDR_BITS,
@@ -76,7 +77,7 @@ class HostPort(Component):
     control : Out(ControlSignature())
 
     Throughput: a write, a control register or a piece of the kept row every 3 cycles; a row fetch adds
-    `WINDOW_LATENCY` + 3.
+    `Latencies.window` + 3.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -103,14 +104,15 @@ class HostPort(Component):
         commit, target = self._write(m, axi.write, busy, asked, wants, cached)
 
         fetching = Signal()
-        countdown = Signal(range(WINDOW_LATENCY + 1))
+        latency = Latencies(self.arch).window
+        countdown = Signal(range(latency + 1))
         m.d.comb += busy.eq(control.start | fetching | delay(m, fetching, 1, "fetched"))
         with m.If(fetch | commit):
             # Nothing is committed while a read waits that could fetch.
             place = Cat(window.region.as_value(), window.row)
             m.d.sync += [window.we.eq(commit), window.re.eq(fetch), place.eq(Mux(asked, source, target)), cached.eq(0)]
         with m.If(fetch):
-            m.d.sync += [fetching.eq(1), countdown.eq(WINDOW_LATENCY)]
+            m.d.sync += [fetching.eq(1), countdown.eq(latency)]
         with m.If(fetching):
             m.d.sync += countdown.eq(countdown - 1)
             with m.If(countdown == 0):

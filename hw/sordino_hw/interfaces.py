@@ -7,9 +7,6 @@ from .arch import ArchConfig
 
 __all__ = ["ControlSignature", "WindowSignature"]
 
-WINDOW_LATENCY = 5
-"""Cycles from `re` to the cycle in which `rdata` holds the row."""
-
 
 class WindowSignature(Signature):
     """Whole-row access of the host to the memories, only while the machine does not run.
@@ -22,9 +19,9 @@ class WindowSignature(Signature):
     we : Out(1)
         Writes `wdata` (low `region_bits` bits) to the row, in this cycle.
     wdata : Out(widest writable row)
-        Held for a cycle after `we`; zero while the machine runs.
+        Held for a cycle after `we`; zero while the machine runs, unless `ArchConfig.pipelining` is 1.
     re : Out(1)
-        Reads the row; `rdata` shows it `WINDOW_LATENCY` cycles later, and as long as `region` and `row` are held, nothing is
+        Reads the row; `rdata` shows it `Latencies.window` cycles later, and as long as `region` and `row` are held, nothing is
         written and the machine does not run.
     rdata : In(widest readable row)
 

@@ -8,8 +8,8 @@ from functools import partial
 from amaranth.sim import Simulator
 
 from sordino_hw import isa
+from sordino_hw.core.latencies import Latencies
 from sordino_hw.host import HostPort
-from sordino_hw.interfaces import WINDOW_LATENCY
 from sordino_hw.isa import Region
 
 
@@ -138,7 +138,7 @@ class Machine:
                 self.memory[region, row] = wdata & ((1 << isa.region_bits(arch, region)) - 1)
             if re:
                 self.fetches += 1
-                answer = [(region, row)] * WINDOW_LATENCY
+                answer = [(region, row)] * Latencies(arch).window
             if we or re or running:
                 ctx.set(w.rdata, NOISE)
             if answer:

@@ -9,8 +9,8 @@ from sordino_hw import isa, numbers
 from sordino_hw.arch import REQUANT_FRACTION, ArchConfig
 from sordino_hw.asm import assemble
 from sordino_hw.core.cluster import Cluster
-from sordino_hw.core.ppu import CLAMP_DELAY, REQUANT_LATENCY, Requantiser
-from sordino_hw.interfaces import WINDOW_LATENCY
+from sordino_hw.core.latencies import REQUANT_LATENCY, Latencies
+from sordino_hw.core.ppu import CLAMP_DELAY, Requantiser
 from sordino_hw.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_stride
 from sordino_hw.program import Segment
 from sordino_sim.machine import Machine
@@ -89,7 +89,7 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
         for region, row in reads:
             ctx.set(window.region, region)
             ctx.set(window.row, row)
-            await ctx.tick().repeat(WINDOW_LATENCY)
+            await ctx.tick().repeat(Latencies(arch).window)
             data.append(ctx.get(window.rdata))
         results.append(data)
 

@@ -12,25 +12,23 @@ from .fifo import Fifo
 from .flight import Descriptors, Outstanding
 from .issue import Issuer, MaskReader, Segmenter
 from .lanes import Lanes
-from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY, TURN_LEAD
+from .latencies import Latencies
 from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_address, mask_address, reads_late, tag_bits
 from .perf import LogControl, PerformanceLog
-from .ppu import FINISHED, Ppu, param_bits
+from .ppu import Ppu, param_bits
+from .small import SmallIssuer, SmallLanes
 
 __all__ = ["Core", "CoreTraps", "HostAccess"]
 
-TURNED = SHADOW_LATENCY - TURN_LEAD + 1
-"""From an output's close to its first turn, at most."""
-
 
 def _closed_within(arch: ArchConfig, cycles: int) -> int:
-    """Outputs that closed at most `cycles` and their own turns ago: the issuer keeps them max(DRAIN, cores) apart."""
-    return -(-cycles // arch.cores) + 1
+    """Outputs that closed at most `cycles` and their own turns ago: the issuer keeps them max(DRAIN, cores) apart, or further."""
+    return -(-cycles // max(arch.cores, 1 + Latencies(arch).pause)) + 1
 
 
 class HostAccess(data.StructLayout):
     """The host's access to a core's memories: row `row`, and what `data` is written to. Only while the machine is stopped;
-    otherwise `data` is zero."""
+    otherwise `data` is zero, but for a machine of `ArchConfig.pipelining` 1."""
 
     def __init__(self, arch: ArchConfig, bits: int):
         writes = ("weight", "mask", "param", "state", "table")
@@ -75,12 +73,12 @@ class Core(wiring.Component):
         For the performance log.
     host : In(HostAccess)
     state_data, perf_data : Out
-        The row that `host` named `LATENCY` cycles before.
+        The row that `host` named a memory's latency before.
     traps : Out(CoreTraps)
     """
 
     def __init__(self, arch: ArchConfig, host_bits: int):
-        self.arch = arch
+        self.arch, self.latency = arch, Latencies(arch)
         super().__init__(
             {
                 "running": In(1),
@@ -116,23 +114,25 @@ class Core(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch = self.arch
+        arch, latency = self.arch, self.latency
         held = Signal(init=1)
         m.d.sync += held.eq(~self.running)
         stages = Module()
         stages.submodules.reader = reader = MaskReader(arch)
         stages.submodules.segmenter = segmenter = Segmenter(arch)
-        stages.submodules.issuer = issuer = Issuer(arch)
-        stages.submodules.lanes = lanes = Lanes(arch)
+        small = arch.pipelining == 1
+        stages.submodules.issuer = issuer = SmallIssuer(arch) if small else Issuer(arch)
+        stages.submodules.lanes = lanes = SmallLanes(arch) if small else Lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
+        turned = latency.shadow - latency.turn_lead + 1  # from an output's close to its first turn, at most
         drained, finished, stored = (
-            OUTPUTS + _closed_within(arch, cycles)
-            for cycles in (TURNED, TURNED + FINISHED + 1, SHADOW_LATENCY + STORE_LATENCY + arch.cores)
+            latency.outputs + _closed_within(arch, cycles)
+            for cycles in (turned, turned + latency.finished + 1, latency.shadow + latency.store + arch.cores)
         )
-        stages.submodules.dealt = dealt = Fifo(tag_bits(arch), OUTPUTS)
+        stages.submodules.dealt = dealt = Fifo(tag_bits(arch), latency.outputs)
         stages.submodules.undrained = undrained = Fifo(OutputState(arch), drained)
         stages.submodules.unplaced = unplaced = Fifo(act_address(arch), finished)
-        stages.submodules.unclosed = unclosed = Outstanding(arch, OUTPUTS)
+        stages.submodules.unclosed = unclosed = Outstanding(arch, latency.outputs)
         stages.submodules.unstored = unstored = Outstanding(arch, stored)
         m.submodules.stages = ResetInserter(held)(stages)
         m.submodules.perf = perf = PerformanceLog(arch)
@@ -170,12 +170,8 @@ class Core(wiring.Component):
         m.d.comb += [
             segmenter.next.eq(reader.next),
             segmenter.more.eq(reader.more),
-            issuer.next.eq(segmenter.next_segment),
-            issuer.next_output.eq(dealt.next),
             lanes.event.eq(issuer.event),
             lanes.event_valid.eq(issuer.event_valid),
-            issuer.vector.eq(segmenter.vector),
-            issuer.act.eq(reader.o.payload.word.act),
             self.act_addr.eq(issuer.address),
             lanes.operands.eq(self.act_data if reads_late(arch) else issuer.operands),
             ppu.coming.eq(lanes.coming),
@@ -191,6 +187,13 @@ class Core(wiring.Component):
             self.traps.state.eq(ppu.trap_state),
             self.traps.act_write.eq(ppu.trap_act),
         ]
+        if not small:
+            m.d.comb += [
+                issuer.next.eq(segmenter.next_segment),
+                issuer.next_output.eq(dealt.next),
+                issuer.vector.eq(segmenter.vector),
+                issuer.act.eq(reader.o.payload.word.act),
+            ]
         # What is stored is zero in other cycles, for cores that share a memory.
         store = m.d.sync if arch.cores > 1 else m.d.comb
         store += [self.we.eq(ppu.we), self.address.eq(0), self.data.eq(0)]
@@ -211,21 +214,23 @@ class Core(wiring.Component):
             (late_ops, self.drain, ppu.late_tag),
         ):
             m.d.comb += [file.w_en.eq(self.drain_we), file.w_tag.eq(self.drain_tag), file.i.eq(value), file.tag.eq(tag)]
-        m.d.comb += [issuer.drain.eq(drains.o), ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
+        m.d.comb += [ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
+        if self.arch.pipelining == 2:
+            m.d.comb += issuer.drain.eq(drains.o)
 
     def _memories(self, m, held, reader, lanes, ppu, perf):
         """While the machine runs, the stages own the ports; otherwise the host does."""
         arch, host = self.arch, self.host
 
         def sizes(region):
-            return isa.region_depth(arch, region), isa.region_bits(arch, region)
+            return isa.region_depth(arch, region), isa.region_bits(arch, region), self.latency.memory
 
         m.submodules.weight = weight = SinglePortMemory(*sizes(isa.Region.WEIGHT))
         m.submodules.mask = mask = BlockMemory(*sizes(isa.Region.MASK))
-        param_depth, _ = sizes(isa.Region.PARAM)
+        param_depth, _, latency = sizes(isa.Region.PARAM)
         used, thresholds = param_bits(arch, "bias", "mantissa", "shift"), param_bits(arch, "threshold")
-        m.submodules.param = param = BlockMemory(param_depth, len(used))
-        m.submodules.threshold = threshold = BlockMemory(param_depth, len(thresholds))
+        m.submodules.param = param = BlockMemory(param_depth, len(used), latency)
+        m.submodules.threshold = threshold = BlockMemory(param_depth, len(thresholds), latency)
         m.submodules.state = state = BlockMemory(*sizes(isa.Region.STATE))
         for memory, address, write, value in (
             (mask, reader.mask_addr, host.mask, host.data),
@@ -257,7 +262,8 @@ class Core(wiring.Component):
             weight.w_data.eq(host.data),
             lanes.w_data.eq(weight.r_data),
             reader.mask_data.eq(mask.r_data),
-            ppu.host.eq(host.data),
+            # Where a serial port shifts in the row, it is not zero while the machine runs.
+            ppu.host.eq(Mux(held, host.data, 0) if arch.pipelining == 1 else host.data),
             state.w_en.eq(Mux(held, delay(m, host.state, 1, "host_state"), ppu.s_we)),
             state.w_addr.eq(Mux(held, delay(m, host.row, 1, "host_row"), ppu.s_waddr)),
             state.w_data.eq(ppu.s_wdata),

@@ -12,9 +12,10 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal,
 from amaranth.lib import memory
 
 from . import generic
-from .generic import masked_adder
+from .generic import accumulators, masked_adder
 
 __all__ = [
+    "accumulators",
     "bit_memory",
     "block_memory",
     "buffer",
@@ -110,6 +111,8 @@ def _tile(m: Module, name: str, bits: int, w_en, w_addr, w_data, r_addr):
 
 
 def block_memory(c) -> Module:
+    if c.latency == 1:
+        return generic.block_memory(c)
     if c.depth <= SHORT:
         return _short_memory(c)
     m = Module()
@@ -143,6 +146,8 @@ def buffer(c) -> Module:
 
 
 def dual_read_memory(c) -> Module:
+    if c.latency == 1:
+        return generic.dual_read_memory(c)
     m = Module()
     bits = max((b for rows, b in TILES if rows >= c.depth and b <= 18), default=0)
     if not bits:
@@ -165,6 +170,8 @@ def _short_memory(c) -> Module:
 
 
 def bit_memory(c) -> Module:
+    if c.latency == 1:
+        return generic.bit_memory(c)
     # A distributed RAM writes its four bits together: a bit's neighbours are looked up in a copy for the writer, which is
     # smaller than a RAM for each bit would be.
     from .components import SmallMemory
@@ -232,6 +239,8 @@ def _distributed(m: Module, name: str, depth: int, width: int, granularity: int,
 
 
 def single_port_memory(c) -> Module:
+    if c.latency == 1:
+        return generic.single_port_memory(c)
     from .components import BlockMemory
 
     m = Module()
