@@ -25,7 +25,7 @@ from math import erf, exp, pi, sqrt
 import numpy as np
 
 from sordino_hw.asm import Step, decode_segment
-from sordino_hw.core.latencies import WORD_LATENCY
+from sordino_hw.core.latencies import Latencies
 from sordino_hw.isa import Flag, Mode, Opcode
 from sordino_hw.program import Program, Segment
 
@@ -121,7 +121,7 @@ def _add(
         added = outputs * (1.0 if step.has(Flag.DENSE) else 1 - (1 - residual) ** _in_word(program, added_tensor))
         events, spans = events + arch.wide_cycles * added, spans + outputs * slices
         words, fetched = words + added * slices, fetched + added * slices
-    in_flight = words * (WORD_LATENCY + 1) / arch.word_fifo
+    in_flight = words * (Latencies(arch).word + 1) / arch.word_fifo
     share = -(-outputs // groups) / outputs
     stages = {
         "events": events * share,

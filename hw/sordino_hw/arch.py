@@ -56,6 +56,9 @@ class ArchConfig:
     in_flight: int = 4
     """Operations that may be between the sequencer and their last store: 1, 2 or 4. Of one nothing is copied: it keeps its
     registers, and the next instruction waits until it is done."""
+    pipelining: int = 2
+    """2: registers wherever a clock of 100 MHz wants one, and the sums of an output drain while those of the next add up. 1: one
+    small core at a quarter of that clock, with registers where something waits alone; its sums drain out of the accumulators."""
     act_depth: int = 4096
     """Activation memory: words of `lanes` x `event_bits`."""
     weight_depth: int = 4096
@@ -97,6 +100,15 @@ class ArchConfig:
         rule(2 <= self.mantissa_bits <= 8, "mantissa_bits must be from 2 to 8", "mantissa_bits")
         rule(self.wide_cycles in (1, 2), "wide_cycles must be 1 or 2", "wide_cycles")
         rule(self.in_flight in (1, 2, MOST_IN_FLIGHT), "in_flight must be 1, 2 or 4", "in_flight")
+        rule(self.pipelining in (1, 2), "pipelining must be 1 or 2", "pipelining")
+        rule(
+            self.pipelining == 2 or (self.cores == 1 and self.lanes == 8 and self.wide_cycles == 2 and self.in_flight == 1),
+            "pipelining=1 needs cores=1, lanes=8, wide_cycles=2 and in_flight=1",
+            *("pipelining", "cores", "lanes", "wide_cycles", "in_flight"),
+        )
+        fifos = ("word_fifo", "segment_fifo", "row_fifo")
+        shallow = all(getattr(self, name) == 2 for name in fifos)
+        rule(self.pipelining == 2 or shallow, "pipelining=1 needs word_fifo=2, segment_fifo=2 and row_fifo=2", *fifos)
         rule(self.segment == 8, "segment must be 8", "segment")
         for name in ("segment_fifo", "word_fifo", "row_fifo"):
             rule(2 <= getattr(self, name) <= 64, f"{name} must be from 2 to 64", name)
@@ -208,9 +220,10 @@ PRESETS: dict[str, ArchConfig] = {
             ppu=1,
             wide_cycles=2,
             segment_fifo=2,
-            word_fifo=8,
+            word_fifo=2,
             row_fifo=2,
             in_flight=1,
+            pipelining=1,
             occ_width=8,
             act_depth=512,
             weight_depth=16384,

@@ -11,8 +11,9 @@ from amaranth.utils import ceil_log2
 from .arch import ArchConfig
 from .axi import AXI4LiteSignature, Resp, Subordinate
 from .core.combinators import delay
+from .core.latencies import Latencies
 from .errors import ArchError
-from .interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
+from .interfaces import ControlSignature, WindowSignature
 from .isa import (
     CSR,
     HOST_ADDR_BITS,
@@ -26,6 +27,7 @@ from .isa import (
     region_stride,
     row_bytes,
     row_pieces,
+    window_pieces,
 )
 
 __all__ = ["READABLE", "WRITABLE", "HostPort", "check_address_space"]
@@ -75,8 +77,8 @@ class HostPort(Component):
     window : Out(WindowSignature(arch))
     control : Out(ControlSignature())
 
-    Throughput: a write or a control register every 3 cycles; a row's last piece adds a cycle for each, and a fetch
-    `WINDOW_LATENCY` + 3.
+    Throughput: a write or a control register every 3 cycles; a row's last piece adds a cycle for each that the window takes, and a
+    fetch `Latencies.window` + 3.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -103,7 +105,8 @@ class HostPort(Component):
         commit, target, piece = self._write(m, axi.write, busy, asked, wants)
 
         fetching = Signal()
-        countdown, last = Signal(range(WINDOW_LATENCY + 1)), Signal.like(window.piece)
+        latency = Latencies(self.arch).window
+        countdown, last = Signal(range(latency + 1)), Signal.like(window.piece)
         m.d.comb += busy.eq(control.start | window.we | fetching | delay(m, fetching, 1, "fetching"))
         m.d.sync += fetched.eq(fetched & asked)
         with m.If(fetch | commit):
@@ -111,11 +114,11 @@ class HostPort(Component):
             place = Cat(window.piece, window.region.as_value(), window.row)
             m.d.sync += [window.we.eq(commit), window.re.eq(fetch), place.eq(Mux(asked, source, target))]
         with m.If(commit):
-            m.d.sync += last.eq(piece)
+            m.d.sync += last.eq(piece if window_pieces(self.arch) > 1 else 0)
         with m.If(window.we & (window.piece != last)):
             m.d.sync += [window.we.eq(1), window.piece.eq(window.piece + 1)]
         with m.If(fetch):
-            m.d.sync += [fetching.eq(1), countdown.eq(WINDOW_LATENCY)]
+            m.d.sync += [fetching.eq(1), countdown.eq(latency)]
         with m.If(fetching):
             m.d.sync += countdown.eq(countdown - 1)
             with m.If(countdown == 0):
@@ -190,21 +193,26 @@ class HostPort(Component):
 
         asked, wants, fetch = self._second(m, port, "read"), Signal(), Signal()
         good, csr_good = resp == Resp.OKAY, is_csr & (csr_resp == Resp.OKAY)
+        place, data = Signal.like(window.piece), window.rdata
+        if len(data) > 32:
+            data = data.word_select(piece, 32)
+        else:
+            m.d.comb += place.eq(piece)
         m.d.comb += [
             wants.eq(asked & (is_csr | ~control.running)),
             fetch.eq(asked & ~busy & ~control.running & good & ~fetched),
             port.ready.eq(wants & ~busy & ~fetch),
             port.resp.eq(Mux(is_csr, csr_resp, resp)),
-            port.data.eq(window.rdata & good.replicate(32) | shown & csr_good.replicate(32)),
+            port.data.eq(data & good.replicate(32) | shown & csr_good.replicate(32)),
         ]
-        return asked, wants, fetch, Cat(piece, Const(0, len(window.piece) - len(piece)), region.as_value(), index)
+        return asked, wants, fetch, Cat(place, region.as_value(), index)
 
     def _write(self, m, port, busy, read, reading):
         """Serves writes in the second cycle of a request, unless the window is `busy` or a read is served.
 
         A read that waits (`read`) is served (`reading`) as soon as the window may be used, so a row waits for it.
 
-        Returns whether a row is complete, where its first piece is, and the number of its last.
+        Returns whether a row is complete, where it is, and the number of its last piece.
         """
         control = self.control
         decoded = self._decode(m, port.address, WRITABLE, "write")
@@ -222,9 +230,14 @@ class HostPort(Component):
         )
         most = max(row_pieces(region_bits(self.arch, r)) for r in WRITABLE)
         staged = Signal(data.ArrayLayout(32, most), reset_less=True)
-        shown = [staged[i] & (self.window.we & (self.window.piece == i)).replicate(32) for i in range(most)]
         m.d.comb += self.window.whole.eq(staged)
-        m.d.sync += self.window.wdata.eq(reduce(or_, shown))
+        if len(self.window.wdata) > 32:
+            m.d.comb += self.window.wdata.eq(staged)
+            with m.If(control.running):
+                m.d.sync += staged.eq(0)
+        else:
+            sent = (staged[i] & (self.window.we & (self.window.piece == i)).replicate(32) for i in range(most))
+            m.d.sync += self.window.wdata.eq(reduce(or_, sent))
         asked, good, stored, commit = self._second(m, port, "write"), Signal(), Signal(), Signal()
         m.d.comb += [
             port.ready.eq(asked & ~busy & ~reading & (is_csr | ~control.running)),

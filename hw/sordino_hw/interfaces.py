@@ -7,14 +7,11 @@ from .arch import ArchConfig
 
 __all__ = ["ControlSignature", "WindowSignature"]
 
-WINDOW_LATENCY = 6
-"""Cycles from `re` to the cycle in which `rdata` holds the piece."""
-
 
 class WindowSignature(Signature):
     """Access of the host to the memories, only while the machine does not run.
 
-    Cores are far apart, so what they share is narrow: the 32-bit pieces of a row reach them one after the other.
+    Cores are far apart, so what several share is narrow: pieces of a row reach them one after the other (`isa.window_bits`).
 
     Members (seen from the host port)
     ---------------------------------
@@ -24,32 +21,31 @@ class WindowSignature(Signature):
     piece : Out
         Of the row; must be within it.
     we : Out(1)
-        Writes a piece. A row is written whole: its pieces come one a cycle, from piece 0.
-    wdata : Out(32)
-        The piece of the cycle before, if that had `we`; otherwise zero.
+        Writes a piece. A row is written whole: its pieces follow each other, from piece 0.
+    wdata : Out(window_bits)
+        The piece, in the cycle after `we`; zero while the machine runs, unless `ArchConfig.pipelining` is 1.
     whole : Out(row of ACT)
-        The whole row in the cycle after its piece 0: an activation word's occupancy bit follows from all of it.
+        The whole row, in the cycle after its piece 0: an activation word's occupancy bit follows from all of it.
     re : Out(1)
-        Reads a piece; `rdata` shows it `WINDOW_LATENCY` cycles later, and as long as `region`, `row` and `piece` are held, nothing
+        Reads a piece; `rdata` shows it `Latencies.window` cycles later, and as long as `region`, `row` and `piece` are held, nothing
         is written and the machine does not run.
-    rdata : In(32)
+    rdata : In(window_bits)
 
     Writable: IMEM, WEIGHT, MASK, PARAM, ACT (its occupancy bit follows from the data), STATE, TABLE.
     Readable: ACT, STATE, PERF; the others read as zero.
     """
 
     def __init__(self, arch: ArchConfig):
-        pieces = max(isa.row_pieces(isa.region_bits(arch, r)) for r in isa.Region if r is not isa.Region.CSR)
         super().__init__(
             {
                 "region": Out(isa.Region),
                 "row": Out(isa.ADDR_BITS),
-                "piece": Out(range(max(2, pieces))),
+                "piece": Out(range(max(2, isa.window_pieces(arch)))),
                 "we": Out(1),
-                "wdata": Out(32),
+                "wdata": Out(isa.window_bits(arch)),
                 "whole": Out(isa.region_bits(arch, isa.Region.ACT)),
                 "re": Out(1),
-                "rdata": In(32),
+                "rdata": In(isa.window_bits(arch)),
             }
         )
 

@@ -329,6 +329,16 @@ def region_depth(arch, region: Region) -> int:
     }[region]
 
 
+def window_bits(arch) -> int:
+    """Bits that the host's window moves at a time: the widest row; where cores are several, and far apart, 32."""
+    return 32 if arch.cores > 1 else max(region_bits(arch, region) for region in Region if region is not Region.CSR)
+
+
+def window_pieces(arch) -> int:
+    """Pieces of `window_bits` of the longest row."""
+    return max(-(-region_bits(arch, region) // window_bits(arch)) for region in Region if region is not Region.CSR)
+
+
 def address_bits(arch, region: Region) -> int:
     """Bits of an address of a memory in the hardware: those of twice its rows, so that the rows just beyond it, and just
     before its first one, are addresses too, and trap. (Of 2**22 rows there are none beyond.)"""

@@ -32,21 +32,21 @@ MAX_FIFO = 64
 """Deepest FIFO."""
 
 assert MOST_IN_FLIGHT == IN_FLIGHT
-assert [kind.value for kind in layouts.Kind] == [EVENT, MAC, MAC2, MAX] and latencies.OUTPUTS <= MAX_FIFO
+assert [kind.value for kind in layouts.Kind] == [EVENT, MAC, MAC2, MAX]
 assert isa.PERF_FIELDS == ("busy", "fetch", "ppu", "marker", "memory", "idle", "words", "skipped")
 
 # The state is one vector: numba passes it from function to function at no cost, as it does not a structure of arrays.
 # First the cluster; then a block for every core, which holds the core's and the fetcher's of the same number.
 CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO, WIDE_CYCLES, OCC_BITS, A_MASK, W_MASK, M_MASK = range(10)
 """The architecture; the greatest address of activations, weights and masks."""
-OUTPUTS, CLIP, SPLITTING, FIFO, ROW, WORD, SHADOW, STORE, DEAL, FREED, DRAINED, ALONE = range(10, 22)
+OUTPUTS, CLIP, DEAL, FIFO, FREED, DRAINED, SPLITTING, ROW, WORD, SHADOW, STORE, PAUSE, ALONE = range(10, 23)
 """A depth and the latencies of `sordino_hw.core.latencies`; whether a fetcher holds but one job."""
-OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(22, 29)
+OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(23, 30)
 """The operation: its number, what it does, when it was started."""
-DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(29, 34)
+DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(30, 35)
 """The last deal, the groups that it was for (0: none yet), the last request that ended a job; the operation's last close and
 last store."""
-ENDS = 34
+ENDS = 35
 """The last cycles of the newest records, by operation modulo `IN_FLIGHT`; far in the past before the first."""
 _R = ENDS + IN_FLIGHT
 R_OH, R_OW, R_KH, R_KX, R_SPAN, R_WORDS, R_H, R_W = range(_R, _R + 8)
@@ -86,10 +86,12 @@ class Clock:
         self.t[OCC_BITS] = arch.occ_bits
         memories = (isa.Region.ACT, isa.Region.WEIGHT, isa.Region.MASK)
         self.t[A_MASK:OUTPUTS] = [(1 << isa.address_bits(arch, memory)) - 1 for memory in memories]
-        self.t[OUTPUTS] = latencies.OUTPUTS
-        names = ("CLIP", "SPLIT", "FIFO", "ROW", "WORD", "SHADOW", "STORE", "DEAL")
-        self.t[CLIP:FREED] = [getattr(latencies, f"{name}_LATENCY") for name in names]
-        self.t[FREED : ALONE + 1] = latencies.FREED, latencies.DRAINED, layouts.job_depth(arch) == 1
+        by_arch = latencies.Latencies(arch)
+        assert by_arch.outputs <= MAX_FIFO
+        self.t[OUTPUTS:FREED] = by_arch.outputs, latencies.CLIP_LATENCY, latencies.DEAL_LATENCY, by_arch.fifo
+        self.t[FREED:SPLITTING] = latencies.FREED, latencies.DRAINED
+        self.t[SPLITTING:ALONE] = by_arch.split, by_arch.row, by_arch.word, by_arch.shadow, by_arch.store, by_arch.pause
+        self.t[ALONE] = layouts.job_depth(arch) == 1
         self.t[GROUPS] = 0
         self.blocks = self.t[BLOCKS:].reshape(arch.cores, BLOCK)
         """A view of the cores' blocks: int64 [cores, BLOCK]."""
@@ -171,6 +173,9 @@ def _push(t, b, end, time):
     """The held item enters the segment FIFO in cycle `time`; `end`: it closes an output. The issuer's times follow."""
     place = t[b + SEGMENTS]
     start = max(time + t[FIFO], t[b + ISSUED] + 1)
+    if t[PAUSE] and start <= t[b + CLOSED] + t[PAUSE]:
+        _count(t, b, PPU, start, t[b + CLOSED] + t[PAUSE])
+        start = t[b + CLOSED] + t[PAUSE] + 1
     finish = start + t[b + HELD_CYCLES] - 1
     field = MARKER if t[b + HELD_NULL] else BUSY
     if end:
@@ -278,6 +283,8 @@ def _span(t, b, low, high, start, stop, m, w, kind, end, reuse, nonzero, occupie
     walked = max(t[b + WALKED] + 1, t[b + CLIPPED])
     clipped = max(walked + t[CLIP], t[b + TAKEN])
     taken = max(clipped + t[SPLITTING], t[b + SPLIT])
+    if t[SPLITTING] == 0:
+        clipped = taken
     t[b + WALKED], t[b + CLIPPED], t[b + TAKEN], t[b + SPLIT] = walked, clipped, taken, taken + 1
     if start == stop and not end:
         return

@@ -8,7 +8,7 @@ import numpy as np
 
 from sordino_hw.arch import MOST_IN_FLIGHT, ArchConfig
 from sordino_hw.asm import Step, decode_segment
-from sordino_hw.core.latencies import CLOSE_LATENCY, DONE_LATENCY, PIPELINE_START, START_LATENCY
+from sordino_hw.core.latencies import CLOSE_LATENCY, DONE_LATENCY, START_LATENCY, Latencies
 from sordino_hw.errors import TrapError
 from sordino_hw.isa import RECORD_CYCLES, TRAP_DOC, Cause, Flag, Mode, Opcode, Trap
 from sordino_hw.program import Program, Segment
@@ -30,6 +30,8 @@ class _Sequencer:
 
     clock: pipeline.Clock
     in_flight: int
+    first: int
+    """Cycle in which the first instruction can execute."""
     now: int = -1
     """Cycle in which the last instruction that was not a SET left the sequencer."""
     pc: int = -1
@@ -45,7 +47,7 @@ class _Sequencer:
     def reach(self, pc: int) -> int:
         """The first cycle in which the instruction at `pc` can execute: one per SET in between."""
         if self.pc < 0:
-            return PIPELINE_START + pc
+            return self.first + pc
         return self.now + pc - self.pc
 
     @property
@@ -114,7 +116,7 @@ class SegmentTiming:
         self.arch = arch
         self._limit = segment.cycle_limit
         self._steps: Iterator[Step] = decode_segment(segment.imem, arch)
-        self._images = [_Sequencer(pipeline.Clock(arch), arch.in_flight) for _ in range(batch)]
+        self._images = [_Sequencer(pipeline.Clock(arch), arch.in_flight, Latencies(arch).start) for _ in range(batch)]
         self._nonzero = np.zeros((batch, arch.act_depth, arch.lanes // 8), np.uint8)
         self._masks: np.ndarray | None = None
 

@@ -13,7 +13,7 @@ import sordino_hw
 from sordino_hw.arch import ArchConfig
 from sordino_hw.errors import InputError
 from sordino_hw.files import replacing
-from sordino_hw.fpga import Device, Harness, Routed, Synthesis, place_and_route, synthesise, tool_versions
+from sordino_hw.fpga import Device, Routed, Synthesis, harness_of, place_and_route, synthesise, tool_versions
 from sordino_hw.fpga.tools import require
 from sordino_sim.build import cache_dir, locked
 
@@ -117,7 +117,7 @@ def bench_fpga(
 
 
 def _synthesise(arch: ArchConfig, device: Device, folder: Path) -> dict[str, Any]:
-    harness = Harness(arch)
+    harness = harness_of(arch, device)
     done = synthesise(harness, harness.ports, device, folder)
     return {"cells": done.cells, "seconds": done.seconds}
 

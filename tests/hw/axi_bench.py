@@ -8,8 +8,8 @@ from functools import partial
 from amaranth.sim import Simulator
 
 from sordino_hw import isa
+from sordino_hw.core.latencies import Latencies
 from sordino_hw.host import HostPort
-from sordino_hw.interfaces import WINDOW_LATENCY
 from sordino_hw.isa import Region
 
 
@@ -122,13 +122,14 @@ class Machine:
 
     async def _window(self, ctx):
         w, arch = self.dut.window, self.dut.arch
-        answer, pieces, wrote, entire = [], [], None, 0
+        answer, pieces, wrote, entire, ran = [], [], None, 0, False
         while True:
             _, _, region, row, piece, we, wdata, whole, re, running = await ctx.tick().sample(
                 w.region, w.row, w.piece, w.we, w.wdata, w.whole, w.re, self.dut.control.running
             )
             assert not (we and re) and not ((we or re) and running), "the window was used while the machine runs"
-            assert wdata == 0 or wrote, "the host writes in a cycle that it does not say"
+            assert wdata == 0 or wrote or not (running and ran), "what the host wrote is not cleared while the machine runs"
+            ran = running
             if wrote:
                 (at, number), wrote = wrote, None
                 bits = isa.region_bits(arch, at[0])
@@ -136,8 +137,8 @@ class Machine:
                 pieces.append(wdata)
                 if number == 0:
                     entire = whole & ((1 << bits) - 1)
-                if len(pieces) == isa.row_pieces(bits):
-                    self.memory[at] = sum(p << 32 * i for i, p in enumerate(pieces)) & ((1 << bits) - 1)
+                if len(pieces) == -(-bits // len(w.wdata)):
+                    self.memory[at] = sum(p << len(w.wdata) * i for i, p in enumerate(pieces)) & ((1 << bits) - 1)
                     assert at[0] != isa.Region.ACT or self.memory[at] == entire
                     pieces.clear()
             if we or re:
@@ -150,13 +151,13 @@ class Machine:
                 assert not pieces and not wrote, "a row is read, or the machine runs, while another is written"
             if re:
                 self.fetches += 1
-                answer = [(region, row, piece)] * WINDOW_LATENCY
+                answer = [(region, row, piece)] * Latencies(arch).window
             if we or re or running:
                 ctx.set(w.rdata, NOISE)
             if answer:
                 assert (region, row, piece) == answer.pop(), "region, row or piece changed during a read"
                 if len(answer) == 0:
-                    ctx.set(w.rdata, self.memory.get((region, row), 0) >> 32 * piece & 0xFFFFFFFF)
+                    ctx.set(w.rdata, self.memory.get((region, row), 0) >> len(w.rdata) * piece)
 
     async def _control(self, ctx):
         c = self.dut.control

@@ -9,9 +9,9 @@ from sordino_hw import isa, numbers
 from sordino_hw.arch import REQUANT_FRACTION, ArchConfig
 from sordino_hw.asm import assemble
 from sordino_hw.core.cluster import Cluster
-from sordino_hw.core.ppu import CLAMP_DELAY, REQUANT_LATENCY, Requantiser
-from sordino_hw.interfaces import WINDOW_LATENCY
-from sordino_hw.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_bits, region_stride, row_pieces
+from sordino_hw.core.latencies import REQUANT_LATENCY, Latencies
+from sordino_hw.core.ppu import CLAMP_DELAY, Requantiser
+from sordino_hw.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_bits, region_stride
 from sordino_hw.program import Segment
 from sordino_sim.machine import Machine
 from sordino_sim.timing import SegmentTiming
@@ -69,12 +69,13 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
                 for i, row in enumerate(part):
                     ctx.set(window.row, core * region_stride(arch, region) + i)
                     value = pack(np.atleast_1d(row), bits[region])
-                    for piece in range(row_pieces(region_bits(arch, region))):
+                    width = len(window.wdata)
+                    for piece in range(-(-region_bits(arch, region) // width)):
                         ctx.set(window.piece, piece)
                         ctx.set(window.we, 1)
                         await ctx.tick()
                         ctx.set(window.we, 0)
-                        ctx.set(window.wdata, value >> 32 * piece & 0xFFFFFFFF)
+                        ctx.set(window.wdata, value >> width * piece & ((1 << width) - 1))
                         ctx.set(window.whole, value if region == Region.ACT and piece == 0 else 0)
                     await ctx.tick()
                     ctx.set(window.wdata, 0)
@@ -93,11 +94,11 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
         for region, row in reads:
             ctx.set(window.region, region)
             ctx.set(window.row, row)
-            value = 0
-            for piece in range(row_pieces(region_bits(arch, region))):
+            value, width = 0, len(window.rdata)
+            for piece in range(-(-region_bits(arch, region) // width)):
                 ctx.set(window.piece, piece)
-                await ctx.tick().repeat(WINDOW_LATENCY)
-                value |= ctx.get(window.rdata) << 32 * piece
+                await ctx.tick().repeat(Latencies(arch).window)
+                value |= ctx.get(window.rdata) << width * piece
             data.append(value)
         results.append(data)
 

@@ -22,12 +22,8 @@ from sordino_hw.core.latencies import (
     CLIP_LATENCY,
     DEAL_LATENCY,
     DRAINED,
-    FIFO_LATENCY,
     FREED,
-    OUTPUTS,
-    READ_LATENCY,
-    ROW_LATENCY,
-    SPLIT_LATENCY,
+    Latencies,
 )
 from sordino_hw.core.layouts import (
     DEAL_REGISTERS,
@@ -38,7 +34,7 @@ from sordino_hw.core.layouts import (
     job_depth,
     reads_late,
 )
-from sordino_hw.primitives import LATENCY, BlockMemory
+from sordino_hw.primitives import BlockMemory
 
 BASE = {"lanes": 8, "ppu": 4, "act_depth": 256, "weight_depth": 64, "mask_depth": 64, "param_depth": 16, "state_depth": 16}
 ACT, WEIGHT, MASK, STATE = 512, 128, 128, 32
@@ -116,6 +112,7 @@ class FetcherModel:
 
     def __init__(self, arch: ArchConfig, index: int, act, trace: Trace, expected: dict):
         self.arch, self.index, self.act, self.trace, self.expected = arch, index, act, trace, expected
+        self.latency = Latencies(arch)
         self.jobs_taken = [-FREED] * job_depth(arch)
         self.walked = self.clipped = self.taken = self.split = self.scanned = -1
         self.row_pops = [-1] * arch.row_fifo
@@ -124,7 +121,7 @@ class FetcherModel:
     def run(self, op: Op, deal: int, fresh: bool, iy0: int, ix0: int, a0: int, r0: int, to: list[int]) -> int:
         """An output that is dealt in cycle `deal`, to the cores `to`. Returns the cycle of its last request."""
         r = op.regs
-        self.walked = max(deal + FIFO_LATENCY, self.walked)
+        self.walked = max(deal + self.latency.fifo, self.walked)
         self.jobs_taken.append(self.walked)
         w, m = r["W_BASE"], r["M_BASE"]
         for ky in range(r["KH"]):
@@ -145,7 +142,9 @@ class FetcherModel:
     def _span(self, op, words, w, m, kind, end, last, to, group, reuse):
         walked = max(self.walked + 1, self.clipped)
         clipped = max(walked + CLIP_LATENCY, self.taken)
-        taken = max(clipped + SPLIT_LATENCY, self.split)
+        taken = max(clipped + self.latency.split, self.split)
+        if self.latency.split == 0:
+            clipped = taken
         self.walked, self.clipped, self.taken, self.split = walked, clipped, taken, taken + 1
         words = [(a % ACT, q) for a, q in words]
         width = self.arch.occ_width
@@ -156,7 +155,7 @@ class FetcherModel:
         for i, row in enumerate(rows):
             request = max(request, self.row_pops[-self.arch.row_fifo]) + 1
             self.split = request
-            arrived = max(self.scanned + 1, request + ROW_LATENCY)
+            arrived = max(self.scanned + 1, request + self.latency.row)
             final = i == len(rows) - 1
             self._row(op, row, w, m, kind, end and final, last and final, to, group, reuse, arrived)
             self.row_pops.append(self.scanned)
@@ -198,12 +197,14 @@ class FetcherModel:
             live = (1 << lanes) - 1 if op.dense else sum(1 << i for i, v in enumerate(act) if v)
             row = (w + q * op.regs["W_WORD"]) % WEIGHT
             if not reuse or self.arch.ports == self.arch.cores:
-                add["read"].append((time + 1, self.index, a))
+                add["read"].append(
+                    (time + self.latency.read - self.latency.memory - (self.latency.read > self.latency.memory) * 2, self.index, a)
+                )
             if kind is Kind.EVENT:
-                add["mask"].append((time + READ_LATENCY - LATENCY, self.index, mask, (m + q) % MASK))
+                add["mask"].append((time + self.latency.read - self.latency.memory, self.index, mask, (m + q) % MASK))
         # What says that a word was skipped is read with the end of an output.
         zero = self.zero if end else None
-        add["word"].append((time + READ_LATENCY, self.index, mask, act, live, row, kind, int(item is None), int(end), zero))
+        add["word"].append((time + self.latency.read, self.index, mask, act, live, row, kind, int(item is None), int(end), zero))
 
 
 def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, list]:
@@ -215,7 +216,7 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
 
     def room(core: int, time: int) -> bool:
         """Whether a core can be dealt another output."""
-        before = outputs[core] - OUTPUTS
+        before = outputs[core] - Latencies(arch).outputs
         return before < 0 or (before < len(trace.closes[core]) and trace.closes[core][before] + FREED <= time)
 
     def ahead(fetcher: FetcherModel, time: int) -> bool:
@@ -276,9 +277,12 @@ class Bench(wiring.Component):
         self.dealer = Dealer(arch)
         self.fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
         self.act = [
-            BlockMemory(arch.act_depth, arch.lanes * (1 if reads_late(arch) else arch.event_bits)) for _ in range(arch.ports)
+            BlockMemory(arch.act_depth, arch.lanes * (1 if reads_late(arch) else arch.event_bits), Latencies(arch).memory)
+            for _ in range(arch.ports)
         ]
-        self.occupancy = [BlockMemory(arch.act_depth // arch.occ_width, arch.occ_width) for _ in range(arch.cores)]
+        self.occupancy = [
+            BlockMemory(arch.act_depth // arch.occ_width, arch.occ_width, Latencies(arch).memory) for _ in range(arch.cores)
+        ]
 
     def elaborate(self, platform):
         m = Module()
@@ -355,7 +359,7 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
         waiting = [[] for _ in cores]  # tags of the jobs that each fetcher has not finished
         open_outputs = [0 for _ in cores]  # dealt and not closed
         next_op, offered, quiet, time = 0, False, 0, 0
-        while quiet < 40 + READ_LATENCY:
+        while quiet < 40 + Latencies(arch).read:
             closing, credit = (sum(int(rng.random() < pace) << c for c in cores) for _ in range(2))
             for c in cores:
                 if open_outputs[c] == 0:
@@ -561,10 +565,10 @@ def test_trap(base, words, traps):
 # -- small pieces --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [2, 3, 8, 32])
-def test_fifo(depth, rng):
-    """Order, times and level are those of a queue whose items leave FIFO_LATENCY cycles after their push; `next` is one ahead."""
-    dut = Fifo(16, depth)
+@pytest.mark.parametrize(("depth", "latency"), [(2, 2), (3, 2), (8, 2), (32, 2), (1, 1), (2, 1)])
+def test_fifo(depth, latency, rng):
+    """Order, times and level are those of a queue whose items leave `latency` cycles after their push; `next` is one ahead."""
+    dut = Fifo(16, depth, latency)
 
     async def testbench(ctx):
         queue: list[tuple[int, int]] = []
@@ -576,12 +580,13 @@ def test_fifo(depth, rng):
             ctx.set(dut.o.ready, pops)
             assert ctx.get(dut.level) == len(queue)
             assert ctx.get(dut.i.ready) == (len(queue) < depth)
-            available = bool(queue) and queue[0][0] + FIFO_LATENCY <= time
+            available = bool(queue) and queue[0][0] + latency <= time
             assert ctx.get(dut.o.valid) == available
             if available:
                 assert ctx.get(dut.o.payload) == queue[0][1]
             if not available or pops:
-                following = [item for pushed, item in queue[available:] if pushed + FIFO_LATENCY <= time + 1]
+                arriving = [(time, value)] if pushes and len(queue) < depth else []
+                following = [item for pushed, item in queue[available:] + arriving if pushed + latency <= time + 1]
                 assert ctx.get(dut.more) == bool(following)
                 if following:
                     assert ctx.get(dut.next) == following[0]

@@ -8,9 +8,9 @@ from axi_bench import address, row_of, simulate
 from sordino_hw import isa
 from sordino_hw.arch import ArchConfig
 from sordino_hw.axi import Resp
+from sordino_hw.core.latencies import Latencies
 from sordino_hw.errors import ArchError
 from sordino_hw.host import READABLE, WRITABLE, check_address_space
-from sordino_hw.interfaces import WINDOW_LATENCY
 from sordino_hw.isa import CSR, PER_CORE, Region, region_bits, region_depth, region_stride, row_pieces
 
 ARCH = ArchConfig(
@@ -194,7 +194,7 @@ def test_throughput():
         while len(manager.queues["r"]) < 50:
             await ctx.tick()
             cycles += 1
-        assert cycles <= (3 + WINDOW_LATENCY + 3) * 50 + 6
+        assert cycles <= (3 + Latencies(ARCH).window + 3) * 50 + 6
 
     simulate(ARCH, bench)
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from sordino_compiler.backend import compile_graph
-from sordino_compiler.random_layers import random_case
+from sordino_compiler.random_layers import ARCHS, random_case
+from sordino_hw.arch import ArchConfig
 from sordino_sim.timing import Timing
 from sordino_sim.verilator import Verilator
 
@@ -13,8 +14,14 @@ BLOCK = 25
 """Cases per test."""
 
 
-def check_case(seed: int) -> None:
-    case = random_case(seed)
+SMALL = next(arch for arch in ARCHS if arch.lanes == 8 and arch.cores == 1).replace(
+    name="small", in_flight=1, pipelining=1, occ_width=8
+)
+"""Two requantisers, unlike `icebreaker`, and memory for larger layers."""
+
+
+def check_case(seed: int, arch: ArchConfig | None = None) -> None:
+    case = random_case(seed, arch)
     rng = np.random.default_rng(seed)
     mapping = None if rng.random() < 0.2 else case.mapping
     program = compile_graph(case.graph, dense=bool(rng.random() < 0.15), reuse=bool(rng.random() < 0.15), mapping=mapping)
@@ -39,6 +46,13 @@ def test_random_cases(block, seed):
     first = int(np.random.default_rng([*seed, block]).integers(1 << 31))
     for case in range(first, first + BLOCK):
         check_case(case)
+
+
+@pytest.mark.parametrize("block", range(2))
+def test_random_cases_on_a_small_core(block, seed):
+    first = int(np.random.default_rng([*seed, block]).integers(1 << 31))
+    for case in range(first, first + BLOCK):
+        check_case(case, SMALL)
 
 
 @pytest.mark.slow

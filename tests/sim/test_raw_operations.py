@@ -14,6 +14,7 @@ from sordino_sim.timing import SegmentTiming
 
 ARCH = max(ARCHS, key=lambda arch: arch.cores)
 ALONE = next(arch for arch in ARCHS if arch.in_flight == 1)
+SMALL = next(arch for arch in ARCHS if arch.pipelining == 1)
 
 
 def check_case(rtl: Rtl, seed: list[int]) -> None:
@@ -41,7 +42,7 @@ def check_case(rtl: Rtl, seed: list[int]) -> None:
         np.testing.assert_array_equal(rtl.read(Region.STATE, arch.state_depth, core), state, f"state of core {core}, seed {seed}")
 
 
-@pytest.mark.parametrize("arch", (ARCH, ALONE), ids=lambda arch: arch.name)
+@pytest.mark.parametrize("arch", (ARCH, ALONE, SMALL), ids=lambda arch: arch.name)
 def test_against_the_models(seed, arch):
     with Rtl(arch) as rtl:
         for case in range(60):

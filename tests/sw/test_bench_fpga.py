@@ -24,7 +24,7 @@ def calls(monkeypatch, tmp_path):
     monkeypatch.setenv("SORDINO_CACHE", str(tmp_path))
     monkeypatch.setattr(fpga_benchmark, "tool_versions", lambda tools: dict.fromkeys(tools, "1"))
     monkeypatch.setattr(fpga_benchmark, "require", lambda tools: None)
-    monkeypatch.setattr(fpga_benchmark, "Harness", lambda arch: SimpleNamespace(ports=[]))
+    monkeypatch.setattr(fpga_benchmark, "harness_of", lambda arch, device: SimpleNamespace(ports=[]))
 
     def synthesise(design, ports, device, folder):
         made.append("synthesis")

@@ -9,14 +9,14 @@ from amaranth.lib.wiring import In, connect
 
 from .. import isa
 from ..arch import ArchConfig
-from ..interfaces import WINDOW_LATENCY, ControlSignature, WindowSignature
-from ..primitives import LATENCY, BitMemory, BlockMemory
+from ..interfaces import ControlSignature, WindowSignature
+from ..primitives import BitMemory, BlockMemory
 from .combinators import delay
 from .core import Core
 from .dealer import Dealer
 from .fetcher import Fetcher
 from .flight import Flight, snapshot
-from .latencies import DONE_LATENCY
+from .latencies import DONE_LATENCY, Latencies
 from .layouts import ReadWord, act_address, reads_late
 from .perf import FLUSH_CYCLES, RecordControl
 from .sequencer import Sequencer
@@ -45,7 +45,7 @@ class Cluster(wiring.Component):
     """
 
     def __init__(self, arch: ArchConfig):
-        self.arch = arch
+        self.arch, self.latency = arch, Latencies(arch)
         super().__init__({"window": In(WindowSignature(arch)), "control": In(ControlSignature())})
 
     def elaborate(self, platform):
@@ -142,7 +142,8 @@ class Cluster(wiring.Component):
             sources = [fetchers[g] for g in sorted({c % s for s in (1, 2, 4, 8) if s <= len(cores)})]
             served = [Signal.like(s, name=f"served_{s.name}", reset_less=True) for s in (words[c].as_value(), m_addrs[c])]
             m.d.comb += [core.word.as_value().eq(served[0]), core.m_addr.eq(served[1])]
-            stages.d.sync += [
+            serve = stages.d.sync if self.arch.pipelining == 2 else m.d.comb
+            serve += [
                 served[0].eq(words[c].as_value()),
                 served[1].eq(m_addrs[c]),
                 core.word_valid.eq(Cat(f.word_valid[c] for f in sources).any()),
@@ -211,7 +212,7 @@ class Cluster(wiring.Component):
         reads = {r: delay(m, window.region == r, 1, f"window_reads_{r.name.lower()}") for r in isa.Region}
         writes = {r: delay(m, window.we & (window.region == r), 1, f"window_{r.name.lower()}") for r in isa.Region}
 
-        m.submodules.imem = imem = BlockMemory(arch.imem_depth, 32)
+        m.submodules.imem = imem = BlockMemory(arch.imem_depth, 32, self.latency.memory)
         m.d.comb += [
             imem.r_addr.eq(sequencer.i_addr),
             imem.w_en.eq(writes[isa.Region.IMEM]),
@@ -234,17 +235,18 @@ class Cluster(wiring.Component):
         act = self._activations(m, running, fetchers, cores, row, window.whole, writes[isa.Region.ACT] & (piece == 0))
 
         # The host holds region, row and piece as long as it needs the piece.
-        assert LATENCY + 4 == WINDOW_LATENCY
-        shown = {isa.Region.ACT: Signal(32, name="window_act", reset_less=True)}
-        m.d.sync += shown[isa.Region.ACT].eq(act.word_select(piece, 32))
-        for r, values in (
-            (isa.Region.STATE, Array(core.state_data for core in cores)),
-            (isa.Region.PERF, Array(core.perf_data for core in cores)),
-        ):
-            shown[r] = values[self._core_of(r, row)] if arch.cores > 1 else values[0]
+        shown = {isa.Region.ACT: act, isa.Region.STATE: cores[0].state_data, isa.Region.PERF: cores[0].perf_data}
+        if arch.cores > 1:
+            shown[isa.Region.ACT] = delay(m, act.word_select(piece, len(window.rdata)), 1, "window_act", reset_less=True)
+            for r, values in (
+                (isa.Region.STATE, Array(core.state_data for core in cores)),
+                (isa.Region.PERF, Array(core.perf_data for core in cores)),
+            ):
+                shown[r] = values[self._core_of(r, row)]
         rdata = Signal.like(window.rdata, reset_less=True)
         m.d.comb += window.rdata.eq(rdata)
-        m.d.sync += rdata.eq(_either((reads[r], value) for r, value in shown.items()))
+        show = m.d.sync if arch.pipelining == 2 else m.d.comb
+        show += rdata.eq(_either((reads[r], value) for r, value in shown.items()))
 
     def _core_of(self, region, row):
         """The core that a row of a region of `PER_CORE` belongs to."""
@@ -265,7 +267,7 @@ class Cluster(wiring.Component):
         late = reads_late(arch)
         acts = []
         for p in range(arch.ports):
-            m.submodules[f"act_{p}"] = act = BlockMemory(arch.act_depth, len(word))
+            m.submodules[f"act_{p}"] = act = BlockMemory(arch.act_depth, len(word), self.latency.memory)
             acts.append(act)
             served = [f for g, f in enumerate(fetchers) if g % arch.ports == p]
             reads = [(f.act_en, f.act_addr) for f in served]
@@ -283,7 +285,7 @@ class Cluster(wiring.Component):
         place_late, we_late, occupied = delay(m, place, 1, "place", reset_less=True), delay(m, we, 1, "we"), Signal()
         if late:
             nonzero = Signal(arch.lanes)
-            m.submodules.nonzero = live = BlockMemory(arch.act_depth, arch.lanes)
+            m.submodules.nonzero = live = BlockMemory(arch.act_depth, arch.lanes, self.latency.memory)
             m.d.sync += nonzero.eq(Cat(word.word_select(i, arch.event_bits).any() for i in range(arch.lanes)))
             m.d.comb += [
                 occupied.eq(nonzero.any()),
@@ -295,7 +297,7 @@ class Cluster(wiring.Component):
             ]
         else:
             m.d.sync += occupied.eq(word != 0)
-        m.submodules.occupancy = bits = BitMemory(arch.act_depth // arch.occ_width, arch.occ_width, arch.cores)
+        m.submodules.occupancy = bits = BitMemory(arch.act_depth // arch.occ_width, arch.occ_width, arch.cores, self.latency.memory)
         m.d.comb += [bits.w_en.eq(we_late), bits.w_addr.eq(place_late), bits.w_data.eq(occupied)]
         for g, fetcher in enumerate(fetchers):
             m.d.comb += [bits.r_addr[g].eq(fetcher.occ_addr), fetcher.occ_data.eq(bits.r_data[g])]

@@ -14,31 +14,29 @@ from .fifo import Fifo
 from .flight import Descriptors, Outstanding
 from .issue import Issuer, MaskReader, Segmenter
 from .lanes import Lanes
-from .latencies import OUTPUTS, SHADOW_LATENCY, STORE_LATENCY, TURN_LEAD
+from .latencies import Latencies
 from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_address, mask_address, reads_late, tag_bits
 from .perf import LogControl, PerformanceLog
-from .ppu import FINISHED, Ppu, param_bits
+from .ppu import Ppu, param_bits
+from .small import SmallIssuer, SmallLanes
 
 __all__ = ["Core", "CoreTraps", "HostAccess"]
 
-TURNED = SHADOW_LATENCY - TURN_LEAD + 1
-"""From an output's close to its first turn, at most."""
-
 
 def _closed_within(arch: ArchConfig, cycles: int) -> int:
-    """Outputs that closed at most `cycles` and their own turns ago: the issuer keeps them max(DRAIN, cores) apart."""
-    return -(-cycles // arch.cores) + 1
+    """Outputs that closed at most `cycles` and their own turns ago: the issuer keeps them max(DRAIN, cores) apart, or further."""
+    return -(-cycles // max(arch.cores, 1 + Latencies(arch).pause)) + 1
 
 
 class HostAccess(data.StructLayout):
     """The host's access to a core's memories: piece `piece` of row `row`, and where `data` is written. Only while the machine is
-    stopped; otherwise `data` is zero."""
+    stopped; otherwise `data` is zero, but for a machine of `ArchConfig.pipelining` 1."""
 
     def __init__(self, arch: ArchConfig):
         writes = ("weight", "mask", "param", "state", "table")
         rows = max(isa.region_depth(arch, region) for region in (*isa.PER_CORE, isa.Region.TABLE))
-        pieces = max(isa.row_pieces(isa.region_bits(arch, region)) for region in isa.PER_CORE)
-        super().__init__({"row": range(rows), "piece": range(max(2, pieces)), "data": 32, **dict.fromkeys(writes, 1)})
+        pieces = range(max(2, isa.window_pieces(arch)))
+        super().__init__({"row": range(rows), "piece": pieces, "data": isa.window_bits(arch), **dict.fromkeys(writes, 1)})
 
 
 class CoreTraps(data.StructLayout):
@@ -77,13 +75,13 @@ class Core(wiring.Component):
     words, skipped, log
         For the performance log.
     host : In(HostAccess)
-    state_data, perf_data : Out(32)
-        The piece that `host` names, at most `LATENCY` + 2 cycles later.
+    state_data, perf_data : Out
+        The piece that `host` names, a memory's latency later; of several cores two cycles after that.
     traps : Out(CoreTraps)
     """
 
     def __init__(self, arch: ArchConfig):
-        self.arch = arch
+        self.arch, self.latency = arch, Latencies(arch)
         super().__init__(
             {
                 "running": In(1),
@@ -111,7 +109,7 @@ class Core(wiring.Component):
                 "skipped": In(range(arch.occ_width + 1)),
                 "log": In(LogControl(arch)),
                 "host": In(HostAccess(arch)),
-                "state_data": Out(32),
+                "state_data": Out(isa.window_bits(arch)),
                 "perf_data": Out(32),
                 "traps": Out(CoreTraps()),
             }
@@ -119,23 +117,25 @@ class Core(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch = self.arch
+        arch, latency = self.arch, self.latency
         held = Signal(init=1)
         m.d.sync += held.eq(~self.running)
         stages = Module()
         stages.submodules.reader = reader = MaskReader(arch)
         stages.submodules.segmenter = segmenter = Segmenter(arch)
-        stages.submodules.issuer = issuer = Issuer(arch)
-        stages.submodules.lanes = lanes = Lanes(arch)
+        small = arch.pipelining == 1
+        stages.submodules.issuer = issuer = SmallIssuer(arch) if small else Issuer(arch)
+        stages.submodules.lanes = lanes = SmallLanes(arch) if small else Lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
+        turned = latency.shadow - latency.turn_lead + 1  # from an output's close to its first turn, at most
         drained, finished, stored = (
-            OUTPUTS + _closed_within(arch, cycles)
-            for cycles in (TURNED, TURNED + FINISHED + 1, SHADOW_LATENCY + STORE_LATENCY + arch.cores)
+            latency.outputs + _closed_within(arch, cycles)
+            for cycles in (turned, turned + latency.finished + 1, latency.shadow + latency.store + arch.cores)
         )
-        stages.submodules.dealt = dealt = Fifo(tag_bits(arch), OUTPUTS)
+        stages.submodules.dealt = dealt = Fifo(tag_bits(arch), latency.outputs)
         stages.submodules.undrained = undrained = Fifo(OutputState(arch), drained)
         stages.submodules.unplaced = unplaced = Fifo(act_address(arch), finished)
-        stages.submodules.unclosed = unclosed = Outstanding(arch, OUTPUTS)
+        stages.submodules.unclosed = unclosed = Outstanding(arch, latency.outputs)
         stages.submodules.unstored = unstored = Outstanding(arch, stored)
         m.submodules.stages = ResetInserter(held)(stages)
         m.submodules.perf = perf = PerformanceLog(arch)
@@ -173,12 +173,8 @@ class Core(wiring.Component):
         m.d.comb += [
             segmenter.next.eq(reader.next),
             segmenter.more.eq(reader.more),
-            issuer.next.eq(segmenter.next_segment),
-            issuer.next_output.eq(dealt.next),
             lanes.event.eq(issuer.event),
             lanes.event_valid.eq(issuer.event_valid),
-            issuer.vector.eq(segmenter.vector),
-            issuer.act.eq(reader.o.payload.word.act),
             self.act_addr.eq(issuer.address),
             lanes.operands.eq(self.act_data if reads_late(arch) else issuer.operands),
             ppu.coming.eq(lanes.coming),
@@ -194,6 +190,13 @@ class Core(wiring.Component):
             self.traps.state.eq(ppu.trap_state),
             self.traps.act_write.eq(ppu.trap_act),
         ]
+        if not small:
+            m.d.comb += [
+                issuer.next.eq(segmenter.next_segment),
+                issuer.next_output.eq(dealt.next),
+                issuer.vector.eq(segmenter.vector),
+                issuer.act.eq(reader.o.payload.word.act),
+            ]
         # What is stored is zero in other cycles, for cores that share a memory.
         store = m.d.sync if arch.cores > 1 else m.d.comb
         store += [self.we.eq(ppu.we), self.address.eq(0), self.data.eq(0)]
@@ -214,25 +217,33 @@ class Core(wiring.Component):
             (late_ops, self.drain, ppu.late_tag),
         ):
             m.d.comb += [file.w_en.eq(self.drain_we), file.w_tag.eq(self.drain_tag), file.i.eq(value), file.tag.eq(tag)]
-        m.d.comb += [issuer.drain.eq(drains.o), ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
+        m.d.comb += [ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
+        if self.arch.pipelining == 2:
+            m.d.comb += issuer.drain.eq(drains.o)
 
     def _memories(self, m, held, reader, lanes, ppu, perf):
         """While the machine runs, the stages own the ports; otherwise the host does."""
         arch = self.arch
-        # Cores are far from the host, and from each other.
+        bus = isa.window_bits(arch)
+        # Several cores are far from the host.
         host = delay(m, self.host, 1, "host") if arch.cores > 1 else self.host
 
         def sizes(region):
-            """Rows, bits, and how many of them a piece at most writes together."""
-            bits = isa.region_bits(arch, region)
-            return isa.region_depth(arch, region), bits, gcd(bits, 32) if bits > 32 else None
+            """Rows, bits, and how many of them are written together at most."""
+            depth, bits = isa.region_depth(arch, region), isa.region_bits(arch, region)
+            return depth, bits, self.latency.memory, gcd(bits, bus) if bits > bus else bits
+
+        def groups(memory):
+            """Where the bits begin that `memory` writes together."""
+            return range(0, memory.width, memory.granularity)
 
         def written(write, places):
             """For each group of bits, whether it is written, by where in the row it begins."""
-            return Cat(write & (host.piece == place // 32) for place in places)
+            return Cat(write & (host.piece == place // bus) for place in places)
 
-        def groups(memory):
-            return range(0, memory.width, memory.granularity)
+        def piece(memory):
+            """What the host writes, for every group."""
+            return Cat(host.data[k % bus : k % bus + memory.granularity] for k in groups(memory))
 
         m.submodules.weight = weight = SinglePortMemory(*sizes(isa.Region.WEIGHT))
         m.submodules.mask = mask = BlockMemory(*sizes(isa.Region.MASK))
@@ -242,20 +253,22 @@ class Core(wiring.Component):
                 memory.r_addr.eq(address),
                 memory.w_en.eq(written(write, groups(memory))),
                 memory.w_addr.eq(host.row),
-                memory.w_data.eq(Cat(host.data[k % 32 : k % 32 + memory.granularity] for k in groups(memory))),
+                memory.w_data.eq(piece(memory)),
             ]
         for name, fields, address in (
             ("bias", ("bias",), ppu.p_addr),
             ("scale", ("mantissa", "shift"), ppu.p_addr),
             ("threshold", ("threshold",), ppu.threshold_addr),
         ):
-            bits = param_bits(arch, *fields)
-            m.submodules[name] = memory = BlockMemory(isa.region_depth(arch, isa.Region.PARAM), len(bits) * arch.ppu, len(bits))
+            depth, _, latency, _ = sizes(isa.Region.PARAM)
+            bits, channels = param_bits(arch, *fields), range(0, isa.PARAM_BITS * arch.ppu, isa.PARAM_BITS)
+            width = len(bits) * arch.ppu
+            m.submodules[name] = memory = BlockMemory(depth, width, latency, len(bits) if arch.cores > 1 else width)
             m.d.comb += [
                 memory.r_addr.eq(address),
-                memory.w_en.eq(written(host.param, (i * isa.PARAM_BITS + bits[0] for i in range(arch.ppu)))),
+                memory.w_en.eq(written(host.param, (first + bits[0] for first in channels[: len(memory.w_en)]))),
                 memory.w_addr.eq(host.row),
-                memory.w_data.eq(Cat(host.data[k % 32] for k in bits).replicate(arch.ppu)),
+                memory.w_data.eq(Cat(host.data[(first + k) % bus] for first in channels for k in bits)),
                 *(
                     ppu.params[i].as_value()[k].eq(memory.r_data[i * len(bits) + n])
                     for i in range(arch.ppu)
@@ -263,7 +276,7 @@ class Core(wiring.Component):
                 ),
             ]
         for i in range(0, arch.ppu, 2):
-            m.submodules[f"table_{i}"] = table = DualReadMemory(*sizes(isa.Region.TABLE)[:2])
+            m.submodules[f"table_{i}"] = table = DualReadMemory(*sizes(isa.Region.TABLE)[:3])
             m.d.comb += [table.w_en.eq(host.table), table.w_data.eq(host.data)]
             for k in range(i, min(i + 2, arch.ppu)):
                 address = ppu.t_addr.word_select(k, ppu.table_bits)
@@ -274,8 +287,11 @@ class Core(wiring.Component):
         m.d.comb += [
             lanes.w_data.eq(weight.r_data),
             reader.mask_data.eq(mask.r_data),
-            ppu.host.eq(host.data),
-            state.w_en.eq(Mux(held, delay(m, written(host.state, groups(state)), 1, "host_state"), ppu.s_we.replicate(arch.ppu))),
+            # Where a serial port shifts in the row, it is not zero while the machine runs.
+            ppu.host.eq(Mux(held, piece(state), 0) if arch.pipelining == 1 else piece(state)),
+            state.w_en.eq(
+                Mux(held, delay(m, written(host.state, groups(state)), 1, "host_state"), ppu.s_we.replicate(len(state.w_en)))
+            ),
             state.w_addr.eq(Mux(held, delay(m, host.row, 1, "host_row"), ppu.s_waddr)),
             state.w_data.eq(ppu.s_wdata),
             state.r_addr.eq(Mux(held, host.row, ppu.s_addr)),
@@ -283,7 +299,5 @@ class Core(wiring.Component):
             perf.r_addr.eq(host.row),
             self.perf_data.eq(perf.r_data),
         ]
-        if arch.cores > 1:
-            m.d.sync += self.state_data.eq(state.r_data.word_select(host.piece, 32))
-        else:
-            m.d.comb += self.state_data.eq(state.r_data.word_select(host.piece, 32))
+        show = m.d.sync if arch.cores > 1 else m.d.comb
+        show += self.state_data.eq(state.r_data.word_select(host.piece, bus))

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from ..arch import ArchConfig
 from .combinators import buffered, lowest
 from .flight import snapshot
-from .latencies import DEAL_LATENCY, DRAINED, FREED, OUTPUTS
+from .latencies import DEAL_LATENCY, DRAINED, FREED, Latencies
 from .layouts import INDEX, DealDescriptor, Job, Output, job_depth, sharing, tag_bits
 
 __all__ = ["Dealer"]
@@ -193,7 +193,7 @@ class Dealer(wiring.Component):
         before this cycle's deal.
         """
         assert FREED == 3, "a register each for: the event, the count, the deal"
-        cores = self.arch.cores
+        cores, most = self.arch.cores, Latencies(self.arch).outputs
         names = ("idle", "few", "room", "more_room")
         idle, few, room, more_room = (Signal(cores, name=name, init=(1 << cores) - 1) for name in names)
         ahead = 0 if job_depth(self.arch) == 1 else 1
@@ -201,13 +201,13 @@ class Dealer(wiring.Component):
         m.d.sync += [taken.eq(self.taken), closed.eq(self.closed)]
         for c in range(cores):
             jobs = Signal(range(job_depth(self.arch) + 1), name=f"jobs_{c}")
-            outputs = Signal(range(OUTPUTS + 1), name=f"outputs_{c}")
+            outputs = Signal(range(most + 1), name=f"outputs_{c}")
             with m.If(self.deal[c] & ~taken[c]):
                 m.d.sync += [jobs.eq(jobs + 1), idle[c].eq(0), few[c].eq(jobs + 1 <= ahead)]
             with m.Elif(taken[c] & ~self.deal[c]):
                 m.d.sync += [jobs.eq(jobs - 1), idle[c].eq(jobs == 1), few[c].eq(jobs <= ahead + 1)]
             with m.If(self.output_valid[c] & ~closed[c]):
-                m.d.sync += [outputs.eq(outputs + 1), room[c].eq(more_room[c]), more_room[c].eq(outputs < OUTPUTS - 2)]
+                m.d.sync += [outputs.eq(outputs + 1), room[c].eq(more_room[c]), more_room[c].eq(outputs < most - 2)]
             with m.Elif(closed[c] & ~self.output_valid[c]):
                 m.d.sync += [outputs.eq(outputs - 1), room[c].eq(1), more_room[c].eq(room[c])]
         return idle, few, room, more_room
@@ -218,7 +218,7 @@ class Dealer(wiring.Component):
         if cores == 1:
             return 1
         assert DRAINED == 4, "a register each for: the count of jobs that leave, the jobs left, the comparison, the deal"
-        left, jobs, quiet = Signal(range(cores + 1)), Signal(range(OUTPUTS * cores + 1)), Signal(init=1)
+        left, jobs, quiet = Signal(range(cores + 1)), Signal(range(Latencies(self.arch).outputs * cores + 1)), Signal(init=1)
         m.d.sync += [
             left.eq(sum(self.drained[g] for g in range(cores))),
             jobs.eq(jobs + dealing - left),

@@ -149,7 +149,10 @@ def _single(count):
 
 
 class Clip(wiring.Component):
-    """Turns the pixels of a span into words; rows outside the image become empty. One cycle, one span per cycle."""
+    """Turns the pixels of a span into words; rows outside the image become empty. One span per cycle.
+
+    One cycle, or, at `ArchConfig.pipelining` 1, in the cycle in which the splitter takes it.
+    """
 
     def __init__(self, arch: ArchConfig):
         self.arch = arch
@@ -160,16 +163,20 @@ class Clip(wiring.Component):
         p, out = self.i.payload, Signal(SpanRange(self.arch), reset_less=True)
         m.d.comb += self.o.payload.eq(out)
         same = [name for name, _ in out.shape() if name not in ("low", "stop", "empty")]
+        clipped = [
+            out.low.eq(p.low * p.words),
+            out.stop.eq(p.high * p.words),
+            out.empty.eq(~p.inside | (p.high <= p.low)),
+            *(out[name].eq(p[name]) for name in same),
+        ]
+        if self.arch.pipelining == 1:
+            m.d.comb += [self.i.ready.eq(self.o.ready), self.o.valid.eq(self.i.valid), *clipped]
+            return m
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
             m.d.sync += self.o.valid.eq(self.i.valid)
         with m.If(buffered(m, self.i.ready, "ready")):
-            m.d.sync += [
-                out.low.eq(p.low * p.words),
-                out.stop.eq(p.high * p.words),
-                out.empty.eq(~p.inside | (p.high <= p.low)),
-                *(out[name].eq(p[name]) for name in same),
-            ]
+            m.d.sync += clipped
         return m
 
 

@@ -9,8 +9,10 @@ from ..arch import ArchConfig
 from .fetch import Clip, Splitter, Walker
 from .fifo import Fifo
 from .flight import Descriptors
+from .latencies import Latencies
 from .layouts import Job, ReadWord, TapDescriptor, job_depth, mask_address, reads_late, tag_bits
 from .scan import Occupancy, Scanner, WordReader
+from .small import SmallWordReader
 
 __all__ = ["Fetcher"]
 
@@ -41,7 +43,7 @@ class Fetcher(wiring.Component):
     credit : In(cores)
         The core has room for a word.
     take : Out(cores)
-        A word for the core is requested in this cycle; `word_valid` follows READ_LATENCY cycles later.
+        A word for the core is requested in this cycle; `word_valid` follows `Latencies.read` cycles later.
     words : Out(1), skipped : Out(range(33)), drained : Out(1)
         See `Scanner`.
     trap_act : Out(1)
@@ -82,14 +84,14 @@ class Fetcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         arch = self.arch
-        m.submodules.jobs = jobs = Fifo(Job(arch), job_depth(arch))
+        m.submodules.jobs = jobs = Fifo(Job(arch), job_depth(arch), Latencies(arch).fifo)
         m.submodules.descriptors = descriptors = Descriptors(arch, TapDescriptor(arch))
         m.submodules.walker = walker = Walker(arch)
         m.submodules.clip = clip = Clip(arch)
         m.submodules.splitter = splitter = Splitter(arch)
         m.submodules.occupancy = occupancy = Occupancy(arch)
         m.submodules.scanner = scanner = Scanner(arch, self.index)
-        m.submodules.reader = reader = WordReader(arch)
+        m.submodules.reader = reader = SmallWordReader(arch) if arch.pipelining == 1 else WordReader(arch)
 
         m.d.comb += [
             jobs.i.payload.eq(self.job),

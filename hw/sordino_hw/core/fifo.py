@@ -20,9 +20,16 @@ def _count(m: Module, counter, depth: int, up, down):
 
 
 class Fifo(wiring.Component):
-    """A stream FIFO whose output is a register: an item pushed in cycle t can leave from cycle t + FIFO_LATENCY.
+    """A stream FIFO whose output is a register: an item pushed in cycle t can leave from cycle t + `latency`.
 
     It holds `depth` items, counted from push to pop; a place that an item leaves in cycle t is free from t + 1.
+
+    Parameters
+    ----------
+    shape
+    depth : int
+    latency : int
+        2 (`Latencies.fifo`), or 1, where an item goes from one end to the other in a cycle; of up to two items.
 
     Members
     -------
@@ -34,8 +41,10 @@ class Fifo(wiring.Component):
         Items in the FIFO: a register.
     """
 
-    def __init__(self, shape, depth: int):
-        self.shape, self.depth = shape, depth
+    def __init__(self, shape, depth: int, latency: int = 2):
+        if latency not in (1, 2) or (latency == 1 and depth > 2):
+            raise ValueError(f"a FIFO has a latency of 2, or, of up to two items, 1, not {latency!r} of {depth!r} items")
+        self.shape, self.depth, self.latency = shape, depth, latency
         super().__init__(
             {
                 "i": In(stream.Signature(shape)),
@@ -50,6 +59,17 @@ class Fifo(wiring.Component):
         m = Module()
         push, pop, move = self.i.valid & self.i.ready, self.o.valid & self.o.ready, ~self.o.valid | self.o.ready
         m.d.comb += self.i.ready.eq(_count(m, self.level, self.depth, push, pop))
+        if self.latency == 1:
+            first, waiting, more = Signal(self.shape, reset_less=True), Signal(), Signal()
+            m.d.comb += [more.eq(waiting | push), self.more.eq(more), self.next.eq(Mux(waiting, first, self.i.payload))]
+            with m.If(move):
+                m.d.sync += [self.o.payload.eq(self.next), self.o.valid.eq(more)]
+            if self.depth == 2:
+                with m.If(push & (waiting | ~move)):
+                    m.d.sync += [first.eq(self.i.payload), waiting.eq(1)]
+                with m.Elif(move):
+                    m.d.sync += waiting.eq(0)
+            return m
         if self.depth == 1:
             # A register, which shows its item a cycle late.
             waiting = Signal()

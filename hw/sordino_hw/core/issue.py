@@ -11,12 +11,11 @@ from .. import isa
 from ..arch import ArchConfig
 from .combinators import buffered, delay, index_of, lowest, without_lowest
 from .fifo import Credit, Fifo, Ring
+from .latencies import Latencies
 from .layouts import Event, Kind, ReadWord, SegmentEntry, Word, mask_address, reads_late, tag_bits
 
-__all__ = ["ISSUE_LATENCY", "VECTOR_LATENCY", "IssueStatus", "Issuer", "MaskReader", "MaskedWord", "Segmenter"]
+__all__ = ["VECTOR_LATENCY", "IssueStatus", "Issuer", "MaskReader", "MaskedWord", "Segmenter"]
 
-ISSUE_LATENCY = 2
-"""From the cycle in which an item is issued to the one in which its event is at the lanes."""
 VECTOR_LATENCY = 2
 """From an event at the lanes to its vector."""
 
@@ -36,7 +35,7 @@ class MaskReader(wiring.Component):
     Members
     -------
     mask_valid, m_addr
-        Mask row of a word that follows `LATENCY` cycles later, if it needs one.
+        Mask row of a word that follows a memory's latency later, if it needs one.
     word : In(ReadWord), word_valid : In(1)
         A word, for which there is room.
     credit : Out(1), take : In(1)
@@ -72,7 +71,7 @@ class MaskReader(wiring.Component):
         m = Module()
         arch, word = self.arch, self.word
         m.submodules.credit = credit = Credit(arch.word_fifo)
-        m.submodules.queue = queue = Fifo(MaskedWord(arch), arch.word_fifo)
+        m.submodules.queue = queue = Fifo(MaskedWord(arch), arch.word_fifo, Latencies(arch).fifo)
         m.d.comb += [
             self.credit.eq(credit.grant),
             credit.take.eq(self.take),
@@ -131,7 +130,7 @@ class Segmenter(wiring.Component):
         m = Module()
         arch, word = self.arch, self.words.payload.word
         size, count = arch.segment, arch.lanes // arch.segment
-        m.submodules.queue = queue = Fifo(SegmentEntry(arch), arch.segment_fifo)
+        m.submodules.queue = queue = Fifo(SegmentEntry(arch), arch.segment_fifo, Latencies(arch).fifo)
 
         # The word at hand, if there is any: an item or `several`, or an end alone (`bare`). A word that is neither passes.
         item, bare, vector, several = Signal(), Signal(), Signal(), Signal()
@@ -232,7 +231,7 @@ class Issuer(wiring.Component):
     address : Out(range(act_depth))
         Of the event's word, if activations are read late.
     event : Out(Event), event_valid : Out(1)
-        To the lanes, `ISSUE_LATENCY` after its issue.
+        To the lanes, `Latencies.issue` cycles after its issue.
     operands : Out(array of lanes x signed(event_bits))
         To the lanes: the word of a vector event of `VECTOR_LATENCY` cycles before; not if activations are read late.
     status : Out(IssueStatus)
@@ -311,7 +310,7 @@ class Issuer(wiring.Component):
         m.d.sync += [
             event.eq(item),
             event.w.eq(item.w + offset),
-            self.event_valid.eq(delay(m, issue, ISSUE_LATENCY - 1, "issued")),
+            self.event_valid.eq(delay(m, issue, Latencies(arch).issue - 1, "issued")),
         ]
 
         if reads_late(arch):
@@ -322,7 +321,7 @@ class Issuer(wiring.Component):
         m.d.sync += event.act.eq(picked)
 
         # Vectors wait for their segments beside them: those held, queued, and issued but not yet at the lanes.
-        late = ISSUE_LATENCY + VECTOR_LATENCY - 1
+        late = Latencies(arch).issue + VECTOR_LATENCY - 1
         m.submodules.vectors = vectors = Ring(self.act.shape(), 1 + arch.segment_fifo + late)
         m.d.comb += [
             vectors.push.eq(self.vector),

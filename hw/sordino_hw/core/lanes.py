@@ -8,13 +8,11 @@ from .. import isa
 from ..arch import ArchConfig
 from ..primitives import LATENCY, MULTIPLIER_LATENCY, MaskedAdder, MultiplierArray, Serialiser, copies
 from .combinators import delay
-from .issue import ISSUE_LATENCY, VECTOR_LATENCY
-from .latencies import SHADOW_LATENCY, TURN_LEAD
+from .issue import VECTOR_LATENCY
+from .latencies import Latencies
 from .layouts import Event, Kind, reads_late
 
 __all__ = ["Lanes"]
-
-assert SHADOW_LATENCY == ISSUE_LATENCY + LATENCY + 1 + MULTIPLIER_LATENCY + 3
 
 assert VECTOR_LATENCY == LATENCY, "an operand is registered beside its byte of the weight row"
 
@@ -57,7 +55,7 @@ class Lanes(wiring.Component):
     """Multiplies and accumulates; at an output's end moves the sums to the shadow accumulators, which show them by chunks.
 
     Rigid: one event per cycle, nothing stalls. Weight read, product and accumulation follow each other, so that the first
-    sums show `SHADOW_LATENCY` cycles after the issue.
+    sums show `Latencies.shadow` cycles after the issue.
 
     Members
     -------
@@ -69,7 +67,7 @@ class Lanes(wiring.Component):
     shadow : Out(array of ppu x signed 32)
         The sums of a chunk.
     coming : Out(1)
-        `shadow` shows an output's first chunk `TURN_LEAD` cycles later, and the others after it.
+        `shadow` shows an output's first chunk `Latencies.turn_lead` cycles later, and the others after it.
     trap : Out(1)
         A weight row beyond the memory, registered.
     """
@@ -134,10 +132,10 @@ class Lanes(wiring.Component):
         weights = [self._weight(m, kept[i // SHARE], choices[i // SHARE], i) for i in range(lanes)]
         m.submodules.multipliers = multipliers = MultiplierArray(lanes, arch.event_bits, len(weights[0]))
 
-        depth = LATENCY + 1 + MULTIPLIER_LATENCY
+        depth, lead = LATENCY + 1 + MULTIPLIER_LATENCY, Latencies(arch).turn_lead
         steps = copies(m, delay(m, step, depth - 1, "step", reset_less=True), shares, "steps", init=None, reset_less=True)
-        coming = delay(m, self.event_valid & event.end, depth + 3 - TURN_LEAD, "coming")
-        ends = copies(m, delay(m, coming, TURN_LEAD - 3, "end"), arch.ppu, "ended", reset_less=True)
+        coming = delay(m, self.event_valid & event.end, depth + 3 - lead, "coming")
+        ends = copies(m, delay(m, coming, lead - 3, "end"), arch.ppu, "ended", reset_less=True)
         m.d.comb += self.coming.eq(coming)
 
         accumulators = Signal(data.ArrayLayout(signed(32), lanes), reset_less=True)

@@ -9,13 +9,16 @@ from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import ArchConfig
-from ..primitives import LATENCY, BlockMemory
+from ..primitives import BlockMemory
 from .combinators import delay
 from .issue import IssueStatus
+from .latencies import Latencies
 
 __all__ = ["LogControl", "PerformanceLog", "RecordControl"]
 
 FIELDS = len(isa.PERF_FIELDS)
+COUNTED = 2
+"""From the cycle after a record's last to that in which its first field is taken: `LogControl.counting` is as late."""
 
 assert isa.RECORD_CYCLES == FIELDS, "every field has its turn between two records"
 
@@ -67,7 +70,7 @@ class RecordControl(wiring.Component):
         index, begun = Signal(range(depth + 1)), Signal(FIELDS)
         following, ending, last = Signal.like(log.turn), Signal(), Signal()
         soon = [delay(m, self.record, 1, "record")]
-        for k in range(LATENCY):
+        for k in range(COUNTED):
             soon.append(delay(m, soon[-1], 1, f"soon_{k}"))
         ended = soon.pop()
         closing = ended | ending
@@ -131,7 +134,7 @@ class PerformanceLog(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = BlockMemory(self.depth, 32)
+        m.submodules.memory = memory = BlockMemory(self.depth, 32, latency := Latencies(self.arch).memory)
         log, status, waiting = self.log, delay(m, self.status, 1, "status"), Signal()
         m.d.comb += waiting.eq(log.counting & (status.as_value() == 0))
         steps = {
@@ -150,12 +153,12 @@ class PerformanceLog(wiring.Component):
         ]
         count = Signal(max(len(part) for part in taken))
         m.d.sync += count.eq(reduce(or_, taken))
-        write, fresh, row = (delay(m, log[name], LATENCY, name) for name in ("write", "fresh", "row"))
+        write, fresh, row = (delay(m, log[name], latency, name) for name in ("write", "fresh", "row"))
         m.d.comb += [
             memory.r_addr.eq(Mux(log.write, log.row, self.r_addr)),
             memory.w_en.eq(write),
             memory.w_addr.eq(row),
-            memory.w_data.eq(Mux(fresh, 0, memory.r_data) + delay(m, count, LATENCY, "count")),
+            memory.w_data.eq(Mux(fresh, 0, memory.r_data) + delay(m, count, latency, "count")),
             self.r_data.eq(memory.r_data),
         ]
         return m

@@ -6,25 +6,15 @@ from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import REQUANT_FRACTION, ArchConfig
-from ..primitives import LATENCY, DigitProduct, FusedAdder, MaskedAdder
+from ..primitives import DigitProduct, FusedAdder, MaskedAdder
 from .combinators import delay
-from .latencies import STORE_LATENCY, TURN_LEAD
+from .latencies import REQUANT_LATENCY, Latencies
 from .layouts import DrainDescriptor, OutputState, act_address, tag_bits
 
-__all__ = ["FINISHED", "Ppu", "Requantiser", "param_bits", "param_layout"]
+__all__ = ["Ppu", "Requantiser", "param_bits", "param_layout"]
 
-REQUANT_LATENCY = 8
-"""Cycles of the requantiser, from accumulator + bias to the clamped value."""
 CLAMP_DELAY = 5
 """From the accumulator to the first bound."""
-
-
-# Cycles from a chunk's turn to the first that shows its sums, its values before the threshold, and its part of the word.
-SUMMED = TURN_LEAD + 1
-CHOSEN = SUMMED + REQUANT_LATENCY + LATENCY + 1
-FINISHED = CHOSEN + 3
-
-assert TURN_LEAD == LATENCY + 1 and STORE_LATENCY == FINISHED + 1 - TURN_LEAD
 
 
 def param_layout():
@@ -166,8 +156,8 @@ class Chunk(data.StructLayout):
 class Ppu(wiring.Component):
     """Drains `ppu` channels per cycle; an output word is stored, with its last chunk in, in the core's next slot.
 
-    Never stalls. The turn of an output begins with reading its state and parameters, `TURN_LEAD` cycles before its sums
-    are in the shadow accumulators. Its word can be stored `STORE_LATENCY` cycles after its last chunk left them; the issuer
+    Never stalls. The turn of an output begins with reading its state and parameters, `Latencies.turn_lead` cycles before its sums
+    are in the shadow accumulators. Its word can be stored `Latencies.store` cycles after its last chunk left them; the issuer
     keeps outputs far enough apart for one buffered word to be enough.
 
     Members
@@ -179,7 +169,7 @@ class Ppu(wiring.Component):
     tag, late_tag : Out(tag_bits), op, late_op : In(DrainDescriptor)
         The operation of the output whose turn it is, and of the one that is about to be clamped.
     coming : In(1)
-        `TURN_LEAD` cycles from now, `shadow` shows an output's first chunk, and the others after it.
+        `Latencies.turn_lead` cycles from now, `shadow` shows an output's first chunk, and the others after it.
     shadow
         The `Lanes`' shadow accumulators.
     slot : In(1)
@@ -187,8 +177,8 @@ class Ppu(wiring.Component):
     p_addr, threshold_addr, params; s_addr, s_data; s_we, s_waddr, s_wdata; t_addr, t_data
         Parameter memory, where the thresholds have an address of their own, state memory, and one table memory per requantiser
         (concatenated).
-    host : In(32)
-        While the stages are held in reset, every part of `s_wdata` is what this was a cycle before. Zero otherwise.
+    host : In(bits of a row of state)
+        While the stages are held in reset, `s_wdata` is what this was a cycle before. Zero otherwise.
     stored : Out(1), stored_tag : Out(tag_bits)
         An output is stored in this cycle, one with the SINK flag too.
     we, address, word
@@ -198,7 +188,7 @@ class Ppu(wiring.Component):
     """
 
     def __init__(self, arch: ArchConfig):
-        self.arch = arch
+        self.arch, self.latency = arch, Latencies(arch)
         self.table_bits = max(1, (256 * arch.tables - 1).bit_length())
         param, state = (max(1, (depth - 1).bit_length()) for depth in (arch.param_depth, arch.state_depth))
         super().__init__(
@@ -220,7 +210,7 @@ class Ppu(wiring.Component):
                 "s_we": Out(1),
                 "s_waddr": Out(state),
                 "s_wdata": Out(isa.region_bits(arch, isa.Region.STATE)),
-                "host": In(32),
+                "host": In(data.ArrayLayout(unsigned(32), arch.ppu)),
                 "t_addr": Out(self.table_bits * arch.ppu),
                 "t_data": In(arch.event_bits * arch.ppu),
                 "stored": Out(1),
@@ -236,7 +226,7 @@ class Ppu(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch, d, output = self.arch, self.op, self.outputs.payload
+        arch, d, output, latency = self.arch, self.op, self.outputs.payload, self.latency
 
         # Turn: which chunk of which output drains.
         draining, turn = Signal(), Signal(Chunk(arch))
@@ -251,7 +241,7 @@ class Ppu(wiring.Component):
         with m.If(turn.valid):
             m.d.sync += draining.eq(~turn.last)
         chunks = [turn]
-        for cycle in range(1, FINISHED + 1):
+        for cycle in range(1, latency.finished + 1):
             chunks.append(delay(m, chunks[-1], 1, f"chunk_{cycle}"))
 
         def later(value, cycles, name):
@@ -264,17 +254,19 @@ class Ppu(wiring.Component):
         source, sink = (later(flag, 1, name) for flag, name in ((d.source, "source"), (d.sink, "sink")))
         p_fits, s_fits = p_row < arch.param_depth, s_row < arch.state_depth
         # In reset no state is added, so that the host's word passes.
-        used = delay(m, source, 1 if arch.in_flight == 1 else TURN_LEAD - 1, "used")
+        used = delay(m, source, 1 if arch.in_flight == 1 else latency.turn_lead - 1, "used")
         m.d.comb += [
             self.s_addr.eq(s_row),
-            self.s_waddr.eq(delay(m, self.s_addr, TURN_LEAD, "s_row", reset_less=True)),
-            self.s_we.eq(delay(m, chunks[1].valid & sink & s_fits, TURN_LEAD, "s_we")),
+            self.s_waddr.eq(delay(m, self.s_addr, latency.turn_lead, "s_row", reset_less=True)),
+            self.s_we.eq(delay(m, chunks[1].valid & sink & s_fits, latency.turn_lead, "s_we")),
             self.p_addr.eq(delay(m, p_row[: len(self.p_addr)], 1, "p_row", reset_less=True)),
         ]
         if arch.in_flight == 1:
-            m.d.sync += self.threshold_addr.eq(d.P_BASE + self._index(m, chunks[CHOSEN - LATENCY - 1]))
+            m.d.sync += self.threshold_addr.eq(d.P_BASE + self._index(m, chunks[latency.chosen - latency.memory - 1]))
         else:
-            m.d.comb += self.threshold_addr.eq(delay(m, self.p_addr, CHOSEN - LATENCY - 2, "threshold_row", reset_less=True))
+            m.d.comb += self.threshold_addr.eq(
+                delay(m, self.p_addr, latency.chosen - latency.memory - 2, "threshold_row", reset_less=True)
+            )
         m.d.sync += [
             self.trap_param.eq(chunks[1].valid & ~sink & ~p_fits),
             self.trap_state.eq(chunks[1].valid & (source | sink) & ~s_fits),
@@ -287,13 +279,13 @@ class Ppu(wiring.Component):
         minus_lo, span = (Signal.like(bound, reset_less=True) for bound in (clamp.minus_lo, clamp.span))
         m.d.sync += [minus_lo.eq(-late.LO), span.eq(late.LO - late.HI)]
         m.d.comb += [
-            self.late_tag.eq(chunks[SUMMED + CLAMP_DELAY - 1].tag),
+            self.late_tag.eq(chunks[latency.summed + CLAMP_DELAY - 1].tag),
             clamp.minus_lo.eq(minus_lo),
             clamp.span.eq(later(span, 1, "span")),
             clamp.hi.eq(later(late.HI, 3, "hi")),
         ]
         table_index = later(late.TABLE, REQUANT_LATENCY - CLAMP_DELAY + 1, "table_index")
-        table = later(late.table, REQUANT_LATENCY - CLAMP_DELAY + 1 + LATENCY, "table")
+        table = later(late.table, REQUANT_LATENCY - CLAMP_DELAY + 1 + latency.memory, "table")
 
         states = data.View(data.ArrayLayout(signed(32), arch.ppu), self.s_data)
         channels = []
@@ -304,7 +296,7 @@ class Ppu(wiring.Component):
             m.d.comb += [
                 adder.a.eq(self.shadow[i]),
                 adder.b.eq(states[i]),
-                adder.c.eq(self.host),
+                adder.c.eq(self.host[i]),
                 adder.d.eq(used),
                 unit.acc.eq(sums[i]),
                 unit.bias.eq(self.params[i].bias),
@@ -314,12 +306,12 @@ class Ppu(wiring.Component):
                 self.t_addr.word_select(i, self.table_bits).eq(Cat(unit.y[:8] ^ 0x80, table_index)),
             ]
             m.d.sync += sums[i].eq(adder.s)
-            direct = delay(m, unit.y, LATENCY, f"direct_{i}", reset_less=True)
+            direct = delay(m, unit.y, latency.memory, f"direct_{i}", reset_less=True)
             looked_up = self.t_data.word_select(i, arch.event_bits).as_signed()
             value = Signal(signed(len(unit.y)), name=f"value_{i}", reset_less=True)
             m.d.sync += value.eq(Mux(table, looked_up, direct))
             channels.append(self._threshold(m, value, self.params[i].threshold, i))
-        self._store(m, chunks, later(sink, FINISHED - 1, "sink"), channels)
+        self._store(m, chunks, later(sink, latency.finished - 1, "sink"), channels)
         return m
 
     def _index(self, m, chunk):
@@ -356,7 +348,7 @@ class Ppu(wiring.Component):
             Signal(data.ArrayLayout(channels[0].shape(), len(channels)), name=f"part_{c}", reset_less=True)
             for c in range(self.arch.chunks)
         ]
-        chunk, finished = chunks[CHOSEN + 2], Signal()
+        chunk, ended, finished = chunks[self.latency.chosen + 2], chunks[self.latency.finished], Signal()
         index = self._index(m, chunk)
         for c, part in enumerate(parts):
             with m.If(chunk.valid & (index == c)):
@@ -367,7 +359,7 @@ class Ppu(wiring.Component):
         full, place, beyond, dropped = Signal(), Signal.like(self.addresses.payload), Signal(), Signal()
         fits = self.addresses.payload < self.arch.act_depth
         m.d.comb += [
-            finished.eq(chunks[FINISHED].valid & chunks[FINISHED].last),
+            finished.eq(ended.valid & ended.last),
             self.addresses.ready.eq(finished),
             self.stored.eq(full & self.slot),
         ]
@@ -390,7 +382,7 @@ class Ppu(wiring.Component):
             m.d.sync += [
                 full.eq(1),
                 place.eq(self.addresses.payload),
-                self.stored_tag.eq(chunks[FINISHED].tag),
+                self.stored_tag.eq(ended.tag),
                 dropped.eq(sink),
                 beyond.eq(~fits),
             ]

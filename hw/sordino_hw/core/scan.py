@@ -9,14 +9,14 @@ from ..arch import ArchConfig
 from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
 from .combinators import count_ones, delay, lowest
 from .fifo import Credit, Fifo
-from .latencies import FIFO_LATENCY, READ_LATENCY, ROW_LATENCY
+from .latencies import Latencies
 from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowBits, RowTag, TapDescriptor, mask_address, reads_late, sharing
 
 __all__ = ["Occupancy", "Scanner", "WordReader"]
 
 
 class Occupancy(wiring.Component):
-    """Reads the occupancy bits of a row request and queues the row for the scanner, `ROW_LATENCY` cycles later.
+    """Reads the occupancy bits of a row request and queues the row for the scanner, `Latencies.row` cycles later.
 
     Members
     -------
@@ -48,10 +48,10 @@ class Occupancy(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        depth, occ_width = self.arch.row_fifo, self.arch.occ_width
+        depth, occ_width, latency = self.arch.row_fifo, self.arch.occ_width, Latencies(self.arch)
         m.submodules.credit = credit = Credit(depth)
-        m.submodules.tags = tags = Fifo(RowTag(self.arch), depth)
-        m.submodules.queue = queue = Fifo(RowBits(self.arch), depth)
+        m.submodules.tags = tags = Fifo(RowTag(self.arch), depth, latency.fifo)
+        m.submodules.queue = queue = Fifo(RowBits(self.arch), depth, latency.fifo)
         take = self.valid & credit.grant
         m.d.comb += [
             self.ready.eq(credit.grant),
@@ -66,23 +66,23 @@ class Occupancy(wiring.Component):
             tags.o.ready.eq(self.o.valid & self.o.ready),
             self.o.payload.tag.eq(tags.o.payload),
         ]
-        low, top, empty = (delay(m, getattr(self, name), LATENCY, name, reset_less=True) for name in ("low", "top", "empty"))
-        dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, LATENCY, "dense", reset_less=True)
+        low, top, empty = (delay(m, getattr(self, name), latency.memory, name, reset_less=True) for name in ("low", "top", "empty"))
+        dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, latency.memory, "dense", reset_less=True)
         ones = Const((1 << occ_width) - 1)
         inside = (ones << low) & (ones >> ~top)  # bits from `low` up, to `top`
         wanted, size = Signal(occ_width, reset_less=True), Signal(range(occ_width + 1), reset_less=True)
-        m.d.sync += [wanted.eq(inside & (self.r_data | dense.replicate(occ_width))), size.eq(top - low + 1)]
+        stage = m.d.sync if self.arch.pipelining == 2 else m.d.comb
+        stage += [wanted.eq(inside & (self.r_data | dense.replicate(occ_width))), size.eq(top - low + 1)]
         with m.If(empty):
-            m.d.sync += [wanted.eq(0), size.eq(0)]
+            stage += [wanted.eq(0), size.eq(0)]
         row = Signal(RowBits(self.arch), reset_less=True)
-        m.d.sync += [
+        stage += [
             row.bits.eq(wanted),
             row.none.eq(~wanted.any()),
             row.count.eq(count_ones(wanted, occ_width)),
             row.size.eq(size),
         ]
-        assert ROW_LATENCY == LATENCY + 2 + FIFO_LATENCY
-        m.d.comb += [queue.i.valid.eq(delay(m, take, LATENCY + 2, "valid")), queue.i.payload.eq(row)]
+        m.d.comb += [queue.i.valid.eq(delay(m, take, latency.row - latency.fifo, "valid")), queue.i.payload.eq(row)]
         m.d.comb += [self.o.payload.row.eq(queue.o.payload), self.o.valid.eq(queue.o.valid), queue.o.ready.eq(self.o.ready)]
         return m
 
@@ -171,7 +171,7 @@ class WordReader(wiring.Component):
 
     For a request in cycle t the activation memory's address is out in t + 1 and its data is in in t + 1 + LATENCY; the
     data is registered before it is compared with zero, and the outcome is registered: the word is out in
-    t + READ_LATENCY = t + LATENCY + 3. The address of its mask row is out LATENCY cycles before the word.
+    t + Latencies.read = t + LATENCY + 3. The address of its mask row is out LATENCY cycles before the word.
 
     Members
     -------
@@ -207,7 +207,7 @@ class WordReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        assert READ_LATENCY == LATENCY + 3
+        assert Latencies(self.arch).read == LATENCY + 3
         word = Signal(ReadWord(self.arch), reset_less=True)
         m.d.comb += self.word.eq(word)
         requested = delay(m, self.request, 1, "request", reset_less=True)

@@ -6,10 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import ArchConfig
-from ..primitives import LATENCY
 from .combinators import delay
 from .fifo import Credit, Fifo
-from .latencies import FIFO_LATENCY, PIPELINE_START, START_LATENCY
+from .latencies import START_LATENCY, Latencies
 from .layouts import DEAL_REGISTERS, DRAIN_REGISTERS, TAP_REGISTERS, DealDescriptor, DrainDescriptor, Kind, TapDescriptor, tag_bits
 
 __all__ = ["Sequencer"]
@@ -17,7 +16,7 @@ __all__ = ["Sequencer"]
 PREFETCH = 8
 """Instructions prefetched; more than the way through memory and queue, so that one leaves per cycle."""
 
-assert PIPELINE_START == LATENCY + FIFO_LATENCY and START_LATENCY == 2
+assert START_LATENCY == 2
 
 
 class _Entry(data.StructLayout):
@@ -147,11 +146,13 @@ class Sequencer(wiring.Component):
 
     def _prefetch(self, m):
         """The stream of instructions, decoded. Past the memory's end an entry says so, and traps when its turn comes."""
-        depth = self.arch.imem_depth
+        depth, latency = self.arch.imem_depth, Latencies(self.arch).memory
+        if self.arch.pipelining == 1:
+            return self._show(m)
         m.submodules.credit = credit = Credit(PREFETCH)
         m.submodules.queue = queue = Fifo(_Entry(), PREFETCH)
         address = Signal(range(depth + 1))
-        at_end, asked, word, entry = Signal(), Signal(), Signal(isa.Instruction()), queue.i.payload
+        at_end, asked, entry = Signal(), Signal(), queue.i.payload
         m.d.comb += [
             at_end.eq(address == depth),
             asked.eq(credit.grant),
@@ -161,14 +162,31 @@ class Sequencer(wiring.Component):
         with m.If(asked & ~at_end):
             m.d.sync += address.eq(address + 1)
         m.d.comb += [
-            queue.i.valid.eq(delay(m, asked, LATENCY, "arrived")),
+            queue.i.valid.eq(delay(m, asked, latency, "arrived")),
             credit.give.eq(queue.o.valid & queue.o.ready),
+        ]
+        self._decode(m, entry, delay(m, at_end, latency, "at_end"))
+        return queue.o
+
+    def _show(self, m):
+        """As `_prefetch`, but straight from the memory, which shows an instruction as long as its address stays."""
+        out = stream.Signature(_Entry()).create()
+        pc, following = Signal(range(self.arch.imem_depth + 1)), Signal(range(self.arch.imem_depth + 1))
+        m.d.comb += [following.eq(pc + (out.valid & out.ready)), self.i_addr.eq(following)]
+        m.d.sync += [pc.eq(following), out.valid.eq(1)]
+        self._decode(m, out.payload, pc == self.arch.imem_depth)
+        return out
+
+    def _decode(self, m, entry, at_end):
+        """Decodes the memory's instruction."""
+        word = Signal(isa.Instruction())
+        m.d.comb += [
             word.as_value().eq(self.i_data),
             entry.imm.eq(word.imm),
             entry.reg.eq(word.reg),
             entry.vec.eq(word.opcode == isa.Opcode.VEC),
         ]
-        with m.If(delay(m, at_end, LATENCY, "at_end")):
+        with m.If(at_end):
             m.d.comb += entry.trap.eq(isa.Trap.END)
         with m.Else(), m.Switch(word.opcode):
             with m.Case(isa.Opcode.SET), m.Switch(word.reg):
@@ -184,7 +202,6 @@ class Sequencer(wiring.Component):
                 m.d.comb += entry.halt.eq(1)
             with m.Default():
                 m.d.comb += entry.trap.eq(isa.Trap.OPCODE)
-        return queue.o
 
     def _check(self, m, word, is_vec, flags, mode, regs):
         """Whether the operation at hand traps, as (OPCODE, CONFIG); a cycle after its registers were set.

@@ -2,7 +2,7 @@
 
 from .devices import DEVICES, Device, device_of
 from .flow import Synthesis, place_and_route, synthesise
-from .harness import Harness, Registered
+from .harness import Harness, Registered, SerialHarness, harness_of
 from .report import CriticalPath, Hop, Routed, SlowGroup
 from .tools import tool_versions
 
@@ -14,9 +14,11 @@ __all__ = [
     "Hop",
     "Registered",
     "Routed",
+    "SerialHarness",
     "SlowGroup",
     "Synthesis",
     "device_of",
+    "harness_of",
     "place_and_route",
     "synthesise",
     "tool_versions",

@@ -33,6 +33,8 @@ class Device:
     """Clock frequency in MHz that place and route works towards."""
     clock_pin: str
     """Where the clock comes in: from a pin that the placer chose it may not reach the clock network."""
+    serial_pins: tuple[str, str] | None = None
+    """Where the board's serial line goes in and comes out: then the accelerator is measured as it is used, behind a `SerialPort`."""
     sites: Mapping[str, tuple[Site, ...]] = field(default_factory=dict)
     """By cell type: where the macros that the flow places itself can go; none where the placer does it."""
 
@@ -62,9 +64,13 @@ _SITES_85F = _ecp5_sites((*range(4, 59, 9), *range(69, 115, 9)), (22, 46, 70, 82
 _SITES_25F = _ecp5_sites((4, 13, 22, 33, 42, 51, 60), (25, 37), (13,))
 
 DEVICES = {
-    "ulx3s-85f": Device("LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 125.0, "G2", _SITES_85F),
-    "ecp5-25f": Device("LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 100.0, "G2", _SITES_25F),
-    "icebreaker": Device("iCE40UP5K", "ice40", ("--up5k", "--package", "sg48"), _ICE40, 30.0, "35"),
+    "ulx3s-85f": Device(
+        "LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 125.0, "G2", sites=_SITES_85F
+    ),
+    "ecp5-25f": Device(
+        "LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 100.0, "G2", sites=_SITES_25F
+    ),
+    "icebreaker": Device("iCE40UP5K", "ice40", ("--up5k", "--package", "sg48"), _ICE40, 24.0, "35", ("6", "9")),
 }
 """By preset: the device of its board."""
 

@@ -84,7 +84,9 @@ def place_and_route(
         (synthesis.folder / "pins.lpf").write_text(f'LOCATE COMP "clk" SITE "{device.clock_pin}";\n')
         arguments += ["--lpf", "pins.lpf", "--lpf-allow-unconstrained", *_PLACEMENT]
     else:
-        (synthesis.folder / "pins.pcf").write_text(f"set_io --warn-no-port clk {device.clock_pin}\n")
+        pins = {"clk": device.clock_pin, **dict(zip(("rx", "tx"), device.serial_pins or (), strict=False))}
+        constraints = "".join(f"set_io --warn-no-port {name} {pin}\n" for name, pin in pins.items())
+        (synthesis.folder / "pins.pcf").write_text(constraints)
         arguments += ["--pcf", "pins.pcf", "--pcf-allow-unconstrained"]
     try:
         run(device.nextpnr, arguments, synthesis.folder, log, limit)

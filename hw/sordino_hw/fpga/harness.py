@@ -1,11 +1,13 @@
-"""Wrappers that make a design measurable. For measurement only: nobody would talk to a board through these."""
+"""What is measured of an accelerator, behind pins that a package has."""
 
 from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Signal, Value
 
 from ..arch import ArchConfig
+from ..serial import SerialTop
 from ..top import Top
+from .devices import Device
 
-__all__ = ["Harness", "Registered"]
+__all__ = ["Harness", "Registered", "SerialHarness", "harness_of"]
 
 
 def _ports(component):
@@ -53,7 +55,7 @@ class Registered(Elaboratable):
 
 
 class Harness(Elaboratable):
-    """The whole accelerator behind four pins and a clock, as it is measured."""
+    """The whole accelerator behind four pins and a clock, for measurement only: nobody would talk to a board through it."""
 
     def __init__(self, arch: ArchConfig):
         self.wrapper = Registered(Top(arch))
@@ -71,3 +73,30 @@ class Harness(Elaboratable):
         m.d.sync += held.eq(Cat(self.rst, held))
         m.submodules.wrapper = self.wrapper
         return m
+
+
+class SerialHarness(Elaboratable):
+    """The whole accelerator on a serial line, as a board has it. Registers start from their initial values."""
+
+    DIVISOR = 12
+    """Clock cycles of a bit: 2 Mbit/s at 24 MHz."""
+
+    def __init__(self, arch: ArchConfig):
+        self.top = SerialTop(arch, self.DIVISOR)
+        self.clk, self.rx, self.tx = Signal(name="clk"), Signal(name="rx"), Signal(name="tx")
+
+    @property
+    def ports(self) -> list[Signal]:
+        return [self.clk, self.rx, self.tx]
+
+    def elaborate(self, platform):
+        m = Module()
+        m.domains.sync = sync = ClockDomain(reset_less=True)
+        m.d.comb += [sync.clk.eq(self.clk), self.top.rx.eq(self.rx), self.tx.eq(self.top.tx)]
+        m.submodules.top = self.top
+        return m
+
+
+def harness_of(arch: ArchConfig, device: Device) -> Harness | SerialHarness:
+    """What is measured of an architecture on a device: behind the serial line that a small board has, or else at the bus."""
+    return SerialHarness(arch) if device.serial_pins and arch.pipelining == 1 else Harness(arch)

@@ -8,6 +8,7 @@ where a component's docstring says that a value is undefined.
 from .components import (
     LATENCY,
     MULTIPLIER_LATENCY,
+    Accumulators,
     BitMemory,
     BlockMemory,
     Buffer,
@@ -28,6 +29,7 @@ __all__ = [
     "FAMILIES",
     "LATENCY",
     "MULTIPLIER_LATENCY",
+    "Accumulators",
     "BitMemory",
     "BlockMemory",
     "Buffer",

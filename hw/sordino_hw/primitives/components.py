@@ -14,6 +14,7 @@ from .timing import LATENCY, MULTIPLIER_LATENCY
 __all__ = [
     "LATENCY",
     "MULTIPLIER_LATENCY",
+    "Accumulators",
     "BitMemory",
     "BlockMemory",
     "Buffer",
@@ -44,13 +45,18 @@ def _check_memory(depth: int, width: int) -> None:
         raise ValueError(f"a memory needs at least one row of one bit, not depth={depth!r}, width={width!r}")
 
 
-def _memory_members(depth: int, width: int, granularity: int | None) -> dict:
+def _check_latency(latency: int, known: tuple[int, ...]) -> None:
+    if latency not in known:
+        raise ValueError(f"latency must be {' or '.join(map(str, known))}, not {latency!r}")
+
+
+def _memory_members(depth: int, width: int, latency: int, granularity: int | None) -> dict:
     """Of a memory with a write and a read port; `granularity` bits for each bit of `w_en`, by default all. Raises `ValueError`."""
     _check_memory(depth, width)
+    _check_latency(latency, (1, LATENCY))
     if granularity is not None and (granularity < 1 or width % granularity):
         raise ValueError(f"a granularity divides the width, but {granularity!r} does not divide {width!r}")
-    address = _address_bits(depth)
-    enables = width // (granularity or width)
+    address, enables = _address_bits(depth), width // (granularity or width)
     return {"w_en": In(enables), "w_addr": In(address), "w_data": In(width), "r_addr": In(address), "r_data": Out(width)}
 
 
@@ -62,15 +68,17 @@ def _check_adder(width: int) -> None:
 class BlockMemory(wiring.Component):
     """Memory with one write and one read port in the same clock domain, in block RAM.
 
-    `r_data` shows the row at `r_addr` exactly `LATENCY` cycles later. Addresses beyond the depth must not be used:
+    `r_data` shows the row at `r_addr` exactly `latency` cycles later. Addresses beyond the depth must not be used:
     callers check and trap. A row that is written in the very cycle in which it is read, or the next, comes out undefined
     (the generic form shows it as before). Rows start at zero; `r_data` is not reset, and what it shows in the first
-    `LATENCY` cycles is undefined.
+    `latency` cycles is undefined.
 
     Parameters
     ----------
     depth, width : int
         Rows, and bits of a row.
+    latency : int
+        `LATENCY`, with a register behind the memory, or 1.
     granularity : int, optional
         Bits of a row that are written together (default: all), of which each group has a bit of `w_en`.
 
@@ -82,9 +90,9 @@ class BlockMemory(wiring.Component):
     r_addr, r_data
     """
 
-    def __init__(self, depth: int, width: int, granularity: int | None = None):
-        super().__init__(_memory_members(depth, width, granularity))
-        self.depth, self.width, self.granularity = depth, width, granularity or width
+    def __init__(self, depth: int, width: int, latency: int = LATENCY, granularity: int | None = None):
+        super().__init__(_memory_members(depth, width, latency, granularity))
+        self.depth, self.width, self.latency, self.granularity = depth, width, latency, granularity or width
 
     def elaborate(self, platform):
         return _form(platform).block_memory(self)
@@ -93,7 +101,7 @@ class BlockMemory(wiring.Component):
 class BitMemory(wiring.Component):
     """Memory that is written bit by bit, and read row by row by several at once.
 
-    `r_data[i]` shows the row at `r_addr[i]` exactly `LATENCY` cycles later; a bit that is written in that cycle or in
+    `r_data[i]` shows the row at `r_addr[i]` exactly `latency` cycles later; a bit that is written in that cycle or in
     the one before comes out undefined, the row's other bits do not. Rows start at zero; `r_data` is not reset.
 
     Parameters
@@ -101,6 +109,8 @@ class BitMemory(wiring.Component):
     depth, width : int
         Rows, and bits of a row: a power of two, at least 8.
     readers : int
+    latency : int
+        As of `BlockMemory`.
 
     Members
     -------
@@ -109,11 +119,12 @@ class BitMemory(wiring.Component):
     r_addr : In(array of readers), r_data : Out(array of readers)
     """
 
-    def __init__(self, depth: int, width: int, readers: int):
+    def __init__(self, depth: int, width: int, readers: int, latency: int = LATENCY):
         _check_memory(depth, width)
+        _check_latency(latency, (1, LATENCY))
         if width < 8 or width & (width - 1) or readers < 1:
             raise ValueError(f"a memory of bits needs a width of 8, 16, 32, ... and a reader, not {width=!r}, {readers=!r}")
-        self.depth, self.width, self.readers = depth, width, readers
+        self.depth, self.width, self.readers, self.latency = depth, width, readers, latency
         super().__init__(
             {
                 "w_en": In(1),
@@ -131,7 +142,7 @@ class BitMemory(wiring.Component):
 class SinglePortMemory(wiring.Component):
     """Memory that reads or writes one row a cycle: on the iCE40 its large single-port RAM, elsewhere block RAM.
 
-    `r_data` shows the row at `r_addr` exactly `LATENCY` cycles later, if that cycle did not write; it is undefined for a
+    `r_data` shows the row at `r_addr` exactly `latency` cycles later, if that cycle did not write; it is undefined for a
     cycle that wrote. On the iCE40 the rows start undefined, elsewhere at zero.
 
     Parameters
@@ -146,9 +157,9 @@ class SinglePortMemory(wiring.Component):
     r_addr, r_data
     """
 
-    def __init__(self, depth: int, width: int, granularity: int | None = None):
-        super().__init__(_memory_members(depth, width, granularity))
-        self.depth, self.width, self.granularity = depth, width, granularity or width
+    def __init__(self, depth: int, width: int, latency: int = LATENCY, granularity: int | None = None):
+        super().__init__(_memory_members(depth, width, latency, granularity))
+        self.depth, self.width, self.latency, self.granularity = depth, width, latency, granularity or width
 
     def elaborate(self, platform):
         return _form(platform).single_port_memory(self)
@@ -174,7 +185,7 @@ class Buffer(wiring.Component):
 class DualReadMemory(wiring.Component):
     """Memory that two read at once; it is written through the first one's port.
 
-    `r_data[i]` shows the row at `addr[i]` exactly `LATENCY` cycles later. Undefined are `r_data[0]` for a cycle that wrote,
+    `r_data[i]` shows the row at `addr[i]` exactly `latency` cycles later. Undefined are `r_data[0]` for a cycle that wrote,
     and `r_data[1]` for one in which its row was written. Rows start at zero.
 
     Parameters
@@ -188,9 +199,10 @@ class DualReadMemory(wiring.Component):
     r_data : Out(array of 2)
     """
 
-    def __init__(self, depth: int, width: int):
+    def __init__(self, depth: int, width: int, latency: int = LATENCY):
         _check_memory(depth, width)
-        self.depth, self.width = depth, width
+        _check_latency(latency, (1, LATENCY))
+        self.depth, self.width, self.latency = depth, width, latency
         super().__init__(
             {
                 "addr": In(data.ArrayLayout(unsigned(_address_bits(depth)), 2)),
@@ -224,8 +236,7 @@ class SmallMemory(wiring.Component):
 
     def __init__(self, depth: int, width: int, latency: int = 0):
         _check_memory(depth, width)
-        if latency not in (0, 1):
-            raise ValueError(f"latency must be 0 or 1, not {latency!r}")
+        _check_latency(latency, (0, 1))
         self.depth, self.width, self.latency = depth, width, latency
         address = _address_bits(depth)
         super().__init__({"w_en": In(1), "w_addr": In(address), "w_data": In(width), "r_addr": In(address), "r_data": Out(width)})
@@ -365,6 +376,50 @@ class DigitProduct(wiring.Component):
 
     def elaborate(self, platform):
         return _form(platform).digit_product(self)
+
+
+class Accumulators(wiring.Component):
+    """`count` sums of products, 32 bit and wrapping, which are shifted out, and by that cleared: on the iCE40 a multiplier each,
+    and nothing else.
+
+    Parameters
+    ----------
+    count : int
+    shown : int
+        Sums that are shown at once; divides `count`.
+    a_width, b_width : int
+        Bits of the signed operands, at most 16.
+
+    Members
+    -------
+    a, b : In(array of count x signed)
+    step : In(1)
+        Adds every `a[i] * b[i]` of this cycle to its sum, as of the next.
+    shift : In(1)
+        Instead, every sum becomes the one `shown` places on, and the last ones zero. The sums are not reset: shifting clears them.
+    o : Out(array of shown x signed(32))
+        The first sums.
+    """
+
+    def __init__(self, count: int, shown: int, a_width: int, b_width: int):
+        if shown < 1 or count < 1 or count % shown or not (1 <= a_width <= 16 and 1 <= b_width <= 16):
+            raise ValueError(
+                f"accumulators need a count that is a multiple of those shown, and operands of 1 to 16 bits, "
+                f"not {count=!r}, {shown=!r}, {a_width=!r}, {b_width=!r}"
+            )
+        self.count, self.shown, self.a_width, self.b_width = count, shown, a_width, b_width
+        super().__init__(
+            {
+                "a": In(data.ArrayLayout(signed(a_width), count)),
+                "b": In(data.ArrayLayout(signed(b_width), count)),
+                "step": In(1),
+                "shift": In(1),
+                "o": Out(data.ArrayLayout(signed(32), shown)),
+            }
+        )
+
+    def elaborate(self, platform):
+        return _form(platform).accumulators(self)
 
 
 class Serialiser(wiring.Component):

@@ -13,9 +13,10 @@ from amaranth.lib import memory
 
 from . import generic
 from .copies import copies
-from .generic import masked_adder
+from .generic import accumulators, masked_adder
 
 __all__ = [
+    "accumulators",
     "bit_memory",
     "block_memory",
     "buffer",
@@ -130,11 +131,14 @@ def _columns(c, bits: int):
             places = [group * c.granularity + n if n < c.granularity else None for n in range(k, k + BYTE)]
             written.append((c.w_en[group], places))
     for k in range(0, len(written), bits // BYTE):
-        enables, places = zip(*written[k : k + bits // BYTE], strict=True)
-        yield Cat(*enables, Const(0, bits // BYTE - len(enables))), [place for byte in places for place in byte]
+        tile = written[k : k + bits // BYTE]
+        unused = Const(0, bits // BYTE - len(tile))
+        yield Cat(*(enable for enable, _ in tile), unused), [place for _, places in tile for place in places]
 
 
 def block_memory(c) -> Module:
+    if c.latency == 1:
+        return generic.block_memory(c)
     if c.depth <= SHORT:
         return _short_memory(c)
     m = Module()
@@ -175,6 +179,8 @@ def buffer(c) -> Module:
 
 
 def dual_read_memory(c) -> Module:
+    if c.latency == 1:
+        return generic.dual_read_memory(c)
     m = Module()
     bits = max((b for rows, b in TILES if rows >= c.depth and b <= 18), default=0)
     if not bits:
@@ -201,6 +207,8 @@ def _short_memory(c) -> Module:
 
 
 def bit_memory(c) -> Module:
+    if c.latency == 1:
+        return generic.bit_memory(c)
     # A distributed RAM writes its four bits together: a bit's neighbours are looked up in a copy for the writer, which is
     # smaller than a RAM for each bit would be.
     from .components import SmallMemory
@@ -268,10 +276,12 @@ def _distributed(m: Module, name: str, depth: int, width: int, granularity: int,
 
 
 def single_port_memory(c) -> Module:
+    if c.latency == 1:
+        return generic.single_port_memory(c)
     from .components import BlockMemory
 
     m = Module()
-    m.submodules.block = block = BlockMemory(c.depth, c.width, c.granularity)
+    m.submodules.block = block = BlockMemory(c.depth, c.width, granularity=c.granularity)
     m.d.comb += [
         block.w_en.eq(c.w_en),
         block.w_addr.eq(c.w_addr),

@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory
 
 __all__ = [
+    "accumulators",
     "bit_memory",
     "block_memory",
     "buffer",
@@ -13,6 +14,7 @@ __all__ = [
     "masked_adder",
     "multiplier_array",
     "serialiser",
+    "shown",
     "single_port_memory",
     "small_memory",
 ]
@@ -22,16 +24,23 @@ def block_memory(c) -> Module:
     m = Module()
     m.submodules.array = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[])
     write, read = array.write_port(granularity=c.granularity), array.read_port()
-    held = Signal(c.width, reset_less=True)
     m.d.comb += [
         write.en.eq(c.w_en),
         write.addr.eq(c.w_addr),
         write.data.eq(c.w_data),
         read.addr.eq(c.r_addr),
-        c.r_data.eq(held),
+        c.r_data.eq(shown(m, read.data, c.latency, "held")),
     ]
-    m.d.sync += held.eq(read.data)
     return m
+
+
+def shown(m: Module, row, latency: int, name: str):
+    """What a memory shows of a row that it reads `latency` cycles before."""
+    if latency == 1:
+        return row
+    held = Signal(len(row), name=name, reset_less=True)
+    m.d.sync += held.eq(row)
+    return held
 
 
 def bit_memory(c) -> Module:
@@ -40,15 +49,13 @@ def bit_memory(c) -> Module:
     for i in range(c.readers):
         m.submodules[f"array_{i}"] = array = memory.Memory(shape=unsigned(c.width), depth=c.depth, init=[])
         write, read = array.write_port(granularity=1), array.read_port()
-        held = Signal(c.width, name=f"held_{i}", reset_less=True)
         m.d.comb += [
             write.en.eq(c.w_en << c.w_addr[:place]),
             write.addr.eq(c.w_addr[place:]),
             write.data.eq(c.w_data.replicate(c.width)),
             read.addr.eq(c.r_addr[i]),
-            c.r_data[i].eq(held),
+            c.r_data[i].eq(shown(m, read.data, c.latency, f"held_{i}")),
         ]
-        m.d.sync += held.eq(read.data)
     return m
 
 
@@ -68,9 +75,8 @@ def dual_read_memory(c) -> Module:
     write = array.write_port()
     m.d.comb += [write.en.eq(c.w_en), write.addr.eq(c.addr[0]), write.data.eq(c.w_data)]
     for i in range(2):
-        read, held = array.read_port(), Signal(c.width, name=f"held_{i}", reset_less=True)
-        m.d.comb += [read.addr.eq(c.addr[i]), c.r_data[i].eq(held)]
-        m.d.sync += held.eq(read.data)
+        read = array.read_port()
+        m.d.comb += [read.addr.eq(c.addr[i]), c.r_data[i].eq(shown(m, read.data, c.latency, f"held_{i}"))]
     return m
 
 
@@ -135,4 +141,16 @@ def serialiser(c) -> Module:
     held = Signal(data.ArrayLayout(unsigned(c.width), c.parts), reset_less=True)
     m.d.sync += [shown.eq(held[0]), held.eq(Mux(c.load, c.i.as_value(), held.as_value() >> c.width))]
     m.d.comb += c.o.eq(shown)
+    return m
+
+
+def accumulators(c) -> Module:
+    m = Module()
+    sums = Signal(data.ArrayLayout(signed(32), c.count), reset_less=True)
+    m.d.comb += c.o.eq(sums.as_value()[: 32 * c.shown])
+    for i in range(c.count):
+        with m.If(c.shift):
+            m.d.sync += sums[i].eq(sums[i + c.shown] if i + c.shown < c.count else 0)
+        with m.Elif(c.step):
+            m.d.sync += sums[i].eq(sums[i] + c.a[i] * c.b[i])
     return m

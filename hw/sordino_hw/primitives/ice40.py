@@ -4,9 +4,10 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal,
 from amaranth.lib import memory
 
 from . import generic
-from .generic import buffer, digit_product, fused_adder, serialiser
+from .generic import buffer, digit_product, fused_adder, serialiser, shown
 
 __all__ = [
+    "accumulators",
     "bit_memory",
     "block_memory",
     "buffer",
@@ -27,7 +28,7 @@ NIBBLE = 4
 
 def block_memory(c) -> Module:
     m = Module()
-    m.d.comb += c.r_data.eq(_block(m, "array", c.depth, c.width, c.granularity, c.w_en, c.w_addr, c.w_data, c.r_addr))
+    m.d.comb += c.r_data.eq(_block(m, "array", c.depth, c.width, c.granularity, c.w_en, c.w_addr, c.w_data, c.r_addr, c.latency))
     return m
 
 
@@ -36,13 +37,13 @@ def bit_memory(c) -> Module:
     place = (c.width - 1).bit_length()
     enables, value = c.w_en << c.w_addr[:place], c.w_data.replicate(c.width)
     for i in range(c.readers):
-        shown = _block(m, f"array_{i}", c.depth, c.width, 1, enables, c.w_addr[place:], value, c.r_addr[i])
+        shown = _block(m, f"array_{i}", c.depth, c.width, 1, enables, c.w_addr[place:], value, c.r_addr[i], c.latency)
         m.d.comb += c.r_data[i].eq(shown)
     return m
 
 
-def _block(m: Module, name: str, depth: int, width: int, granularity: int, w_en, w_addr, w_data, r_addr):
-    """Block RAM, `granularity` bits for each bit of `w_en`. Returns the row at `r_addr`, `LATENCY` cycles later.
+def _block(m: Module, name: str, depth: int, width: int, granularity: int, w_en, w_addr, w_data, r_addr, latency: int):
+    """Block RAM, `granularity` bits for each bit of `w_en`. Returns the row at `r_addr`, `latency` cycles later.
 
     Yosys makes it of a memory with registers behind it. Given a synchronous read port it would build a bypass beside the
     RAM, to show a row that is being written as it was.
@@ -51,10 +52,12 @@ def _block(m: Module, name: str, depth: int, width: int, granularity: int, w_en,
     m.submodules[name] = array = memory.Memory(shape=unsigned(width), depth=depth, init=[], attrs=attributes)
     write, read = array.write_port(granularity=granularity), array.read_port(domain="comb")
     # The address is registered rather than the data, which has more bits.
-    address, shown = (Signal(n, name=f"{name}_{what}", reset_less=True) for n, what in ((len(r_addr), "address"), (width, "shown")))
+    address = r_addr
+    if latency == 2:
+        address = Signal(len(r_addr), name=f"{name}_address", reset_less=True)
+        m.d.sync += address.eq(r_addr)
     m.d.comb += [write.en.eq(w_en), write.addr.eq(w_addr), write.data.eq(w_data), read.addr.eq(address)]
-    m.d.sync += [address.eq(r_addr), shown.eq(read.data)]
-    return shown
+    return shown(m, read.data, 2, f"{name}_shown")
 
 
 def dual_read_memory(c) -> Module:
@@ -62,7 +65,7 @@ def dual_read_memory(c) -> Module:
 
     m = Module()
     for i in range(2):
-        m.submodules[f"copy_{i}"] = copy = BlockMemory(c.depth, c.width)
+        m.submodules[f"copy_{i}"] = copy = BlockMemory(c.depth, c.width, c.latency)
         m.d.comb += [
             copy.w_en.eq(c.w_en),
             copy.w_addr.eq(c.addr[0]),
@@ -96,7 +99,7 @@ def single_port_memory(c) -> Module:
     m.d.comb += row.eq(Mux(c.w_en.any(), c.w_addr, c.r_addr))
     enables = Cat(c.w_en[min(k, c.width - 1) // c.granularity] for k in range(0, -(-c.width // SPRAM_BITS) * SPRAM_BITS, NIBBLE))
     address, bank = row[:inner], row[inner:]
-    shown = []
+    data_of = []
     for k in range(banks):
         chosen = bank == k if banks > 1 else Const(1)
         data = []
@@ -118,18 +121,16 @@ def single_port_memory(c) -> Module:
                 o_DATAOUT=o,
             )
             data.append(o)
-        shown.append(Cat(data)[: c.width])
-    held = Signal(c.width, reset_less=True)
-    m.d.comb += c.r_data.eq(held)
-    if banks == 1:
-        m.d.sync += held.eq(shown[0])
-    else:
-        read_bank = Signal(len(bank), reset_less=True)
+        data_of.append(Cat(data)[: c.width])
+    value = data_of[0]
+    if banks > 1:
+        read_bank, value = Signal(len(bank), reset_less=True), Signal(c.width)
         m.d.sync += read_bank.eq(bank)
         with m.Switch(read_bank):
-            for k, value in enumerate(shown):
+            for k, row in enumerate(data_of):
                 with m.Case(k):
-                    m.d.sync += held.eq(value)
+                    m.d.comb += value.eq(row)
+    m.d.comb += c.r_data.eq(shown(m, value, c.latency, "held"))
     return m
 
 
@@ -146,6 +147,39 @@ def multiplier_array(c) -> Module:
         p = _mac16(m, i // 2, a, b, pair=True)
         for k in range(i, min(i + 2, c.count)):
             m.d.comb += c.p[k].eq(p[16 * (k - i) : 16 * (k - i) + 16].as_signed())
+    return m
+
+
+def accumulators(c) -> Module:
+    m = Module()
+    sums = [Signal(32, name=f"sum_{i}") for i in range(c.count)]
+    m.d.comb += c.o.eq(Cat(sums[: c.shown]))
+    hold = Signal()
+    m.d.comb += hold.eq(~c.step & ~c.shift)
+    for i in range(c.count):
+        loaded = sums[i + c.shown] if i + c.shown < c.count else Const(0, 32)
+        m.submodules[f"accumulator_{i}"] = Instance(
+            "SB_MAC16",
+            p_A_SIGNED=Const(1, 1),
+            p_B_SIGNED=Const(1, 1),
+            p_TOPOUTPUT_SELECT=Const(1, 2),
+            p_BOTOUTPUT_SELECT=Const(1, 2),
+            p_TOPADDSUB_LOWERINPUT=Const(2, 2),
+            p_BOTADDSUB_LOWERINPUT=Const(2, 2),
+            p_TOPADDSUB_CARRYSELECT=Const(2, 2),
+            i_CLK=ClockSignal(),
+            i_CE=Const(1),
+            i_A=_extended(c.a[i], 16),
+            i_B=_extended(c.b[i], 16),
+            i_C=loaded[16:],
+            i_D=loaded[:16],
+            i_OHOLDTOP=hold,
+            i_OHOLDBOT=hold,
+            i_OLOADTOP=c.shift,
+            i_OLOADBOT=c.shift,
+            **{f"i_{pin}": Const(0) for pin in _MAC16_ZEROS if not pin.startswith(("OHOLD", "OLOAD"))},
+            o_O=sums[i],
+        )
     return m
 
 
