@@ -107,11 +107,11 @@ class ArchConfig:
             *("pipelining", "cores", "lanes", "wide_cycles", "in_flight"),
         )
         fifos = ("word_fifo", "segment_fifo", "row_fifo")
-        shallow = all(getattr(self, name) == 2 for name in fifos)
-        rule(self.pipelining == 2 or shallow, "pipelining=1 needs word_fifo=2, segment_fifo=2 and row_fifo=2", *fifos)
+        depths = tuple(getattr(self, name) for name in fifos)
+        rule(self.pipelining == 2 or depths == (2, 1, 1), "pipelining=1 needs word_fifo=2, segment_fifo=1 and row_fifo=1", *fifos)
         rule(self.segment == 8, "segment must be 8", "segment")
-        for name in ("segment_fifo", "word_fifo", "row_fifo"):
-            rule(2 <= getattr(self, name) <= 64, f"{name} must be from 2 to 64", name)
+        for name, least in (("segment_fifo", self.pipelining), ("word_fifo", 2), ("row_fifo", self.pipelining)):
+            rule(least <= getattr(self, name) <= 64, f"{name} must be from {least} to 64", name)
         for name in ("act_depth", "weight_depth", "mask_depth", "param_depth", "state_depth", "imem_depth", "perf_depth"):
             rule(2 <= getattr(self, name) <= 1 << 22, f"{name} must be from 2 to 2**22", name)
         rule(self.occ_width in (8, 16, 32), "occ_width must be 8, 16 or 32", "occ_width")
@@ -219,9 +219,9 @@ PRESETS: dict[str, ArchConfig] = {
             event_bits=8,
             ppu=1,
             wide_cycles=2,
-            segment_fifo=2,
+            segment_fifo=1,
             word_fifo=2,
-            row_fifo=2,
+            row_fifo=1,
             in_flight=1,
             pipelining=1,
             occ_width=8,

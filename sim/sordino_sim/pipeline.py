@@ -172,7 +172,7 @@ def _count(t, b, field, first, last):
 def _push(t, b, end, time):
     """The held item enters the segment FIFO in cycle `time`; `end`: it closes an output. The issuer's times follow."""
     place = t[b + SEGMENTS]
-    start = max(time + t[FIFO], t[b + ISSUED] + 1)
+    start = max(time + (t[FIFO] if t[SPLITTING] else 0), t[b + ISSUED] + 1)
     if t[PAUSE] and start <= t[b + CLOSED] + t[PAUSE]:
         _count(t, b, PPU, start, t[b + CLOSED] + t[PAUSE])
         start = t[b + CLOSED] + t[PAUSE] + 1
@@ -198,14 +198,14 @@ def _push(t, b, end, time):
     t[b + ISSUED] = finish
     t[b + SEGMENT_POPS + place] = finish
     t[b + SEGMENTS] = place + 1 if place + 1 < t[SEGMENT_FIFO] else 0
-    t[b + PUSHED] = time
+    t[b + PUSHED] = time if t[SPLITTING] else finish
     t[b + HELD] = 0
 
 
 @njit(cache=True)
 def _close(t, b, time):
     """The held item became the last of its output in cycle `time`: it needs nothing more to be pushed."""
-    _push(t, b, True, max(time, t[b + SEGMENT_POPS + t[b + SEGMENTS]]) + 1)
+    _push(t, b, True, (max(time, t[b + SEGMENT_POPS + t[b + SEGMENTS]]) if t[SPLITTING] else time) + 1)
 
 
 @njit(cache=True)
@@ -213,8 +213,11 @@ def _hold(t, b, available, cycles, null, end):
     """One step of the segmenter that holds a new item. Returns its cycle."""
     time = max(t[b + STEPPED] + 1, available, t[b + PUSHED])
     if t[b + HELD]:
-        time = max(time, t[b + SEGMENT_POPS + t[b + SEGMENTS]] + 1)
+        if t[SPLITTING]:
+            time = max(time, t[b + SEGMENT_POPS + t[b + SEGMENTS]] + 1)
         _push(t, b, False, time)
+        if not t[SPLITTING]:
+            time = t[b + PUSHED]
     t[b + STEPPED] = time
     t[b + HELD], t[b + HELD_CYCLES], t[b + HELD_NULL] = 1, cycles, null
     if end:
@@ -329,7 +332,8 @@ def _span(t, b, low, high, start, stop, m, w, kind, end, reuse, nonzero, occupie
         t[b + ROW_POPS + place] = time
         t[b + ROWS] = place + 1 if place + 1 < t[ROW_FIFO] else 0
         row += 1
-    t[b + SPLIT] = request
+    # A row that waits in no FIFO keeps the splitter.
+    t[b + SPLIT] = request if t[SPLITTING] else t[b + SCANNED]
 
 
 @njit(cache=True)

@@ -4,7 +4,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Signal
 
 from ..primitives import Buffer
 
-__all__ = ["buffered", "count_ones", "delay", "index_of", "lowest", "without_lowest"]
+__all__ = ["buffered", "count_ones", "delay", "index_of", "lowest", "row_mask", "without_lowest"]
 
 
 def buffered(m: Module, value, name: str):
@@ -30,6 +30,12 @@ def lowest(bits, width: int):
 def index_of(one_hot, width: int):
     """Which of the `width` bits is set; 0 where none is."""
     return Cat(Cat(one_hot[i] for i in range(width) if i >> k & 1).any() for k in range(max(1, (width - 1).bit_length())))
+
+
+def row_mask(low, top, width: int):
+    """The bits of a row from `low` up, to `top`."""
+    ones = Const((1 << width) - 1)
+    return (ones << low) & (ones >> ~top)
 
 
 def count_ones(bits, width: int):

@@ -12,7 +12,7 @@ from .flight import Descriptors
 from .latencies import Latencies
 from .layouts import Job, ReadWord, TapDescriptor, job_depth, mask_address, reads_late, tag_bits
 from .scan import Occupancy, Scanner, WordReader
-from .small import SmallWordReader
+from .small import SmallOccupancy, SmallWordReader
 
 __all__ = ["Fetcher"]
 
@@ -89,7 +89,7 @@ class Fetcher(wiring.Component):
         m.submodules.walker = walker = Walker(arch)
         m.submodules.clip = clip = Clip(arch)
         m.submodules.splitter = splitter = Splitter(arch)
-        m.submodules.occupancy = occupancy = Occupancy(arch)
+        m.submodules.occupancy = occupancy = SmallOccupancy(arch) if arch.pipelining == 1 else Occupancy(arch)
         m.submodules.scanner = scanner = Scanner(arch, self.index)
         m.submodules.reader = reader = SmallWordReader(arch) if arch.pipelining == 1 else WordReader(arch)
 

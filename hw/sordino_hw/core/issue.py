@@ -102,7 +102,7 @@ class Segmenter(wiring.Component):
     """Cuts words into non-empty segments of eight channels, one per cycle; a vector word is one item.
 
     The last item of an output carries `end`. Whether an item is the last is known only when the next one, or an empty
-    end, arrives: so one item is held back.
+    end, arrives: so one item is held back; at `ArchConfig.pipelining` 1 it is held until it is issued, without a FIFO.
 
     Members
     -------
@@ -130,20 +130,22 @@ class Segmenter(wiring.Component):
         m = Module()
         arch, word = self.arch, self.words.payload.word
         size, count = arch.segment, arch.lanes // arch.segment
-        m.submodules.queue = queue = Fifo(SegmentEntry(arch), arch.segment_fifo, Latencies(arch).fifo)
+        held = Signal(SegmentEntry(arch), reset_less=True)
+        queue: Fifo | None = None
+        if arch.pipelining == 2:
+            m.submodules.queue = queue = Fifo(SegmentEntry(arch), arch.segment_fifo)
 
         # The word at hand, if there is any: an item or `several`, or an end alone (`bare`). A word that is neither passes.
         item, bare, vector, several = Signal(), Signal(), Signal(), Signal()
         left, chosen, place = Signal(count), Signal(count), Signal(range(max(2, count)))
         come, rest = self.next, without_lowest(left, count)
 
-        held = Signal(SegmentEntry(arch), reset_less=True)
         is_wide, wide, kept = word.kind == Kind.MAC2, Signal.like(word.w, reset_less=True), Signal()
         # `held` is an item while `full`, and leaves when it has an end (`closed`) or another item comes.
-        full, closed, room = Signal(), Signal(), queue.i.ready
+        full, closed, room = Signal(), Signal(), queue.i.ready if queue else self.segments.ready
         push, accept, step = Signal(), Signal(), Signal()
         m.d.comb += [
-            push.eq(full & room & (closed | item)),
+            push.eq(full & (closed | item)),
             accept.eq(~full | (room & (closed | item))),
             # An end alone is given to the item before, unless there is none without an end.
             step.eq(room | Mux(item, ~full, ~(bare & closed))),
@@ -190,13 +192,17 @@ class Segmenter(wiring.Component):
         with m.Elif(bare & ~closed):
             m.d.sync += held.zero.eq(held.zero | word.zero)
 
+        m.d.comb += self.vector.eq(vector & (~full | room))
+        if queue is None:
+            # The issuer takes the item from where it is held.
+            m.d.comb += [self.segments.payload.eq(held), self.segments.payload.end.eq(closed), self.segments.valid.eq(push)]
+            return m
         single = without_lowest(held.mask, size) == 0
         m.d.comb += [
             queue.i.payload.eq(held),
             queue.i.payload.end.eq(closed),
             queue.i.payload.once.eq(held.null | Mux(held.kind == Kind.EVENT, single, (held.kind != Kind.MAC2) | held.again)),
-            queue.i.valid.eq(push),
-            self.vector.eq(vector & (~full | room)),
+            queue.i.valid.eq(push & room),
             self.next_segment.eq(queue.next),
         ]
         connect(m, queue.o, flipped(self.segments))

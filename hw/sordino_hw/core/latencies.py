@@ -47,7 +47,7 @@ class Latencies:
         """Cycle in which the first instruction of a run can execute."""
         self.split: int = 1 if fast else 0
         """From the cycle in which a span is clipped to the first in which the splitter takes it; 0: there is no register between."""
-        self.row: int = self.memory + (2 if fast else 0) + self.fifo
+        self.row: int = self.memory + (2 + self.fifo if fast else 0)
         """From a row's request to the first cycle in which the scanner can look at it."""
         self.read: int = self.memory + (3 if fast else 0)
         """From a word's request to the cycle in which its fetcher shows it to the cores."""

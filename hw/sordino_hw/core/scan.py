@@ -1,13 +1,13 @@
 """Fetch, second half: from rows of occupancy to activation words."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import ArchConfig
 from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
-from .combinators import count_ones, delay, lowest
+from .combinators import count_ones, delay, lowest, row_mask
 from .fifo import Credit, Fifo
 from .latencies import Latencies
 from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowBits, RowTag, TapDescriptor, mask_address, reads_late, sharing
@@ -50,8 +50,8 @@ class Occupancy(wiring.Component):
         m = Module()
         depth, occ_width, latency = self.arch.row_fifo, self.arch.occ_width, Latencies(self.arch)
         m.submodules.credit = credit = Credit(depth)
-        m.submodules.tags = tags = Fifo(RowTag(self.arch), depth, latency.fifo)
-        m.submodules.queue = queue = Fifo(RowBits(self.arch), depth, latency.fifo)
+        m.submodules.tags = tags = Fifo(RowTag(self.arch), depth)
+        m.submodules.queue = queue = Fifo(RowBits(self.arch), depth)
         take = self.valid & credit.grant
         m.d.comb += [
             self.ready.eq(credit.grant),
@@ -68,15 +68,13 @@ class Occupancy(wiring.Component):
         ]
         low, top, empty = (delay(m, getattr(self, name), latency.memory, name, reset_less=True) for name in ("low", "top", "empty"))
         dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, latency.memory, "dense", reset_less=True)
-        ones = Const((1 << occ_width) - 1)
-        inside = (ones << low) & (ones >> ~top)  # bits from `low` up, to `top`
+        inside = row_mask(low, top, occ_width)
         wanted, size = Signal(occ_width, reset_less=True), Signal(range(occ_width + 1), reset_less=True)
-        stage = m.d.sync if self.arch.pipelining == 2 else m.d.comb
-        stage += [wanted.eq(inside & (self.r_data | dense.replicate(occ_width))), size.eq(top - low + 1)]
+        m.d.sync += [wanted.eq(inside & (self.r_data | dense.replicate(occ_width))), size.eq(top - low + 1)]
         with m.If(empty):
-            stage += [wanted.eq(0), size.eq(0)]
+            m.d.sync += [wanted.eq(0), size.eq(0)]
         row = Signal(RowBits(self.arch), reset_less=True)
-        stage += [
+        m.d.sync += [
             row.bits.eq(wanted),
             row.none.eq(~wanted.any()),
             row.count.eq(count_ones(wanted, occ_width)),

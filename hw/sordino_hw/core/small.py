@@ -11,12 +11,57 @@ from amaranth.lib.wiring import In, Out
 from .. import isa
 from ..arch import ArchConfig
 from ..primitives import Accumulators
-from .combinators import delay, lowest, without_lowest
+from .combinators import count_ones, delay, lowest, row_mask, without_lowest
 from .issue import IssueStatus
 from .latencies import Latencies
-from .layouts import Event, Kind, ReadWord, Request, SegmentEntry, TapDescriptor, mask_address, tag_bits
+from .layouts import Event, Kind, ReadWord, Request, Row, RowTag, SegmentEntry, TapDescriptor, mask_address, tag_bits
 
-__all__ = ["SmallIssuer", "SmallLanes", "SmallWordReader"]
+__all__ = ["SmallIssuer", "SmallLanes", "SmallOccupancy", "SmallWordReader"]
+
+
+class SmallOccupancy(wiring.Component):
+    """What `Occupancy` does, without a FIFO: a row request stays until the scanner is done with the row.
+
+    Members
+    -------
+    As of `Occupancy`.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        self.arch = arch
+        super().__init__(
+            {
+                "valid": In(1),
+                "ready": Out(1),
+                "tag": In(RowTag(arch)),
+                "low": In(arch.occ_bits),
+                "top": In(arch.occ_bits),
+                "empty": In(1),
+                "r_addr": Out(max(1, (arch.act_depth // arch.occ_width - 1).bit_length())),
+                "r_data": In(arch.occ_width),
+                "o": Out(stream.Signature(Row(arch))),
+                "d": In(TapDescriptor(arch)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        width, row, shown = self.arch.occ_width, self.o.payload.row, Signal()
+        # The memory shows a row from the cycle after its request on.
+        m.d.sync += shown.eq(self.valid & ~self.ready)
+        inside = Signal(width)
+        m.d.comb += [
+            inside.eq(Mux(self.empty, 0, row_mask(self.low, self.top, width))),
+            self.r_addr.eq(self.tag.row),
+            self.ready.eq(shown & self.o.ready),
+            self.o.valid.eq(self.valid & shown),
+            self.o.payload.tag.eq(self.tag),
+            row.bits.eq(inside & (self.r_data | self.d.dense.replicate(width))),
+            row.none.eq(row.bits == 0),
+            row.count.eq(count_ones(row.bits, width)),
+            row.size.eq(Mux(self.empty, 0, self.top - self.low + 1)),
+        ]
+        return m
 
 
 class SmallWordReader(wiring.Component):
