@@ -88,7 +88,7 @@ class Clock:
         self.t[A_MASK:OUTPUTS] = [(1 << isa.address_bits(arch, memory)) - 1 for memory in memories]
         by_arch = latencies.Latencies(arch)
         assert by_arch.outputs <= MAX_FIFO
-        self.t[OUTPUTS:FREED] = by_arch.outputs, latencies.CLIP_LATENCY, latencies.DEAL_LATENCY, by_arch.fifo
+        self.t[OUTPUTS:FREED] = by_arch.outputs, by_arch.clip, latencies.DEAL_LATENCY, by_arch.fifo
         self.t[FREED:SPLITTING] = latencies.FREED, latencies.DRAINED
         self.t[SPLITTING:ALONE] = by_arch.split, by_arch.row, by_arch.word, by_arch.shadow, by_arch.store, by_arch.pause
         self.t[ALONE] = layouts.job_depth(arch) == 1

@@ -19,7 +19,6 @@ from sordino_hw.core.dealer import Dealer
 from sordino_hw.core.fetcher import Fetcher
 from sordino_hw.core.fifo import Credit, Fifo
 from sordino_hw.core.latencies import (
-    CLIP_LATENCY,
     DEAL_LATENCY,
     DRAINED,
     FREED,
@@ -141,7 +140,7 @@ class FetcherModel:
 
     def _span(self, op, words, w, m, kind, end, last, to, group, reuse):
         walked = max(self.walked + 1, self.clipped)
-        clipped = max(walked + CLIP_LATENCY, self.taken)
+        clipped = max(walked + self.latency.clip, self.taken)
         taken = max(clipped + self.latency.split, self.split)
         if self.latency.split == 0:
             clipped = taken

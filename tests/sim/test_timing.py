@@ -188,7 +188,7 @@ def test_one_output(events):
     deal = started + c.DEAL_LATENCY
     job = deal + latency.fifo
     walked = job + 1
-    clipped = walked + c.CLIP_LATENCY
+    clipped = walked + latency.clip
     split = clipped + latency.split
     request = split + 1
     scanned = request + latency.row

@@ -183,12 +183,13 @@ class Cluster(wiring.Component):
             m.d.comb += trap.eq(memory_trap)
 
         flush, start = Signal(range(FLUSH_CYCLES + 1)), Signal()
-        pc, began = Signal(range(self.arch.imem_depth + 1)), Signal()
-        m.d.comb += [start.eq(c.start & ~c.running), c.pc.eq(pc)]
+        # Without jumps there are no more operations than instructions.
+        pc, ops, began = Signal(range(self.arch.imem_depth + 1)), Signal(range(self.arch.imem_depth + 1)), Signal()
+        m.d.comb += [start.eq(c.start & ~c.running), c.pc.eq(pc), c.ops.eq(ops)]
         m.d.sync += [
             over.eq(Mux(running, c.cycles + 1 >= c.limit, c.limit == 0)),
             began.eq(running & sequencer.started),
-            c.ops.eq(c.ops + began),
+            ops.eq(ops + began),
         ]
         with m.If(running):
             m.d.sync += [c.cycles.eq(c.cycles + 1), pc.eq(pc + sequencer.passed)]
@@ -201,7 +202,7 @@ class Cluster(wiring.Component):
                 m.d.sync += [c.running.eq(0), c.halted.eq(1)]
         with m.Elif(c.start):
             m.d.sync += [running.eq(1), c.running.eq(1), c.halted.eq(0), c.trap.eq(isa.Trap.NONE)]
-            m.d.sync += [c.cycles.eq(0), c.ops.eq(0), pc.eq(0)]
+            m.d.sync += [c.cycles.eq(0), ops.eq(0), pc.eq(0)]
             m.d.sync += [s.eq(0) for s in stopped]
         return start
 

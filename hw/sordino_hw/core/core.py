@@ -177,6 +177,7 @@ class Core(wiring.Component):
             lanes.event_valid.eq(issuer.event_valid),
             self.act_addr.eq(issuer.address),
             lanes.operands.eq(self.act_data if reads_late(arch) else issuer.operands),
+            ppu.start.eq(self.drain_we),
             ppu.coming.eq(lanes.coming),
             ppu.shadow.eq(lanes.shadow),
             ppu.slot.eq(self.slot),

@@ -151,7 +151,7 @@ def _single(count):
 class Clip(wiring.Component):
     """Turns the pixels of a span into words; rows outside the image become empty. One span per cycle.
 
-    One cycle, or, at `ArchConfig.pipelining` 1, in the cycle in which the splitter takes it.
+    One cycle, or, at `ArchConfig.pipelining` 1, one multiplier and two, in the second of which the splitter takes it.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -163,20 +163,29 @@ class Clip(wiring.Component):
         p, out = self.i.payload, Signal(SpanRange(self.arch), reset_less=True)
         m.d.comb += self.o.payload.eq(out)
         same = [name for name, _ in out.shape() if name not in ("low", "stop", "empty")]
-        clipped = [
-            out.low.eq(p.low * p.words),
-            out.stop.eq(p.high * p.words),
+        others = [
             out.empty.eq(~p.inside | (p.high <= p.low)),
             *(out[name].eq(p[name]) for name in same),
         ]
         if self.arch.pipelining == 1:
-            m.d.comb += [self.i.ready.eq(self.o.ready), self.o.valid.eq(self.i.valid), *clipped]
+            product, low, second = Signal(16), Signal.like(out.low, reset_less=True), Signal()
+            m.d.comb += [
+                product.eq(Mux(second, p.high, p.low) * p.words),
+                self.o.valid.eq(self.i.valid & second),
+                self.i.ready.eq(second & self.o.ready),
+                out.low.eq(low),
+                out.stop.eq(product),
+                *others,
+            ]
+            m.d.sync += second.eq(self.i.valid & ~self.i.ready)
+            with m.If(~second):
+                m.d.sync += low.eq(product)
             return m
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
             m.d.sync += self.o.valid.eq(self.i.valid)
         with m.If(buffered(m, self.i.ready, "ready")):
-            m.d.sync += clipped
+            m.d.sync += [out.low.eq(p.low * p.words), out.stop.eq(p.high * p.words), *others]
         return m
 
 

@@ -4,7 +4,6 @@ from ..arch import ArchConfig
 from ..primitives import MULTIPLIER_LATENCY
 
 __all__ = [
-    "CLIP_LATENCY",
     "CLOSE_LATENCY",
     "DEAL_LATENCY",
     "DONE_LATENCY",
@@ -16,8 +15,6 @@ __all__ = [
 
 START_LATENCY = 2
 """From the cycle in which CONV or VEC is next to the first in which it can start: its registers are checked meanwhile."""
-CLIP_LATENCY = 1
-"""From the cycle in which a span is walked to the first in which it is clipped."""
 DEAL_LATENCY = 2
 """From an operation's start to its first deal."""
 FREED = 3
@@ -45,6 +42,8 @@ class Latencies:
         """Not a latency: outputs dealt to a core that it has not closed."""
         self.start: int = self.memory + self.fifo if fast else 1
         """Cycle in which the first instruction of a run can execute."""
+        self.clip: int = 1 if fast else 2
+        """From the cycle in which a span is walked to the first in which it is clipped."""
         self.split: int = 1 if fast else 0
         """From the cycle in which a span is clipped to the first in which the splitter takes it; 0: there is no register between."""
         self.row: int = self.memory + (2 + self.fifo if fast else 0)

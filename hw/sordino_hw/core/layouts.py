@@ -144,7 +144,8 @@ class DrainDescriptor(data.StructLayout):
     """An operation, as an issuer and a PPU need it."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({**_registers(arch, DRAIN_REGISTERS), "source": 1, "sink": 1, "table": 1})
+        first = _registers(arch, ("S_BASE",)) if arch.in_flight == 1 else {}
+        super().__init__({**_registers(arch, DRAIN_REGISTERS), **first, "source": 1, "sink": 1, "table": 1})
 
 
 class Job(data.StructLayout):
@@ -176,14 +177,14 @@ class Output(data.StructLayout):
 
 
 class OutputState(data.StructLayout):
-    """What a PPU must know of an output when its turn comes."""
+    """What a PPU must know of an output when its turn comes. Of one operation in flight it counts the state rows itself."""
 
     def __init__(self, arch: ArchConfig):
         super().__init__(_output(arch))
 
 
 def _output(arch: ArchConfig):
-    return {"state": isa.address_bits(arch, isa.Region.STATE), "tag": tag_bits(arch)}
+    return {"state": isa.address_bits(arch, isa.Region.STATE) if arch.in_flight > 1 else 0, "tag": tag_bits(arch)}
 
 
 def _tags(arch: ArchConfig):

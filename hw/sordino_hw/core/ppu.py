@@ -168,6 +168,8 @@ class Ppu(wiring.Component):
         Where the outputs go, in the same order; one leaves with each finished word.
     tag, late_tag : Out(tag_bits), op, late_op : In(DrainDescriptor)
         The operation of the output whose turn it is, and of the one that is about to be clamped.
+    start : In(1)
+        An operation starts, if there is one in flight at most.
     coming : In(1)
         `Latencies.turn_lead` cycles from now, `shadow` shows an output's first chunk, and the others after it.
     shadow
@@ -199,6 +201,7 @@ class Ppu(wiring.Component):
                 "op": In(DrainDescriptor(arch)),
                 "late_tag": Out(tag_bits(arch)),
                 "late_op": In(DrainDescriptor(arch)),
+                "start": In(1),
                 "coming": In(1),
                 "shadow": In(data.ArrayLayout(signed(32), arch.ppu)),
                 "slot": In(1),
@@ -250,7 +253,15 @@ class Ppu(wiring.Component):
 
         # State and parameters, added to and written back in the cycle after the shadow accumulators show the chunk.
         p_row, s_row = (Signal(isa.address_bits(arch, region), reset_less=True) for region in (isa.Region.PARAM, isa.Region.STATE))
-        m.d.sync += [p_row.eq(d.P_BASE + index), s_row.eq(output.state + index)]
+        m.d.sync += p_row.eq(d.P_BASE + index)
+        if arch.in_flight == 1:
+            begun = Signal()
+            with m.If(turn.valid):
+                m.d.sync += [begun.eq(1), s_row.eq(Mux(begun, s_row + 1, d.S_BASE))]
+            with m.If(self.start):
+                m.d.sync += begun.eq(0)
+        else:
+            m.d.sync += s_row.eq(output.state + index)
         source, sink = (later(flag, 1, name) for flag, name in ((d.source, "source"), (d.sink, "sink")))
         p_fits, s_fits = p_row < arch.param_depth, s_row < arch.state_depth
         # In reset no state is added, so that the host's word passes.

@@ -95,6 +95,7 @@ class Sequencer(wiring.Component):
             tap.residual.eq(flags[isa.Flag.RESIDUAL]),
             tap.shared.eq(regs["SPLIT"] >> self.arch.ports.bit_length()),
             *(drain[name].eq(regs[name]) for name in DRAIN_REGISTERS),
+            *(drain[name].eq(regs[name]) for name in ("S_BASE",) if self.arch.in_flight == 1),
             drain.source.eq(flags[isa.Flag.SOURCE]),
             drain.sink.eq(flags[isa.Flag.SINK]),
             drain.table.eq(flags[isa.Flag.TABLE]),
