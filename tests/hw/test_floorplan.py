@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sordino_hw.fpga import DEVICES
+from sordino_hw.fpga import floorplan as module
 from sordino_hw.fpga.devices import Site
 from sordino_hw.fpga.floorplan import _PULL, affinity, arrange, floorplan, write_floorplan
 from sordino_hw.fpga.tools import run
@@ -99,6 +100,20 @@ def test_only_macros_of_the_top_are_placed(tmp_path):
     bels = {name: c.pop("attributes")["BEL"] for name, c in placed["modules"]["top"]["cells"].items() if "attributes" in c}
     assert set(bels) == {"macro_0", "macro_1", "macro_2"} and set(bels.values()) == {s.bel for s in line(3)["RAM"]}
     assert placed == document and document == json.loads((tmp_path / "in.json").read_text())
+
+
+def test_the_affinity_is_kept_until_the_netlist_changes(tmp_path, monkeypatch):
+    computed, netlist = [], tmp_path / "in.json"
+    circuits = (chain(4), chain(3))
+    expected = [[floorplan(cells, line(4), seed) for seed in (1, 2)] for cells in circuits]
+    monkeypatch.setattr(module, "affinity", lambda *arguments: computed.append(1) or affinity(*arguments))
+    for cells, places in zip(circuits, expected, strict=True):
+        netlist.write_text(json.dumps({"modules": {"top": {"attributes": {"top": "1"}, "cells": cells}}}))
+        for seed in (1, 2):
+            write_floorplan(netlist, tmp_path / "out.json", line(4), seed)
+            placed = json.loads((tmp_path / "out.json").read_text())["modules"]["top"]["cells"]
+            assert {name: c["attributes"]["BEL"] for name, c in placed.items() if "attributes" in c} == places[seed - 1]
+    assert len(computed) == 2 and not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize("name, counts", [("ulx3s-85f", (208, 156)), ("ecp5-25f", (56, 28)), ("icebreaker", ())])

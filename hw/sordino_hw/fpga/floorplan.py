@@ -6,7 +6,7 @@ a device away from its multiplier. Macros sit in a few rows, so where they go is
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ..errors import ToolError
+from ..files import replacing
 from .devices import Site
 
 __all__ = ["affinity", "arrange", "floorplan", "write_floorplan"]
@@ -125,28 +127,45 @@ def arrange(
     return site[:count]
 
 
-def floorplan(cells: Cells, sites: Mapping[str, Sequence[Site]], seed: int) -> dict[str, str]:
+def floorplan(
+    cells: Cells, sites: Mapping[str, Sequence[Site]], seed: int, pull: Callable[[list[int]], NDArray[np.float64]] | None = None
+) -> dict[str, str]:
     """Names of macros -> the basic elements (bels) that they are to take.
 
-    `cells` by name, as in Yosys' JSON; `sites` by cell type. Empty if there is nothing to place, or more than there are sites: the
-    placer says that better.
+    `cells` by name, as in Yosys' JSON; `sites` by cell type. `pull` gives the affinity of the macros with the numbers that it gets, if
+    it is not to be computed. Empty if there is nothing to place, or more than there are sites: the placer says that better.
     """
     names = list(cells)
     macros = [i for i, name in enumerate(names) if cells[name]["type"] in sites]
     kinds = [cells[names[i]]["type"] for i in macros]
     if len(macros) < 2 or any(kinds.count(kind) > len(sites[kind]) for kind in sites):
         return {}
-    pull = affinity(list(cells.values()), macros)
+    strength = pull(macros) if pull else affinity(list(cells.values()), macros)
     places = {kind: np.array([(site.x, site.y) for site in kind_sites], float) for kind, kind_sites in sites.items()}
-    chosen = arrange(pull, kinds, places, seed)
+    chosen = arrange(strength, kinds, places, seed)
     return {names[i]: sites[kind][site].bel for i, kind, site in zip(macros, kinds, chosen, strict=True)}
 
 
 def write_floorplan(netlist: Path, placed: Path, sites: Mapping[str, Sequence[Site]], seed: int) -> None:
-    """Writes the netlist of Yosys' JSON `netlist`, with the macros at fixed places, to `placed`."""
+    """Writes the netlist of Yosys' JSON `netlist`, with the macros at fixed places, to `placed`.
+
+    The affinity, which is the netlist's and the same for every seed, is kept beside it.
+    """
+    kept = netlist.with_suffix(".affinity.npy")
+
+    def pull(macros: list[int]) -> NDArray[np.float64]:
+        if kept.exists() and kept.stat().st_mtime_ns >= netlist.stat().st_mtime_ns:
+            known: NDArray[np.float64] = np.load(kept, allow_pickle=False)
+            return known
+        computed = affinity(list(cells.values()), macros)
+        with replacing(kept, ToolError) as path, path.open("wb") as file:
+            np.save(file, computed)
+        return computed
+
     document = json.loads(netlist.read_text())
     for module in document["modules"].values():
         if int(module.get("attributes", {}).get("top", "0"), 2):
-            for name, bel in floorplan(module["cells"], sites, seed).items():
-                module["cells"][name].setdefault("attributes", {})["BEL"] = bel
+            cells = module["cells"]
+            for name, bel in floorplan(cells, sites, seed, pull).items():
+                cells[name].setdefault("attributes", {})["BEL"] = bel
     placed.write_text(json.dumps(document))
