@@ -332,8 +332,8 @@ def _span(t, b, low, high, start, stop, m, w, kind, end, reuse, nonzero, occupie
         t[b + ROW_POPS + place] = time
         t[b + ROWS] = place + 1 if place + 1 < t[ROW_FIFO] else 0
         row += 1
-    # A row that waits in no FIFO keeps the splitter.
-    t[b + SPLIT] = request if t[SPLITTING] else t[b + SCANNED]
+    # A row that waits in no FIFO keeps the splitter, which takes the next span a cycle later.
+    t[b + SPLIT] = request if t[SPLITTING] else t[b + SCANNED] + 1
 
 
 @njit(cache=True)

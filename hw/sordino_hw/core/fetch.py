@@ -151,7 +151,7 @@ def _single(count):
 class Clip(wiring.Component):
     """Turns the pixels of a span into words; rows outside the image become empty. One span per cycle.
 
-    One cycle, or, at `ArchConfig.pipelining` 1, one multiplier and two, in the second of which the splitter takes it.
+    One cycle, or, at `ArchConfig.pipelining` 1, one multiplier and three, in the third of which the splitter takes it.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -168,18 +168,18 @@ class Clip(wiring.Component):
             *(out[name].eq(p[name]) for name in same),
         ]
         if self.arch.pipelining == 1:
-            product, low, second = Signal(16), Signal.like(out.low, reset_less=True), Signal()
+            low, stop = Signal.like(out.low, reset_less=True), Signal.like(out.stop, reset_less=True)
+            first, done = Signal(), Signal()
             m.d.comb += [
-                product.eq(Mux(second, p.high, p.low) * p.words),
-                self.o.valid.eq(self.i.valid & second),
-                self.i.ready.eq(second & self.o.ready),
+                self.o.valid.eq(done),
+                self.i.ready.eq(done & self.o.ready),
                 out.low.eq(low),
-                out.stop.eq(product),
+                out.stop.eq(stop),
                 *others,
             ]
-            m.d.sync += second.eq(self.i.valid & ~self.i.ready)
-            with m.If(~second):
-                m.d.sync += low.eq(product)
+            m.d.sync += [first.eq(self.i.valid & ~first & ~done), done.eq(first | (done & ~self.o.ready))]
+            with m.If(~done):
+                m.d.sync += [stop.eq(Mux(first, p.high, p.low) * p.words), low.eq(stop)]
             return m
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
@@ -230,6 +230,12 @@ class Splitter(wiring.Component):
             tag.last.eq(held.last & last),
             self.i.ready.eq(~self.valid | (last & self.ready)),
         ]
+        # On a slow clock the next span comes a cycle later, so that nothing waits for the scanner but the splitter.
+        fast = self.arch.pipelining == 2
+        if not fast:
+            m.d.comb += self.i.ready.eq(~self.valid)
+            with m.If(last & self.ready):
+                m.d.sync += self.valid.eq(0)
         m.d.sync += self.trap.eq(self.valid & ~self.empty & (beyond | (last_row >= self.arch.act_depth // self.arch.occ_width)))
 
         # An empty span that ends nothing is like none: what is loaded with it is not looked at.
@@ -248,7 +254,7 @@ class Splitter(wiring.Component):
                 last_row.eq(final[occ_bits:bits]),
                 *(held[name].eq(p[name]) for name in same),
             ]
-        fresh, ends = buffered(m, last, "fresh"), buffered(m, held.row + 1 == last_row, "ends")
+        fresh, ends = buffered(m, last if fast else ~self.valid, "fresh"), buffered(m, held.row + 1 == last_row, "ends")
         with m.If(buffered(m, ~self.valid | self.ready, "move")):
             m.d.sync += [
                 self.low.eq(0),

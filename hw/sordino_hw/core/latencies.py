@@ -42,7 +42,7 @@ class Latencies:
         """Not a latency: outputs dealt to a core that it has not closed."""
         self.start: int = self.memory + self.fifo if fast else 1
         """Cycle in which the first instruction of a run can execute."""
-        self.clip: int = 1 if fast else 2
+        self.clip: int = 1 if fast else 3
         """From the cycle in which a span is walked to the first in which it is clipped."""
         self.split: int = 1 if fast else 0
         """From the cycle in which a span is clipped to the first in which the splitter takes it; 0: there is no register between."""

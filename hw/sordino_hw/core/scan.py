@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from .. import isa
 from ..arch import ArchConfig
 from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
-from .combinators import count_ones, delay, lowest, row_mask
+from .combinators import count_ones, delay, lowest, row_mask, without_lowest
 from .fifo import Credit, Fifo
 from .latencies import Latencies
 from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowBits, RowTag, TapDescriptor, mask_address, reads_late, sharing
@@ -131,9 +131,12 @@ class Scanner(wiring.Component):
         m = Module()
         occ_width = self.arch.occ_width
         row, tag, request = self.rows.payload.row, self.rows.payload.tag, self.request
-        # The words of a row are counted too, since whether a bit is the last one is soon known from its number.
         seen, number = Signal(occ_width), Signal(range(occ_width + 1), init=1)
-        bit, index = lowest(row.bits & ~seen, occ_width)
+        left = row.bits & ~seen
+        bit, index = lowest(left, occ_width)
+        # The words of a row are counted too, since whether a bit is the last one is soon known from its number; unless the row
+        # comes straight from its memory.
+        is_last = number == row.count if self.arch.pipelining == 2 else without_lowest(left, occ_width) == 0
 
         slot = Signal(init=1)
         for k, shared in enumerate(tag.shared):
@@ -143,7 +146,7 @@ class Scanner(wiring.Component):
 
         none, final, grant, zero = row.none, Signal(), Signal(), Signal()
         m.d.comb += [
-            final.eq(none | (number == row.count)),
+            final.eq(none | is_last),
             grant.eq((~tag.group | self.credit).all() & (none | tag.reuse | slot)),
             self.valid.eq(self.rows.valid & (~none | tag.end) & grant),
             self.rows.ready.eq(self.rows.valid & Mux(none & ~tag.end, 1, grant & final)),
