@@ -131,7 +131,7 @@ def _add(
     }
     deviation = (events * (1 - d) / outputs) ** 0.5 if step.opcode is Opcode.CONV else 0.0
     either = outputs * share * _mean_of_larger(events / outputs, deviation, max(r["DRAIN"], arch.cores))
-    entry.cycles += max(*stages.values(), either)
+    entry.cycles += max(*stages.values(), either + outputs * share * Latencies(arch).pause)
     for stage, cycles in stages.items():
         setattr(entry, stage, getattr(entry, stage) + cycles)
 

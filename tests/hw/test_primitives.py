@@ -26,7 +26,7 @@ from sordino_hw.errors import SordinoError
 from sordino_hw.fpga.flow import synthesis_script
 from sordino_hw.fpga.tools import run_yosys
 from sordino_hw.primitives import (
-    LATENCY,
+    Accumulators,
     BitMemory,
     BlockMemory,
     Buffer,
@@ -83,11 +83,16 @@ CASES = {
         "block_16": lambda: BlockMemory(200, 20),
         "block_4": lambda: BlockMemory(1000, 8),
         "block_groups": lambda: BlockMemory(200, 64, granularity=32),
+        "block_soon": lambda: BlockMemory(200, 20, latency=1),
         "bits": lambda: BitMemory(16, 16, 2),
+        "bits_soon": lambda: BitMemory(64, 8, 1, latency=1),
         "single_port": lambda: SinglePortMemory(32768, 20),
         "single_port_groups": lambda: SinglePortMemory(16384, 64, granularity=32),
         "single_port_nibbles": lambda: SinglePortMemory(500, 12, granularity=4),
+        "single_port_soon": lambda: SinglePortMemory(16384, 40, latency=1),
         "dual_read": lambda: DualReadMemory(256, 8),
+        "dual_read_soon": lambda: DualReadMemory(256, 8, latency=1),
+        "accumulators": lambda: Accumulators(6, 2, 8, 15),
         "small": lambda: SmallMemory(6, 7),
         "small_registered": lambda: SmallMemory(5, 5, latency=1),
         "products": lambda: MultiplierArray(3, 8, 8),
@@ -137,6 +142,11 @@ class Pair(Elaboratable):
             inputs = (value for value, way in flat_ports(c).values() if way == "i")
             m.d.comb += [value.eq(noise.rotate_right(37 * k)) for k, value in enumerate(inputs)]
             return Const(-1, c.width + 2 * isinstance(c, DigitProduct))
+        if isinstance(c, Accumulators):
+            # They are not reset: at first they are shifted.
+            m.d.comb += [c.a.eq(noise), c.b.eq(noise.rotate_right(57)), c.step.eq(noise[100:102] != 0)]
+            m.d.comb += c.shift.eq((noise[110:113] == 0) | (age <= c.count))
+            return Const(-1, 32 * c.shown)
         if isinstance(c, Buffer):
             m.d.comb += c.i.eq(noise[0])
             return Const(-1, 1)
@@ -182,7 +192,7 @@ class Pair(Elaboratable):
             defined = (~c.w_en.any() & known.bit_select(read, 1)).replicate(c.width)
         held = Signal(len(defined))
         m.d.comb += held.eq(defined)
-        return delay(m, held, LATENCY, "defined")
+        return delay(m, held, c.latency, "defined")
 
     def elaborate(self, platform):
         m = Module()
@@ -353,7 +363,12 @@ def test_netlists_use_the_cells_of_the_family(outcome):
             "single_port": {"SB_SPRAM256KA": 4},
             "single_port_groups": {"SB_SPRAM256KA": 4},
             "single_port_nibbles": {"SB_SPRAM256KA": 1},
+            "block_soon": {"SB_RAM40_4K": 2},
+            "bits_soon": {"SB_RAM40_4K": 1},
+            "single_port_soon": {"SB_SPRAM256KA": 3},
             "dual_read": {"SB_RAM40_4K": 2},
+            "dual_read_soon": {"SB_RAM40_4K": 2},
+            "accumulators": {"SB_MAC16": 6},
             "small": {},
             "small_registered": {},
             "products": {"SB_MAC16": 2},
@@ -388,6 +403,11 @@ def test_tiling(depth, width, expected):
         (lambda: BlockMemory(8, 12, granularity=5), r"a granularity divides the width, but 5 does not divide 12"),
         (lambda: BitMemory(8, 12, 1), r"a memory of bits needs a width of 8, 16, 32, ... and a reader, not width=12, readers=1"),
         (lambda: SmallMemory(8, 9, 2), r"latency must be 0 or 1, not 2"),
+        (lambda: BlockMemory(8, 9, 3), r"latency must be 1 or 2, not 3"),
+        (
+            lambda: Accumulators(6, 4, 8, 8),
+            r"accumulators need a count that is a multiple of those shown, .* not count=6, shown=4, a_width=8, b_width=8",
+        ),
         (lambda: MaskedAdder(0), r"an adder needs at least one bit, not width=0"),
         (lambda: FusedAdder(8, lambda b, c, d: b ^ d), r"the operand of a fused adder must be zero where c and d are"),
         (lambda: Serialiser(0, 8), r"a serialiser needs at least one value of one bit, not parts=0, width=8"),

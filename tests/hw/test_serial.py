@@ -267,3 +267,24 @@ def test_a_silent_line_is_reported():
         ToolError, match=r"^The machine on the line answered with 0 of 8 bytes\. Is its bitstream loaded, and the speed right\?$"
     ):
         SerialLink(ARCH, SilentLine())
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"cores": 2}, "pipelining=1 needs cores=1, lanes=8, wide_cycles=2 and in_flight=1, not pipelining=1, cores=2, lanes=8, "),
+        (
+            {"wide_cycles": 1},
+            "pipelining=1 needs cores=1, lanes=8, wide_cycles=2 and in_flight=1, not pipelining=1, cores=1, lanes=8, ",
+        ),
+        (
+            {"word_fifo": 8},
+            "pipelining=1 needs word_fifo=2, segment_fifo=1 and row_fifo=1, not word_fifo=8, segment_fifo=1, row_fifo=1",
+        ),
+        ({"pipelining": 3}, "pipelining must be 1 or 2, not pipelining=3"),
+        ({"pipelining": 2}, "segment_fifo must be from 2 to 64, not segment_fifo=1"),
+    ],
+)
+def test_what_a_small_core_is(changes, message):
+    with pytest.raises(ArchError, match=f"^architecture 'custom': {message}"):
+        ARCH.replace(**changes)

@@ -45,7 +45,7 @@ class MaskReader(wiring.Component):
     o : Out(stream of MaskedWord), next : Out(MaskedWord), more : Out(1)
         See `Fifo`.
     trap : Out(1)
-        A mask row beyond the memory, registered.
+        A mask row beyond the memory, in the cycle before.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -77,9 +77,10 @@ class MaskReader(wiring.Component):
             credit.take.eq(self.take),
             credit.give.eq(self.o.valid & self.o.ready),
         ]
-        beyond = Signal()
-        m.d.comb += [self.mask_addr.eq(self.m_addr), beyond.eq(self.mask_valid & (self.m_addr >= arch.mask_depth))]
-        m.d.sync += self.trap.eq(beyond)
+        # The address comes late: it is compared alone.
+        asked, beyond = Signal(), Signal()
+        m.d.sync += [asked.eq(self.mask_valid), beyond.eq(self.m_addr >= arch.mask_depth)]
+        m.d.comb += [self.mask_addr.eq(self.m_addr), self.trap.eq(asked & beyond)]
         mask, some = Signal(arch.lanes), Signal(arch.lanes // arch.segment)
         out, size, is_vector = queue.i.payload, arch.segment, word.kind != Kind.EVENT
         m.d.comb += [
@@ -131,7 +132,7 @@ class Segmenter(wiring.Component):
         arch, word = self.arch, self.words.payload.word
         size, count = arch.segment, arch.lanes // arch.segment
         held = Signal(SegmentEntry(arch), reset_less=True)
-        queue: Fifo | None = None
+        queue = None
         if arch.pipelining == 2:
             m.submodules.queue = queue = Fifo(SegmentEntry(arch), arch.segment_fifo)
 

@@ -98,7 +98,7 @@ class SmallWordReader(wiring.Component):
             q.eq(request.q + request.address[: self.arch.occ_bits]),
             self.act_en.eq(self.valid & ~request.null),
             self.act_addr.eq(request.address),
-            self.m_addr.eq(request.m + request.q + request.address[: self.arch.occ_bits]),
+            self.m_addr.eq(request.m + q),  # `q` may begin below zero: it is modular in fewer bits
             self.mask_valid.eq(self.act_en & (request.kind == Kind.EVENT)),
         ]
         index = delay(m, q, 1, "index", reset_less=True)
