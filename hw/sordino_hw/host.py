@@ -1,8 +1,5 @@
 """The host port: control registers and memory windows on AXI4-Lite."""
 
-from functools import reduce
-from operator import or_
-
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
@@ -29,6 +26,7 @@ from .isa import (
     row_pieces,
     window_pieces,
 )
+from .primitives import SmallMemory
 
 __all__ = ["READABLE", "WRITABLE", "HostPort", "check_address_space"]
 
@@ -228,16 +226,6 @@ class HostPort(Component):
                 ("aligned", port.address[:2] == 0),
             )
         )
-        most = max(row_pieces(region_bits(self.arch, r)) for r in WRITABLE)
-        staged = Signal(data.ArrayLayout(32, most), reset_less=True)
-        m.d.comb += self.window.whole.eq(staged)
-        if len(self.window.wdata) > 32:
-            m.d.comb += self.window.wdata.eq(staged)
-            with m.If(control.running):
-                m.d.sync += staged.eq(0)
-        else:
-            sent = (staged[i] & (self.window.we & (self.window.piece == i)).replicate(32) for i in range(most))
-            m.d.sync += self.window.wdata.eq(reduce(or_, sent))
         asked, good, stored, commit = self._second(m, port, "write"), Signal(), Signal(), Signal()
         m.d.comb += [
             port.ready.eq(asked & ~busy & ~reading & (is_csr | ~control.running)),
@@ -264,15 +252,33 @@ class HostPort(Component):
             m.d.comb += port.resp.eq(Resp.SLVERR)
         # A piece may be staged while it is blocked: nobody looks at the row before it is complete, nor is one staged while a row
         # is written.
-        with m.If(good & ~self.window.we), m.Switch(piece):
-            for i in range(len(staged)):
-                with m.Case(i):
-                    m.d.sync += staged[i].eq(port.data)
+        self._stage(m, good & ~self.window.we, piece, port.data)
         with m.If(stored):
             m.d.sync += expected.eq(port.address[2:] + 1)
         with m.If(control.running):
             m.d.sync += expected.eq(0)
         return commit, Cat(Const(0, len(self.window.piece)), region.as_value(), index), piece
+
+    def _stage(self, m, put, piece, value):
+        """Keeps the pieces of the row that is being written, in registers where they are shown together; shows them."""
+        window = self.window
+        together = max(len(window.whole), len(window.wdata) if len(window.wdata) > 32 else 0)
+        staged = Signal(data.ArrayLayout(32, row_pieces(together)), reset_less=True)
+        with m.If(put), m.Switch(piece):
+            for i in range(len(staged)):
+                with m.Case(i):
+                    m.d.sync += staged[i].eq(value)
+        m.d.comb += window.whole.eq(staged)
+        if len(window.wdata) > 32:
+            m.d.comb += window.wdata.eq(staged)
+            with m.If(self.control.running):
+                m.d.sync += staged.eq(0)
+            return
+        m.submodules.row = row = SmallMemory(1 << len(piece), 32)
+        m.d.comb += [row.w_en.eq(put), row.w_addr.eq(piece), row.w_data.eq(value), row.r_addr.eq(window.piece)]
+        m.d.sync += window.wdata.eq(row.r_data)
+        with m.If(~window.we):
+            m.d.sync += window.wdata.eq(0)
 
     def _second(self, m, port, name):
         """Whether a request was there in the cycle before already: it stays until it is served."""
