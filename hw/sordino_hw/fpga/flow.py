@@ -21,7 +21,7 @@ __all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]
 
 NETLIST = "netlist.json"
 
-_PLACEMENT = ("--placer", "heap", "--placer-heap-timingweight", "30", "--placer-heap-alpha", "0.03", "--router", "router2")
+_PLACEMENT = ("--placer", "heap", "--placer-heap-timingweight", "30", "--router", "router2")
 
 
 @dataclass(frozen=True)
