@@ -88,7 +88,7 @@ CASES = {
         "bits_soon": lambda: BitMemory(64, 8, 1, latency=1),
         "single_port": lambda: SinglePortMemory(32768, 20),
         "single_port_groups": lambda: SinglePortMemory(16384, 64, granularity=32),
-        "single_port_nibbles": lambda: SinglePortMemory(500, 12, granularity=4),
+        "single_port_nibbles": lambda: SinglePortMemory(512, 12, granularity=4),
         "single_port_soon": lambda: SinglePortMemory(16384, 40, latency=1),
         "dual_read": lambda: DualReadMemory(256, 8),
         "dual_read_soon": lambda: DualReadMemory(256, 8, latency=1),
