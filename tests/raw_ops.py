@@ -8,6 +8,7 @@ from sordino_hw.arch import ArchConfig
 from sordino_hw.asm import NO_FLAGS, Assembler
 from sordino_hw.isa import Flag, Mode, Opcode
 from sordino_hw.program import Op, Segment
+from sordino_sim.machine import Machine
 
 ARCHS = [
     ArchConfig(
@@ -270,3 +271,11 @@ def _interpret_slice(op: RawOp, arch: ArchConfig, s: Segment, act: list, state: 
             if Flag.SINK not in op.flags:
                 stores.append((r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] + index, out))
     return events, nonzero
+
+
+def random_machine(rng: np.random.Generator, arch: ArchConfig) -> Machine:
+    """A golden machine of one image with random activations and state."""
+    machine = Machine(arch)
+    machine.store(np.arange(arch.act_depth), random_activations(rng, arch, 1))
+    machine.state[:] = rng.integers(-(1 << 31), 1 << 31, machine.state.shape)
+    return machine

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from raw_ops import random_activations, random_images, random_op
+from raw_ops import random_images, random_machine, random_op
 from sordino_hw import isa, numbers
 from sordino_hw.arch import REQUANT_FRACTION, ArchConfig
 from sordino_hw.asm import assemble
@@ -112,9 +112,7 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
 def check(arch: ArchConfig, ops, rng: np.random.Generator):
     """Runs `ops` on random images: memories and records must be those of the models."""
     segment = random_images(rng, arch, ops)
-    machine = Machine(arch)
-    machine.store(np.arange(arch.act_depth), random_activations(rng, arch, 1))
-    machine.state[:] = rng.integers(-(1 << 31), 1 << 31, machine.state.shape)
+    machine = random_machine(rng, arch)
     rows = {
         Region.IMEM: segment.imem,
         Region.WEIGHT: segment.weight,

@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from raw_ops import ARCHS, RawOp, random_activations, random_images
+from raw_ops import ARCHS, RawOp, random_images, random_machine
 from sordino_hw.arch import preset
 from sordino_hw.asm import NO_FLAGS, Assembler
 from sordino_hw.errors import ArchError, ToolError
@@ -15,7 +15,6 @@ from sordino_hw.isa import CSR, ID_VALUE, REGISTERS, Cause, Flag, Mode, Opcode, 
 from sordino_hw.serial import ANSWER, WRITE, SerialPort, SerialTop, frame
 from sordino_sim.build import verilator_environment
 from sordino_sim.images import segment_images
-from sordino_sim.machine import Machine
 from sordino_sim.rtl import Run
 from sordino_sim.serial import SerialLink
 from sordino_sim.timing import SegmentTiming
@@ -159,9 +158,7 @@ def test_a_program_over_the_line(line, rng):
     arch, link = ARCH, SerialLink(ARCH, line)
     segment = random_images(rng, arch, OPERATIONS)
     segment.table = segment.table[:0]
-    machine = Machine(arch)
-    machine.store(np.arange(arch.act_depth), random_activations(rng, arch, 1))
-    machine.state[:] = rng.integers(-(1 << 31), 1 << 31, machine.state.shape)
+    machine = random_machine(rng, arch)
     for (region, core), image in segment_images(segment).items():
         link.write(region, image, 0, core)
     link.write(Region.ACT, machine.act[0])

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from raw_ops import ARCHS, random_activations, random_images, random_op
+from raw_ops import ARCHS, random_images, random_machine, random_op
 from sordino_hw.asm import Assembler
 from sordino_hw.core.sequencer import PREFETCH
 from sordino_hw.isa import Cause, Flag, Mode, Region, Trap
 from sordino_sim.images import segment_images
-from sordino_sim.machine import Machine
 from sordino_sim.rtl import Rtl, Run
 from sordino_sim.timing import SegmentTiming
 
@@ -22,9 +21,7 @@ def check_case(rtl: Rtl, seed: list[int]) -> None:
     arch = rtl.arch
     ops = [random_op(rng, arch) for _ in range(rng.integers(1, 9))]
     segment = random_images(rng, arch, ops)
-    machine = Machine(arch)
-    machine.store(np.arange(arch.act_depth), random_activations(rng, arch, 1))
-    machine.state[:] = rng.integers(-(1 << 31), 1 << 31, machine.state.shape)
+    machine = random_machine(rng, arch)
     for (region, core), image in segment_images(segment).items():
         rtl.write(region, image, 0, core)
     rtl.write(Region.ACT, machine.act[0])

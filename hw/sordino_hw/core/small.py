@@ -8,41 +8,20 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .. import isa
 from ..arch import ArchConfig
 from ..primitives import Accumulators
 from .combinators import count_ones, delay, lowest, row_mask, without_lowest
 from .issue import IssueStatus
+from .lanes import Lanes
 from .latencies import Latencies
-from .layouts import Event, Kind, ReadWord, Request, Row, RowTag, SegmentEntry, TapDescriptor, mask_address, tag_bits
+from .layouts import Event, Kind, SegmentEntry, tag_bits
+from .scan import Occupancy, WordReader
 
 __all__ = ["SmallIssuer", "SmallLanes", "SmallOccupancy", "SmallWordReader"]
 
 
-class SmallOccupancy(wiring.Component):
-    """What `Occupancy` does, without a FIFO: a row request stays until the scanner is done with the row.
-
-    Members
-    -------
-    As of `Occupancy`.
-    """
-
-    def __init__(self, arch: ArchConfig):
-        self.arch = arch
-        super().__init__(
-            {
-                "valid": In(1),
-                "ready": Out(1),
-                "tag": In(RowTag(arch)),
-                "low": In(arch.occ_bits),
-                "top": In(arch.occ_bits),
-                "empty": In(1),
-                "r_addr": Out(max(1, (arch.act_depth // arch.occ_width - 1).bit_length())),
-                "r_data": In(arch.occ_width),
-                "o": Out(stream.Signature(Row(arch))),
-                "d": In(TapDescriptor(arch)),
-            }
-        )
+class SmallOccupancy(Occupancy):
+    """What `Occupancy` does, without a FIFO: a row request stays until the scanner is done with the row."""
 
     def elaborate(self, platform):
         m = Module()
@@ -64,30 +43,8 @@ class SmallOccupancy(wiring.Component):
         return m
 
 
-class SmallWordReader(wiring.Component):
-    """What `WordReader` does, a cycle after the request: only which activations are not zero is read, the others later.
-
-    Members
-    -------
-    As of `WordReader`.
-    """
-
-    def __init__(self, arch: ArchConfig):
-        self.arch = arch
-        super().__init__(
-            {
-                "valid": In(1),
-                "request": In(Request(arch)),
-                "act_en": Out(1),
-                "act_addr": Out(max(1, (arch.act_depth - 1).bit_length())),
-                "act_data": In(arch.lanes),
-                "mask_valid": Out(1),
-                "m_addr": Out(mask_address(arch)),
-                "word_valid": Out(1),
-                "word": Out(ReadWord(arch)),
-                "d": In(TapDescriptor(arch)),
-            }
-        )
+class SmallWordReader(WordReader):
+    """What `WordReader` does, a cycle after the request: only which activations are not zero is read, the others later."""
 
     def elaborate(self, platform):
         m = Module()
@@ -193,7 +150,7 @@ class Control(data.StructLayout):
         super().__init__({"lane": range(arch.lanes), **flags})
 
 
-class SmallLanes(wiring.Component):
+class SmallLanes(Lanes):
     """Multiplies and accumulates in `Accumulators`; an output's sums are shifted out of them, and by that cleared.
 
     An event's activations and weights are read in its cycle, chosen in the next, and added to the sums in the one after that.
@@ -201,34 +158,8 @@ class SmallLanes(wiring.Component):
     The halves of a wide weight are multiplied one after the other. A maximum is kept in the registers of the operands, and is
     added to the sums, which are zero, with the last event of an output.
 
-    Members
-    -------
-    event, event_valid, operands
-        From the `SmallIssuer`; `operands`, a cycle later, are the word of the event.
-    w_addr, w_data
-        Weight memory.
-    shadow : Out(array of ppu x signed 32)
-        The sums of a chunk.
-    coming : Out(1)
-        `shadow` shows an output's first chunk `Latencies.turn_lead` cycles later, and the others after it.
-    trap : Out(1)
-        A weight row beyond the memory, registered.
+    `operands`, a cycle after the event, are its word.
     """
-
-    def __init__(self, arch: ArchConfig):
-        self.arch = arch
-        super().__init__(
-            {
-                "event": In(Event(arch)),
-                "event_valid": In(1),
-                "operands": In(data.ArrayLayout(signed(arch.event_bits), arch.lanes)),
-                "w_addr": Out(max(1, (arch.weight_depth - 1).bit_length())),
-                "w_data": In(isa.region_bits(arch, isa.Region.WEIGHT)),
-                "shadow": Out(data.ArrayLayout(signed(32), arch.ppu)),
-                "coming": Out(1),
-                "trap": Out(1),
-            }
-        )
 
     def elaborate(self, platform):
         m = Module()
