@@ -410,9 +410,10 @@ def test_demo_reaches_its_targets():
     gain = f["comparison"]
     assert gain["fewer_nonzero_activations"] >= 2 and gain["accuracy_lost"] <= 0.005
     assert gain["fewer_cycles"] >= 0.85 * gain["fewer_nonzero_activations"]
-    for n in (plain, star):
+    for n, eta in ((plain, 0.9), (star, 0.8)):
         stats = n["rtl"]["stats"]
-        assert stats["total"]["eta"] > 0.9 and n["rtl"]["speedup_over_dense"] == n["rtl"]["dense_cycles"] / stats["total"]["cycles"]
+        assert stats["total"]["eta"] > eta and n["rtl"]["speedup_over_dense"] == n["rtl"]["dense_cycles"] / stats["total"]["cycles"]
+        assert n["rtl"]["values_compared"] == 20 * ((64 + 128) * 64 + 2 * 64 * 16 + 10)
         assert n["agreement"]["top1"] == 1 - len(n["agreement"]["disagreements"]) / 450
     page = Path("demo.html").read_text()
     assert_self_contained(page)

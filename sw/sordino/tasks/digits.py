@@ -10,20 +10,21 @@ __all__ = ["DIGITS", "DigitsNet", "jitter"]
 
 
 class DigitsNet(nn.Module):
-    """Three convolutions with batch normalisation and one fully connected layer: 1.8 million MACs an image.
+    """Three convolutions with batch normalisation and one fully connected layer: 5.9 million MACs an image.
 
-    Input float [batch, 1, 8, 8], output logits [batch, 10].
+    Input float [batch, 1, 8, 8], output logits [batch, 10]. Four fifths of the MACs are conv2's, whose 128 outputs give four
+    cores of 32 lanes work for thousands of cycles; of a layer that is done in hundreds, start and end are what one sees.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(32)
+        self.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
         self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(32, 64, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(64)
+        self.conv2 = nn.Conv2d(64, 128, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(128)
         self.relu2 = nn.ReLU()
-        self.conv3 = nn.Conv2d(64, 64, 3, padding=1, stride=2, bias=False)
+        self.conv3 = nn.Conv2d(128, 64, 3, padding=1, stride=2, bias=False)
         self.bn3 = nn.BatchNorm2d(64)
         self.relu3 = nn.ReLU()
         self.fc = nn.Linear(1024, 10)
@@ -54,7 +55,7 @@ DIGITS = Task(
     build=DigitsNet,
     data=digits,
     augment=jitter,
-    # An event of relu1 meets 9 taps x 2 groups of 32 output channels, one of relu2 a quarter of that (stride 2).
-    costs={"relu1": 18.0, "relu2": 4.5, "relu3": 1.0},
+    # An event of relu1 meets 9 taps x 4 groups of 32 output channels, one of relu2 a quarter of 9 (stride 2) x 2.
+    costs={"relu1": 36.0, "relu2": 4.5, "relu3": 1.0},
     recipe=Recipe(),
 )

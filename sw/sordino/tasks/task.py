@@ -33,10 +33,10 @@ class Recipe:
     plain_lr: float = 2e-3
     sparse_lr: float = 1e-3
     batch_size: int = 32
-    budget: float = 0.005
+    budget: float = 0.0025
     """Accuracy that the threshold search may cost, on augmented validation data."""
     options: Mapping[str, Mapping[str, Any]] = field(
-        default_factory=lambda: {"l1": {"strength": 1e-6}, "star": {"strength": 1e-5, "quantile": 0.6}}
+        default_factory=lambda: {"l1": {"strength": 1e-6}, "star": {"strength": 1e-5, "quantile": 0.5}}
     )
     """Options by method; `strength` is multiplied with the cost of each activation."""
 
