@@ -1,12 +1,12 @@
 """The FPGAs that the presets are for."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..arch import ArchConfig
 from ..errors import SordinoError
 
-__all__ = ["DEVICES", "Device", "Site", "device_of"]
+__all__ = ["DEVICES", "Device", "Fabric", "Site", "device_of"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,18 @@ class Site:
     x: int
     y: int
     bel: str
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """What the placer must know of an FPGA: columns and rows of its logic tiles, the sites of its macros by cell type, and pins for
+    the ports of a design, in their order.
+    """
+
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
+    sites: Mapping[str, tuple[Site, ...]]
+    pins: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,8 @@ class Device:
     """Where the clock comes in: from a pin that the placer chose it may not reach the clock network."""
     serial_pins: tuple[str, str] | None = None
     """Where the board's serial line goes in and comes out: then the accelerator is measured as it is used, behind a `SerialPort`."""
-    sites: Mapping[str, tuple[Site, ...]] = field(default_factory=dict)
-    """By cell type: where the macros that the flow places itself can go; none where the placer does it."""
+    fabric: Fabric | None = None
+    """Where cells can go, if the flow places them itself; none where nextpnr does it."""
 
     @property
     def nextpnr(self) -> str:
@@ -47,28 +59,30 @@ _ECP5 = (("LUT", "TRELLIS_COMB"), ("FF", "TRELLIS_FF"), ("BRAM", "DP16KD"), ("DS
 _ICE40 = (("LC", "ICESTORM_LC"), ("BRAM", "ICESTORM_RAM"), ("SPRAM", "ICESTORM_SPRAM"), ("DSP", "ICESTORM_DSP"))
 
 
-def _ecp5_sites(columns: Iterable[int], memories: Iterable[int], multipliers: Iterable[int]) -> dict[str, tuple[Site, ...]]:
-    """Sites of a device whose rows of macros repeat every nine columns: four block RAMs, or two pairs of multipliers."""
-    columns = tuple(columns)
+def _ecp5(columns: range, rows: range, repeats: Iterable[int], memories: tuple[int, ...], multipliers: tuple[int, ...]) -> Fabric:
+    """A device whose rows of macros repeat every nine columns: four block RAMs, or two pairs of multipliers."""
+    repeats = tuple(repeats)
 
     def row(name: str, y: int, offsets: Iterable[tuple[int, int]]) -> list[Site]:
-        return [Site(x + offset, y, f"X{x + offset}/Y{y}/{name}{z}") for x in columns for offset, z in offsets]
+        return [Site(x + offset, y, f"X{x + offset}/Y{y}/{name}{z}") for x in repeats for offset, z in offsets]
 
-    return {
+    sites = {
         "DP16KD": tuple(site for y in memories for site in row("EBR", y, ((0, 0), (2, 1), (4, 2), (6, 3)))),
         "MULT18X18D": tuple(site for y in multipliers for site in row("MULT18_", y, ((0, 0), (1, 1), (4, 4), (5, 5)))),
     }
+    macros = {*memories, *multipliers}
+    return Fabric(tuple(columns), tuple(y for y in rows if y not in macros), sites, ("B2", "C2", "C1", "D2"))
 
 
-_SITES_85F = _ecp5_sites((*range(4, 59, 9), *range(69, 115, 9)), (22, 46, 70, 82), (10, 34, 58))
-_SITES_25F = _ecp5_sites((4, 13, 22, 33, 42, 51, 60), (25, 37), (13,))
+_85F = _ecp5(range(2, 125), range(2, 94), (*range(4, 59, 9), *range(69, 115, 9)), (22, 46, 70, 82), (10, 34, 58))
+_25F = _ecp5(range(2, 71), range(2, 49), (4, 13, 22, 33, 42, 51, 60), (25, 37), (13,))
 
 DEVICES = {
     "ulx3s-85f": Device(
-        "LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 125.0, "G2", sites=_SITES_85F
+        "LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 125.0, "G2", fabric=_85F
     ),
     "ecp5-25f": Device(
-        "LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 100.0, "G2", sites=_SITES_25F
+        "LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 100.0, "G2", fabric=_25F
     ),
     "icebreaker": Device("iCE40UP5K", "ice40", ("--up5k", "--package", "sg48"), _ICE40, 24.0, "35", ("6", "9")),
 }

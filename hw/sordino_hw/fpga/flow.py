@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from amaranth.hdl import Elaboratable, Signal
 from ..errors import ToolError
 from ..primitives import Target
 from .devices import Device
-from .floorplan import write_floorplan
+from .packed import Packed
+from .placer import place
 from .report import Routed
 from .tools import TimeLimit, run, run_yosys
 
@@ -21,7 +22,7 @@ __all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]
 
 NETLIST = "netlist.json"
 
-_PLACEMENT = ("--placer", "heap", "--placer-heap-timingweight", "30", "--router", "router2")
+_ROUTER = "router1"
 
 
 @dataclass(frozen=True)
@@ -64,38 +65,71 @@ def synthesise(design: Elaboratable, ports: Sequence[Signal], device: Device, fo
 
 
 def place_and_route(
-    synthesis: Synthesis, device: Device, seed: int, target: float | None = None, limit: float | None = None
+    synthesis: Synthesis,
+    device: Device,
+    seed: int,
+    target: float | None = None,
+    limit: float | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Routed:
     """Places and routes the netlist; `target` is the clock frequency in MHz to work towards (default: the device's).
 
-    Raises `ToolError`, also where the design does not fit, or where the router has not found a way for every net within
-    `limit` seconds.
+    Where the device has a `fabric`, the flow places by itself and nextpnr packs and routes; else nextpnr does all of it. `progress` is
+    called with a note on what is done. Raises `ToolError`, also where the design does not fit, or where the router has not found a way
+    for every net within `limit` seconds.
     """
-    report, log, netlist = f"report_{seed}.json", f"nextpnr_{seed}.log", NETLIST
-    if device.sites:
-        netlist = f"floorplan_{seed}.json"
-        write_floorplan(synthesis.folder / NETLIST, synthesis.folder / netlist, device.sites, seed)
-    arguments = [
-        *device.options,
-        *("--json", netlist, "--seed", str(seed), "--report", report, "--detailed-timing-report"),
-        *("--freq", f"{target or device.target:g}", "--timing-allow-fail"),
-    ]
-    if device.family == "ecp5":
-        (synthesis.folder / "pins.lpf").write_text(f'LOCATE COMP "clk" SITE "{device.clock_pin}";\n')
-        arguments += ["--lpf", "pins.lpf", "--lpf-allow-unconstrained", *_PLACEMENT]
-    else:
-        pins = {"clk": device.clock_pin, **dict(zip(("rx", "tx"), device.serial_pins or (), strict=False))}
-        constraints = "".join(f"set_io --warn-no-port {name} {pin}\n" for name, pin in pins.items())
-        (synthesis.folder / "pins.pcf").write_text(constraints)
-        arguments += ["--pcf", "pins.pcf", "--pcf-allow-unconstrained"]
+    say = progress or (lambda note: None)
+    target = target or device.target
+    report, log = f"report_{seed}.json", f"nextpnr_{seed}.log"
+    arguments = [*device.options, "--seed", str(seed), "--freq", f"{target:g}", "--timing-allow-fail"]
+    reports = ["--report", report, "--detailed-timing-report"]
     try:
-        run(device.nextpnr, arguments, synthesis.folder, log, limit)
+        if device.fabric:
+            placed = f"placed_{seed}.json"
+            try:
+                _place(synthesis.folder, device, seed, target, placed, say)
+                say("routing")
+                run(device.nextpnr, [*arguments, *reports, "--json", placed, "--no-pack", "--no-place"], synthesis.folder, log, limit)
+            finally:
+                (synthesis.folder / placed).unlink(missing_ok=True)
+        else:
+            pins = {"clk": device.clock_pin, **dict(zip(("rx", "tx"), device.serial_pins or (), strict=False))}
+            constraints = "".join(f"set_io --warn-no-port {name} {pin}\n" for name, pin in pins.items())
+            (synthesis.folder / "pins.pcf").write_text(constraints)
+            arguments += [*reports, "--json", NETLIST, "--pcf", "pins.pcf", "--pcf-allow-unconstrained"]
+            run(device.nextpnr, arguments, synthesis.folder, log, limit)
     except TimeLimit as error:
         raise ToolError(_unrouted((synthesis.folder / log).read_text(errors="replace"), seed, str(error))) from None
-    finally:
-        if netlist != NETLIST:
-            (synthesis.folder / netlist).unlink(missing_ok=True)
     return Routed.from_report(json.loads((synthesis.folder / report).read_text()), device, seed)
+
+
+def _place(folder: Path, device: Device, seed: int, target: float, placed: str, say: Callable[[str], None]) -> None:
+    """Packs with nextpnr, and writes the netlist with all its places to the file `placed`."""
+    assert device.fabric
+    say("packing")
+    packed = folder / f"packed_{seed}.json"
+    document = json.loads((folder / NETLIST).read_text())
+    top = next(module for module in document["modules"].values() if int(module.get("attributes", {}).get("top", "0"), 2))
+    ports = [name for name in top["ports"] if name != "clk"]
+    if len(ports) > len(device.fabric.pins) or any(len(top["ports"][name]["bits"]) > 1 for name in top["ports"]):
+        raise ToolError(
+            f"the design has {', '.join(ports)} besides its clock: {device.name} takes {len(device.fabric.pins)} ports of one bit. "
+            "Put it behind `Registered`."
+        )
+    pins = dict(zip(("clk", *ports), (device.clock_pin, *device.fabric.pins), strict=False))
+    (folder / "pins.lpf").write_text("".join(f'LOCATE COMP "{name}" SITE "{pin}";\n' for name, pin in pins.items()))
+    try:
+        run(
+            device.nextpnr,
+            [*device.options, "--json", NETLIST, "--lpf", "pins.lpf", "--pack-only", "--write", packed.name],
+            folder,
+            f"pack_{seed}.log",
+        )
+        netlist = Packed.read(packed)
+    finally:
+        packed.unlink(missing_ok=True)
+    placement = place(netlist, device.fabric, seed, 1e3 / target, progress=say)
+    netlist.write(folder / placed, placement.bels, _ROUTER)
 
 
 def _unrouted(log: str, seed: int, reason: str) -> str:

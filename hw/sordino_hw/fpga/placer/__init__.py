@@ -1,0 +1,146 @@
+"""A placer for the ECP5: every LUT, flip-flop, block RAM and multiplier of a netlist that nextpnr has packed.
+
+`sites` decides where the macros go, `spread` where everything would like to be, `legal` finds slots for it, `anneal` improves that with
+`timing` in mind. `place` is all of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..devices import Fabric
+from ..packed import SLOTS, Kind, Packed
+from .anneal import Annealer, Schedule
+from .legal import Slots, place_lone, place_macros
+from .problem import Problem
+from .sites import arrange, places_of, reassign, site_affinity
+from .spread import Places, Room, Wires, optimise
+from .timing import TimingGraph
+
+__all__ = ["Placement", "Schedule", "place"]
+
+_CANDIDATES = 3
+"""Arrangements of macros that are begun with; the one of least wire is gone on with."""
+
+_REASSIGNMENTS = 8
+
+_PINS = 38.0
+"""Pins for each tile that regions are spread to at most, which is where crowding begins to cost in the annealing."""
+
+_FULL = 0.9
+"""Share of a tile's slots that spreading may fill."""
+
+_FULL_FLIP_FLOPS = 0.8
+"""Of those beside macros: control sets do not go into one another."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`bels`: the basic element of each cell, by number. `wire`: half perimeters in tiles; `longest`: path in ns, an estimate."""
+
+    bels: dict[int, str]
+    wire: int
+    longest: float
+
+
+def place(
+    packed: Packed, fabric: Fabric, seed: int, target: float, schedule: Schedule | None = None, progress: Progress | None = None
+) -> Placement:
+    """Places all cells but the fixed ones. `target`: the longest path to work towards, in ns. The same arguments give the same placement.
+
+    Raises `ToolError` where the device is too small.
+    """
+    say = progress or (lambda note: None)
+    problem = Problem.of(packed, fabric)
+    slots = Slots.empty(problem)
+    timing = TimingGraph(packed)
+    sites, root = _globally(problem, slots, seed, say)
+    annealer = Annealer(problem, slots, root, sites, timing, seed)
+
+    def report(step: int, steps: int, wire: int, longest: float) -> None:
+        say(f"annealing {100 * step // steps} %, {wire:,} tiles of wire, {longest:.1f} ns")
+
+    longest = annealer.run(schedule or Schedule(), target, report)
+    return Placement(_bels(problem, annealer), annealer.wire, longest)
+
+
+def _globally(problem: Problem, slots: Slots, seed: int, say: Progress) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Fills the slots; returns sites of the blocks and first tiles of the macros."""
+    grid, lone, logic = problem.grid, len(problem.lone), problem.logic_units
+    tiles = np.full((grid.rows, grid.columns), float(SLOTS))
+    luts, flip_flops = problem.room
+    nets = problem.nets
+    pins = np.bincount(problem.unit[nets.cell], minlength=problem.units)[:logic]
+    crowd = pins * SLOTS / max(_PINS, 1.1 * pins.sum() / tiles.size)
+    room = Room((np.maximum(luts / _FULL, crowd), flip_flops / _FULL), (tiles, tiles))
+    wires = Wires(problem)
+    places, kinds = places_of(problem), problem.packed.kind[problem.blocks]
+    pull = site_affinity(problem)
+
+    def fixed(sites: NDArray[np.int64]) -> Places:
+        where = np.array([places[int(kind)][site] for kind, site in zip(kinds, sites, strict=True)]).reshape(-1, 2)
+        return where[:, 0].copy(), where[:, 1].copy()
+
+    def improve(sites, free, anchors, rounds, each):
+        for k in range(rounds):
+            at = anchors if k % 2 else free
+            here = fixed(sites)
+            sites = reassign(problem, places, *(np.concatenate([a, f]) for a, f in zip(at, here, strict=True)))
+            free, anchors = optimise(wires, room, free, anchors, fixed(sites), each, 3 + k)
+            say(f"macros {100 * k // rounds} %, {wires.length(*_joined(anchors, fixed(sites))):,.0f} tiles of wire")
+        return sites, free, anchors
+
+    best, chosen = np.inf, None
+    middle = (np.full(logic, grid.columns / 2), np.full(logic, grid.rows / 2))
+    for candidate in range(_CANDIDATES if len(kinds) > 1 else 1):
+        sites = arrange(pull, kinds, places, seed * _CANDIDATES + candidate)
+        free, anchors = optimise(wires, room, middle, None, fixed(sites), 8)
+        sites, free, anchors = improve(sites, free, anchors, 2, 4)
+        length = wires.length(*_joined(anchors, fixed(sites)))
+        if length < best:
+            best, chosen = length, (sites, free, anchors)
+    assert chosen is not None
+    sites, free, anchors = improve(*chosen, _REASSIGNMENTS, 5)
+
+    # Macros first, as they need tiles of their own; then the others around them, in what is left.
+    say("slots")
+    root = place_macros(problem, slots, anchors[0][lone:], anchors[1][lone:])
+    width = np.array([members[-1].column + 1 for members in problem.packed.macros], float)
+    corner = (root % grid.columns + width / 2, root // grid.columns + 0.5)
+    left = tuple(
+        share * (held.reshape(grid.rows, grid.columns, SLOTS) < 0).sum(axis=2)
+        for held, share in ((slots.lut, _FULL), (slots.flip_flop, _FULL_FLIP_FLOPS))
+    )
+    beside = Room((np.maximum(luts, crowd * _FULL)[:lone], flip_flops[:lone]), (left[0], left[1]))
+    around = _joined(corner, fixed(sites))
+    free, anchors = ((p[0][:lone], p[1][:lone]) for p in (free, anchors))
+    free, anchors = optimise(wires, beside, free, anchors, around, 10, 6)
+    place_lone(problem, slots, *anchors)
+    return sites, root
+
+
+def _joined(a: Places, b: Places) -> Places:
+    return np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1]])
+
+
+def _bels(problem: Problem, annealer: Annealer) -> dict[int, str]:
+    """nextpnr's names of where the cells are."""
+    packed = problem.packed
+    bels = {}
+    for cell, kind in enumerate(packed.kind):
+        if kind in (Kind.LUT, Kind.FF):
+            slot = int(annealer.slots.of[cell]) % SLOTS
+            part = f"SLICE{'ABCD'[slot // 2]}.{'K' if kind == Kind.LUT else 'FF'}{slot % 2}"
+        elif kind == Kind.WRITER:
+            part = "SLICEC.RAMW"
+        else:
+            continue
+        at = packed.home[cell]
+        bels[cell] = f"X{annealer.x[at]}/Y{annealer.y[at]}/{part}"
+    for cell, site in zip(problem.blocks, annealer.sites, strict=True):
+        bels[int(cell)] = problem.sites(Kind(packed.kind[cell]))[site].bel
+    return bels
