@@ -1,0 +1,226 @@
+"""Netlists as nextpnr packs them for the ECP5, a small device, and the rules of its tiles, for the placer's tests."""
+
+import copy
+import itertools
+import json
+import re
+from collections import defaultdict
+
+from sordino_hw.fpga.devices import Fabric, Site
+from sordino_hw.fpga.packed import Kind, Packed
+from sordino_hw.fpga.placer.problem import Problem
+
+OUTPUT = re.compile(r"F|FCO|Q|O|CLKO|WA?DO\d|DOB\d+|P\d+")
+
+
+class Netlist:
+    """Cells and nets by name; a clock that comes from a pin through the clock network, as in every real design."""
+
+    def __init__(self):
+        self.cells, self._bits = {}, itertools.count(2)
+        pin, self.clock = self.net(), self.net()
+        self.cell("clk$tr_io", "TRELLIS_IO", {"DIR": "INPUT"}, O=pin)
+        self.cells["clk$tr_io"]["attributes"] = {"BEL": "X0/Y8/PIOA", "LOC": "G2"}
+        self.cell("$gbuf$clk", "DCCA", {}, CLKI=pin, CLKO=self.clock)
+        self.cells["$gbuf$clk"]["attributes"] = {"NEXTPNR_BEL": "X3/Y25/LDCC1"}
+
+    def net(self) -> int:
+        return next(self._bits)
+
+    def cell(self, name: str, kind: str, parameters: dict, **ports) -> None:
+        """`ports`: bit, constant, or none for a port without a net."""
+        assert name not in self.cells
+        self.cells[name] = {
+            "hide_name": 0,
+            "type": kind,
+            "parameters": parameters,
+            "attributes": {"src": "made"},
+            "port_directions": {},
+            "connections": {},
+        }
+        self.connect(name, **ports)
+
+    def connect(self, name: str, **ports) -> None:
+        for port, bit in ports.items():
+            self.cells[name]["port_directions"][port] = "output" if OUTPUT.fullmatch(port) else "input"
+            self.cells[name]["connections"][port] = [] if bit is None else [bit]
+
+    def lut(self, name: str, *inputs, mode: str | None = None, **ports) -> int:
+        out = self.net()
+        parameters = {"INITVAL": "1110110010100000"} | ({"MODE": mode} if mode else {})
+        self.cell(name, "TRELLIS_COMB", parameters, F=out, **dict(zip("ABCD", inputs, strict=False)), **ports)
+        return out
+
+    def ff(self, name: str, data: int, pair: bool = False, q: int | None = None, ce=None, lsr=None, **parameters) -> int:
+        """`pair`: it takes the output of the LUT in its slot."""
+        out = self.net() if q is None else q
+        settings = {
+            "SD": "1 " if pair else "0 ",
+            "GSR": "DISABLED",
+            "CEMUX": "1 " if ce is None else "CE",
+            "CLKMUX": "CLK",
+            "LSRMUX": "LSR",
+        }
+        ports = {"DI" if pair else "M": data, "CE": ce, "LSR": lsr}
+        self.cell(name, "TRELLIS_FF", settings | {k: f"{v} " for k, v in parameters.items()}, Q=out, CLK=self.clock, **ports)
+        return out
+
+    def chain(self, name: str, inputs, registered: bool = False, ce=None) -> list[int]:
+        """A carry chain with a LUT for each pair of `inputs`; each with a flip-flop if `registered`."""
+        carry, outs = None, []
+        for k, (a, b) in enumerate(inputs):
+            carry_out = self.net() if k + 1 < len(inputs) else None
+            out = self.lut(f"{name}$CCU2_COMB{k}", a, b, mode="CCU2", FCI=carry, FCO=carry_out)
+            outs.append(self.ff(f"{name}_ff{k}", out, pair=True, ce=ce) if registered else out)
+            carry = carry_out
+        return outs
+
+    def ram(self, name: str, data, write, read, enable: int) -> list[int]:
+        """Four bits wide, 16 deep: `data`, `write` and `read` are four bits each, `enable` one."""
+        wdo, wado = [self.net() for _ in range(4)], [self.net() for _ in range(4)]
+        ports = zip(("D0", "B0", "C0", "A0", "C1", "A1", "D1", "B1"), (*write, *data), strict=True)
+        outputs = {f"WDO{k}": wdo[k] for k in range(4)} | {f"WADO{k}": wado[k] for k in range(4)}
+        self.cell(f"{name}$RAMW_SLICE", "TRELLIS_RAMW", {}, **dict(ports), **outputs)
+        outs = []
+        for k in range(4):
+            written = {"WD": wdo[k], "WCK": self.clock, "WRE": enable} | {f"WAD{i}": wado[i] for i in range(4)}
+            outs.append(self.lut(f"{name}$DPRAM_COMB{k}", *read, mode="DPRAM", **written))
+        for k in range(2):
+            self.cell(f"{name}$RAMW_BLOCK{k}", "TRELLIS_COMB", {"MODE": "RAMW_BLOCK"}, F=None)
+        return outs
+
+    def block(self, name: str, kind: str, inputs, outputs) -> None:
+        """A DP16KD or a MULT18X18D with data ports alone, besides its clock."""
+        a, out, clock = ("ADA", "DOB", "CLKA") if kind == "DP16KD" else ("A", "P", "CLK0")
+        ports = {f"{a}{i}": bit for i, bit in enumerate(inputs)} | {f"{out}{i}": bit for i, bit in enumerate(outputs)}
+        self.cell(name, kind, {}, **ports, **{clock: self.clock})
+
+    @property
+    def document(self) -> dict:
+        """A copy."""
+        top = {"settings": {"router": "router2", "seed": "1"}, "attributes": {"top": "1"}, "ports": {}, "netnames": {}}
+        return copy.deepcopy({"creator": "test", "modules": {"library": {"cells": {}}, "top": {**top, "cells": self.cells}}})
+
+    def packed(self, folder) -> Packed:
+        path = folder / "packed.json"
+        path.write_text(json.dumps(self.document))
+        return Packed.read(path)
+
+
+def random_netlist(rng, luts=60, pairs=40, singles=40, chains=(2, 4, 8, 10, 18), rams=4, memories=3, multipliers=3) -> Netlist:
+    """Logic without loops, with several control sets, a net of many pins, and constants."""
+    made = Netlist()
+    state = [made.net() for _ in range(pairs + singles)]
+    data = [[made.net() for _ in range(5)] for _ in range(memories + multipliers)]
+    bits = [*state, *(bit for out in data for bit in out), made.lut("constant")]
+    if len(bits) < 4:
+        bits += [made.lut(f"constant_{k}") for k in range(4)]
+
+    def some(count: int) -> list[int]:
+        """Mostly of the newest, so that there is something to gain from places."""
+        near = [bits[-1 - int(k)] for k in rng.integers(min(12, len(bits)), size=count)]
+        return [bit if rng.random() < 0.8 else bits[int(rng.integers(len(bits)))] for bit in near]
+
+    enables, resets = some(3), some(2)
+    sets = [{"ce": ce, "lsr": lsr} for ce in (None, *enables) for lsr in (None, *resets)]
+    sets += [
+        {"ce": enables[0], "GSR": "ENABLED"},
+        {"ce": enables[0], "CEMUX": "INV"},
+        {"lsr": resets[0], "SRMODE": "ASYNC"},
+        {"CEMUX": "0"},
+    ]
+
+    def one() -> dict:
+        return sets[int(rng.integers(len(sets)))]
+
+    wide = bits[0]
+    for k in range(luts):
+        bits.append(made.lut(f"lut_{k}", *some(int(rng.integers(1, 4))), *([wide] if k % 2 else [])))
+    for k, length in enumerate(chains):
+        bits += made.chain(f"chain_{k}", list(zip(some(length), some(length), strict=True)), k % 2 == 0, enables[k % 3])
+    for k in range(rams):
+        bits += made.ram(f"ram_{k}", some(4), some(4), some(4), some(1)[0])
+    for k in range(pairs):
+        made.ff(f"pair_{k}_ff", made.lut(f"pair_{k}", *some(3)), pair=True, q=state[k], **one())
+    for k in range(singles):
+        made.ff(f"single_{k}", some(1)[0], q=state[pairs + k], **one())
+    for k, out in enumerate(data):
+        made.block(f"block_{k}", "DP16KD" if k < memories else "MULT18X18D", some(6), out)
+    return made
+
+
+def small_fabric() -> Fabric:
+    """Twelve columns and ten rows of logic, with rows of macros in between."""
+    sites = {
+        "DP16KD": tuple(Site(x, 5, f"X{x}/Y5/EBR{i}") for i, x in enumerate((3, 5, 8, 10, 12))),
+        "MULT18X18D": tuple(Site(x, 10, f"X{x}/Y10/MULT18_{i}") for i, x in enumerate((3, 4, 7, 8))),
+    }
+    return Fabric(tuple(range(2, 14)), (2, 3, 4, 6, 7, 8, 9, 11, 12, 13), sites, ("A1", "A2"))
+
+
+def faults(document: dict, at: dict[str, tuple[int, int, int]], blocks: dict[str, str], fabric: Fabric) -> list[str]:
+    """What nextpnr would refuse, from its own netlist: `at`, column, row and slot of LUTs and flip-flops; `blocks`, basic elements.
+
+    The rules are those of `Arch::slices_compatible` and of the clusters that packing forms (nextpnr, ecp5/arch_place.cc, pack.cc).
+    """
+    cells = next(module["cells"] for module in document["modules"].values() if module["cells"])
+    found = []
+
+    def bit(name: str, port: str):
+        return tuple(cells[name]["connections"].get(port, ()))
+
+    def setting(name: str, parameter: str, default: str = "") -> str:
+        return cells[name]["parameters"].get(parameter, default).strip()
+
+    logic = {name for name, c in cells.items() if c["type"] in ("TRELLIS_COMB", "TRELLIS_FF")}
+    if at.keys() != logic:
+        found.append(f"placed but {len(logic ^ at.keys())} cells")
+    held, slices, tiles = defaultdict(list), defaultdict(set), defaultdict(set)
+    driver = {bit(name, port): name for name in logic for port in ("F", "FCO") if bit(name, port)}
+    for name, (x, y, slot) in at.items():
+        kind = cells[name]["type"]
+        if x not in fabric.columns or y not in fabric.rows or not 0 <= slot < 8:
+            found.append(f"{name} is outside")
+        held[kind, x, y, slot].append(name)
+        if kind == "TRELLIS_FF":
+            enable = setting(name, "CEMUX", "CE")
+            slices[x, y, slot // 2].add((bit(name, "CE"), enable in "01", enable in ("INV", "0"), setting(name, "GSR", "ENABLED")))
+            tiles[x, y].add((bit(name, "CLK"), bit(name, "LSR"), setting(name, "SRMODE") == "ASYNC"))
+            if bit(name, "DI") and at[driver[bit(name, "DI")]] != (x, y, slot):
+                found.append(f"{name} is not with its LUT")
+        elif setting(name, "MODE") == "CCU2":
+            before = driver.get(bit(name, "FCI"))
+            ahead = (x, y, slot - 1) if slot else (x - 1, y, 7)
+            if slot if before is None else at[before] != ahead:
+                found.append(f"{name} is not in its chain")
+        base, _, part = name.rpartition("$")
+        parts = [f"DPRAM_COMB{k}" for k in range(4)] + ["RAMW_BLOCK0", "RAMW_BLOCK1"]
+        if part in parts and (slot != parts.index(part) or at[f"{base}$DPRAM_COMB0"][:2] != (x, y)):
+            found.append(f"{name} is not in its RAM")
+    found += [f"{names} in one slot" for names in held.values() if len(names) > 1]
+    for (kind, x, y, slot), names in held.items():
+        other = held.get((kind, x, y, slot ^ 1)) if kind == "TRELLIS_COMB" else None
+        if other and (setting(names[0], "MODE") == "CCU2") != (setting(other[0], "MODE") == "CCU2"):
+            found.append(f"{names[0]} is in a slice with {other[0]}")
+    found += [f"enables differ in {where}" for where, keys in slices.items() if len(keys) > 1]
+    found += [f"controls differ in {where}" for where, keys in tiles.items() if len(keys) > 1]
+    for kind, sites in fabric.sites.items():
+        mine = [blocks.get(name) for name, c in cells.items() if c["type"] == kind]
+        if len(set(mine)) < len(mine) or not set(mine) <= {site.bel for site in sites}:
+            found.append(f"{kind} on {mine}")
+    return found
+
+
+def nets_of(problem: Problem) -> list[list[int]]:
+    """Cells of each net that has several units, the writer of a RAM standing for its first LUT; from the packed netlist."""
+    nets = []
+    for net in problem.packed.nets:
+        cells = {int(problem.packed.home[pin.cell]) for pin in (net.driver, *net.users)}
+        cells = {cell for cell in cells if problem.packed.kind[cell] != Kind.FIXED}
+        if len({problem.unit[cell] for cell in cells}) > 1:
+            nets.append(sorted(cells))
+    return nets
+
+
+def half_perimeter(members, x, y) -> float:
+    return sum(max(v[m] for m in members) - min(v[m] for m in members) for v in (x, y))

@@ -1,0 +1,364 @@
+"""The placer of the ECP5: units, legal slots, annealing, timing, and all of it together."""
+
+import itertools
+import json
+import re
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from packed_netlists import Netlist, faults, half_perimeter, nets_of, random_netlist, small_fabric
+
+from sordino_hw.errors import ToolError
+from sordino_hw.fpga import DEVICES
+from sordino_hw.fpga.devices import Fabric
+from sordino_hw.fpga.packed import SLOTS, Kind
+from sordino_hw.fpga.placer import Schedule, place, timing
+from sordino_hw.fpga.placer.anneal import Annealer
+from sordino_hw.fpga.placer.legal import Slots, place_lone, place_macros
+from sordino_hw.fpga.placer.problem import Grid, Problem, crossing
+from sordino_hw.fpga.placer.timing import TimingGraph, wire_delay
+from sordino_hw.fpga.tools import run
+
+FABRIC = small_fabric()
+SHORT = Schedule(steps=8, proposals=8)
+
+
+def test_units_and_nets(rng, tmp_path):
+    """A pair, a macro with its flip-flops and writer, and a block are a unit each; cells and nets know one another."""
+    problem = Problem.of(random_netlist(rng).packed(tmp_path), FABRIC)
+    packed, nets = problem.packed, problem.nets
+    together = defaultdict(set)
+    for cell, unit in enumerate(problem.unit):
+        together[unit].add(packed.names[cell])
+    assert together.pop(-1) == {"clk$tr_io", "$gbuf$clk"}
+    expected = defaultdict(set)
+    for name in packed.names:
+        if not name.startswith(("clk$", "$gbuf$")):
+            pattern = r"_ff$" if name.startswith("pair") else r"_ff\d+$|\$.*"
+            expected[re.sub(pattern, "", name) if name.startswith(("pair", "chain", "ram")) else name].add(name)
+    assert sorted(map(sorted, together.values())) == sorted(map(sorted, expected.values()))
+    assert len(together) == problem.units and sorted(together) == list(range(problem.units))
+    listed = [sorted(nets.cell[a:b]) for a, b in itertools.pairwise(nets.start)]
+    assert listed == nets_of(problem)
+    for cell in range(len(packed.names)):
+        of = nets.of[nets.first[cell] : nets.first[cell + 1]]
+        assert sorted(of) == [n for n, members in enumerate(listed) if cell in members]
+    np.testing.assert_array_equal(nets.weight, [crossing(len(members)) for members in listed])
+
+
+def test_grid():
+    """Rows of logic are counted, those of macros left out: a site lies half a row between its neighbours."""
+    grid = Grid.of(FABRIC)
+    assert list(zip(grid.x, grid.y, strict=True)) == [(x, y) for y in FABRIC.rows for x in FABRIC.columns]
+    for y in range(15):
+        assert abs(FABRIC.rows[grid.row_of[y]] - y) == min(abs(row - y) for row in FABRIC.rows)
+    expected = [(x - 2 + 0.5, 3.0) for x in (3, 5, 8, 10, 12)]
+    np.testing.assert_allclose(grid.relative(FABRIC.sites["DP16KD"]), expected)
+
+
+@pytest.mark.parametrize(
+    "made, message",
+    [
+        ({"luts": 961, "pairs": 0, "rams": 0, "chains": ()}, "962 LUTs of the device's 960"),
+        ({"singles": 950, "pairs": 11, "chains": ()}, "961 flip-flops of the device's 960"),
+        ({"memories": 6}, "6 block RAMs of the device's 5"),
+        ({"multipliers": 5}, "5 multipliers of the device's 4"),
+    ],
+)
+def test_a_device_that_is_too_small(made, message, rng, tmp_path):
+    with pytest.raises(ToolError, match=rf"^the design takes {message}: take a smaller architecture\.$"):
+        place(random_netlist(rng, **made).packed(tmp_path), FABRIC, 1, 10.0)
+
+
+# Legal slots, and annealing
+
+
+@pytest.fixture(
+    params=[{}, {"chains": (), "rams": 0}, {"memories": 0, "multipliers": 0}, {"singles": 330, "luts": 500, "pairs": 150}]
+)
+def made(request, rng) -> Netlist:
+    """Random netlists: of everything, without macros, without blocks, and with hardly a free slot left."""
+    return random_netlist(rng, **request.param)
+
+
+def settled(problem: Problem, rng) -> tuple[Slots, np.ndarray, np.ndarray]:
+    """Legal places about random ones: slots, first tiles of macros, sites of blocks."""
+    slots, lone = Slots.empty(problem), len(problem.lone)
+    x, y = rng.uniform(0, 12, problem.logic_units), rng.uniform(0, 10, problem.logic_units)
+    root = place_macros(problem, slots, x[lone:], y[lone:])
+    place_lone(problem, slots, x[:lone], y[:lone])
+    sites = np.zeros(len(problem.blocks), np.int64)
+    for kind in (Kind.MEMORY, Kind.MULTIPLIER):
+        which = problem.packed.kind[problem.blocks] == kind
+        sites[which] = rng.permutation(len(problem.sites(kind)))[: which.sum()]
+    return slots, root, sites
+
+
+def is_legal(made: Netlist, problem: Problem, slots: Slots, sites) -> None:
+    names, grid = problem.packed.names, problem.grid
+    at = {names[c]: (int(grid.x[s // SLOTS]), int(grid.y[s // SLOTS]), int(s % SLOTS)) for c, s in enumerate(slots.of) if s >= 0}
+    kinds = problem.packed.kind[problem.blocks]
+    blocks = {names[c]: problem.sites(Kind(k))[s].bel for c, k, s in zip(problem.blocks, kinds, sites, strict=True)}
+    assert not faults(made.document, at, blocks, FABRIC)
+    for held, kind in ((slots.lut, Kind.LUT), (slots.flip_flop, Kind.FF)):
+        cells = np.flatnonzero(problem.packed.kind == kind)
+        expected = np.full(len(held), -1)
+        expected[slots.of[cells]] = cells
+        np.testing.assert_array_equal(held, expected)
+
+
+def test_slots_are_legal(made, rng, tmp_path):
+    problem = Problem.of(made.packed(tmp_path), FABRIC)
+    slots, root, sites = settled(problem, rng)
+    is_legal(made, problem, slots, sites)
+    for members, tile in zip(problem.packed.macros, root, strict=True):
+        assert slots.of[members[0].cell] == tile * SLOTS
+
+
+def test_a_unit_with_room_is_where_it_was_wanted(rng, tmp_path):
+    made = Netlist()
+    state = made.ff("state", made.clock)
+    for k in range(100):
+        made.lut(f"lut_{k}", state)
+    problem = Problem.of(made.packed(tmp_path), FABRIC)
+    slots, tiles = Slots.empty(problem), rng.permutation(len(problem.grid.x))[: len(problem.lone)]
+    place_lone(problem, slots, tiles % 12 + 0.5, tiles // 12 + 0.5)
+    np.testing.assert_array_equal(slots.of[problem.lone] // SLOTS, tiles)
+
+
+def test_no_room_for_a_macro(tmp_path):
+    """A row has twelve tiles, and the chain thirteen."""
+    made = Netlist()
+    made.chain("sum", [(made.clock, made.clock)] * 98)
+    problem = Problem.of(made.packed(tmp_path), FABRIC)
+    message = r"^No room is left for sum\$CCU2_COMB0 and the 97 LUTs that must be beside it: take a smaller architecture\.$"
+    with pytest.raises(ToolError, match=message):
+        place_macros(problem, Slots.empty(problem), np.full(1, 6.0), np.full(1, 5.0))
+
+
+def test_too_many_control_sets(tmp_path):
+    """One to a tile: the 121st finds none."""
+    made = Netlist()
+    state = made.ff("state", made.clock)
+    for k in range(120):
+        made.ff(f"single_{k}", state, lsr=made.lut(f"reset_{k}", state))
+    with pytest.raises(ToolError, match=r"^No slot is left for \w+: the device is too full for so many control sets\.$"):
+        place(made.packed(tmp_path), FABRIC, 1, 10.0, SHORT)
+
+
+def agrees(annealer: Annealer) -> None:
+    """What is kept up step by step equals what follows from the slots and sites."""
+    problem, slots, state = annealer.problem, annealer.slots, annealer._state
+    packed, grid = problem.packed, problem.grid
+    x, y = np.zeros_like(annealer.x), np.zeros_like(annealer.y)
+    for cell, slot in enumerate(slots.of):
+        if slot >= 0:
+            x[cell], y[cell] = grid.x[slot // SLOTS], grid.y[slot // SLOTS]
+    for cell, site in zip(problem.blocks, annealer.sites, strict=True):
+        where = problem.sites(Kind(packed.kind[cell]))[site]
+        x[cell], y[cell] = where.x, where.y
+    np.testing.assert_array_equal(annealer.x, x)
+    np.testing.assert_array_equal(annealer.y, y)
+    nets = nets_of(problem)
+    boxes = [(min(x[n]), max(x[n]), min(y[n]), max(y[n])) for n in nets]
+    np.testing.assert_array_equal(state.box, np.reshape(boxes, (-1, 4)))
+    lengths = [half_perimeter(n, x, y) for n in nets]
+    np.testing.assert_array_equal(state.cost, [crossing(len(n)) * w for n, w in zip(nets, lengths, strict=True)])
+    assert annealer.wire == sum(lengths)
+    used = np.zeros_like(state.crowd.used)
+    for cell in np.flatnonzero(np.isin(packed.kind, (Kind.LUT, Kind.FF))):
+        used[y[cell] // 4 * state.crowd.across + x[cell] // 4] += sum(cell in net for net in nets)
+    np.testing.assert_array_equal(state.crowd.used, used)
+    for number, members in enumerate(packed.macros):
+        assert [slots.of[m.cell] for m in members] == [(state.macros.root[number] + m.column) * SLOTS + m.slot for m in members]
+    held = np.full(len(state.sites.holds), -1)
+    held[state.sites.of[problem.blocks]] = problem.blocks
+    np.testing.assert_array_equal(state.sites.holds, held)
+
+
+def test_annealing_stays_legal_and_pays(made, rng, tmp_path):
+    problem = Problem.of(made.packed(tmp_path), FABRIC)
+    slots, root, sites = settled(problem, rng)
+    annealer = Annealer(problem, slots, root, sites, TimingGraph(problem.packed), 5)
+    agrees(annealer)
+    before, where = annealer.wire, annealer.x.copy()
+    steps = []
+    longest = annealer.run(SHORT, 10.0, lambda *report: steps.append(report))
+    is_legal(made, problem, slots, annealer.sites)
+    agrees(annealer)
+    assert annealer.wire < 0.8 * before
+    assert [step[:2] for step in steps] == [(k, 8) for k in range(8)] and steps[0][2] == before
+    assert longest == TimingGraph(problem.packed).analyse(annealer.x, annealer.y, 10.0) < steps[0][3]
+    for group in (problem.lone, [m[0].cell for m in problem.packed.macros], problem.blocks):
+        assert not len(group) or (annealer.x[group] != where[group]).any(), "units of every sort move"
+
+
+@pytest.mark.parametrize(
+    "parts", [{"luts": 0, "pairs": 0, "singles": 0, "rams": 0}, {"luts": 0, "pairs": 0, "singles": 0, "chains": (), "memories": 0}]
+)
+def test_netlists_of_few_sorts(parts, rng, tmp_path):
+    """Hardly a lone unit beside chains, or beside RAMs and multipliers."""
+    made = random_netlist(rng, **parts)
+    placed = place(made.packed(tmp_path), FABRIC, 1, 10.0, SHORT)
+    check(made, placed.bels, made.packed(tmp_path).names)
+
+
+# Timing
+
+
+def arcs(kind: Kind, mode: str, port: str) -> list[tuple[str | None, float]]:
+    """Through a cell: output and ns; no output where a register takes the signal."""
+    if kind == Kind.WRITER:
+        return [(timing._WRITER[port], 0.0)]
+    if kind != Kind.LUT:
+        late = {"LSR": 0.424} if kind == Kind.FF else {}
+        return [(None, late.get(port, {Kind.FF: 0.0, Kind.MEMORY: 0.25, Kind.MULTIPLIER: 0.1}[kind]))]
+    if port in "ABCD":
+        return [("F", 0.236), ("FCO", 0.447)] if mode == "CCU2" else [("F", 0.236)]
+    if port == "FCI":
+        return [("F", 0.443), ("FCO", 0.071)]
+    return [] if port == "WCK" else [(None, 0.392 if port == "WRE" else 0.0)]
+
+
+def hops_of(packed, x, y) -> dict[int, list[tuple]]:
+    """By net: (net that it leads to or -1, cell, ns of logic, ns with the wire), as the devices' tables say."""
+    number = {net.driver: k for k, net in enumerate(packed.nets)}
+    hops = defaultdict(list)
+    for k, net in enumerate(packed.nets):
+        if net.constant or packed.kind[net.driver.cell] == Kind.FIXED:
+            continue
+        for cell, port in net.users:
+            a, b = packed.home[net.driver.cell], packed.home[cell]
+            inside = net.driver.port == "FCO" or port == "DI" or packed.kind[net.driver.cell] == Kind.WRITER
+            wire = 0.0 if inside else wire_delay(x[a] - x[b], y[a] - y[b])
+            for output, logic in arcs(Kind(packed.kind[cell]), packed.mode[cell], port):
+                to = -1 if output is None else number.get((cell, output))
+                if to is not None:
+                    hops[k].append((to, int(b), logic, logic + wire))
+    return hops
+
+
+def test_timing_is_that_of_the_longest_path(rng, tmp_path):
+    """Against all paths from register to register, one after the other."""
+    parts = {"luts": 10, "pairs": 4, "singles": 6, "chains": (4, 2), "rams": 2, "memories": 1, "multipliers": 1}
+    packed = random_netlist(rng, **parts).packed(tmp_path)
+    x, y = (rng.integers(0, 12, len(packed.names)).astype(np.int32) for _ in range(2))
+    hops = hops_of(packed, x, y)
+    longest, through, count = 0.0, defaultdict(float), 0
+    starts = {Kind.FF: 0.525, Kind.MEMORY: 0.973, Kind.MULTIPLIER: 0.735}
+    todo = [(k, starts[kind], ()) for k, net in enumerate(packed.nets) if (kind := Kind(packed.kind[net.driver.cell])) in starts]
+    while todo:
+        net, time, path = todo.pop()
+        for hop in hops[net]:
+            ends, whole = time + hop[3], (*path, (net, *hop[:3]))
+            if hop[0] >= 0:
+                todo.append((hop[0], ends, whole))
+                continue
+            count, longest = count + 1, max(longest, ends)
+            for edge in whole:
+                through[edge] = max(through[edge], ends)
+    graph = TimingGraph(packed)
+    assert count > 100 and graph.analyse(x, y, 7.0) == pytest.approx(longest, abs=1e-9)
+    edges, got = graph.edges, defaultdict(float)
+    for e in range(len(edges.source)):
+        key = int(edges.source[e]), int(edges.to[e]), int(edges.sink[e]), float(edges.logic[e])
+        got[key] = max(got[key], graph.share[e])
+    assert {edge for edge, share in got.items() if share} == set(through)
+    assert {edge: got[edge] for edge in through} == pytest.approx({edge: t / 7.0 for edge, t in through.items()}, abs=1e-9)
+    kinds = {(Kind(packed.kind[packed.nets[e[0]].driver.cell]), packed.nets[e[0]].driver.port) for e in through}
+    assert {Kind.FF, Kind.MEMORY, Kind.MULTIPLIER, Kind.WRITER} < {kind for kind, _ in kinds} and (Kind.LUT, "FCO") in kinds
+
+
+def test_a_loop_of_logic_is_refused(tmp_path):
+    made = Netlist()
+    back = made.net()
+    out = made.lut("left", made.ff("state", made.clock), back)
+    made.lut("right", out)
+    made.connect("right", F=back)
+    packed = made.packed(tmp_path)
+    with pytest.raises(ToolError, match=r"^the netlist has a loop of logic without a register: the placer cannot time it\.$"):
+        TimingGraph(packed)
+
+
+# All of it
+
+
+def check(made: Netlist, bels: dict[int, str], names: tuple[str, ...]) -> None:
+    """Every cell that is not fixed has a basic element of its own, by nextpnr's names, and all of them are legal."""
+    at, blocks = {}, {}
+    assert len(set(bels.values())) == len(bels)
+    for cell, bel in bels.items():
+        name, kind = names[cell], made.cells[names[cell]]["type"]
+        if kind in ("DP16KD", "MULT18X18D"):
+            blocks[name] = bel
+            continue
+        part = {
+            "TRELLIS_COMB": r"SLICE([A-D])\.K([01])",
+            "TRELLIS_FF": r"SLICE([A-D])\.FF([01])",
+            "TRELLIS_RAMW": r"SLICE(C)\.(R)AMW",
+        }
+        x, y, slice_, half = re.fullmatch(rf"X(\d+)/Y(\d+)/{part[kind]}", bel).groups()
+        at[name] = (int(x), int(y), 2 * "ABCD".index(slice_) + int(half.replace("R", "0")))
+    writers = [name for name in at if name.endswith("$RAMW_SLICE")]
+    for name in writers:
+        assert at.pop(name)[:2] == at[name.replace("$RAMW_SLICE", "$DPRAM_COMB0")][:2]
+    assert not faults(made.document, at, blocks, FABRIC)
+    assert len(writers) == sum(cell["type"] == "TRELLIS_RAMW" for cell in made.cells.values())
+
+
+def test_everything_is_placed(made, rng, tmp_path):
+    """Legal, reproducible, dependent on the seed, and far better than chance."""
+    packed, notes = made.packed(tmp_path), []
+    placed = place(packed, FABRIC, 1, 10.0, SHORT, notes.append)
+    check(made, placed.bels, packed.names)
+    assert place(packed, FABRIC, 1, 10.0, SHORT) == placed
+    assert place(packed, FABRIC, 2, 10.0, SHORT).bels != placed.bels
+    problem = Problem.of(packed, FABRIC)
+    chance = Annealer(problem, *settled(problem, rng), TimingGraph(packed), 1)
+    assert placed.wire < 0.7 * chance.wire
+    x, y = (
+        np.array([int(re.search(rf"{axis}(\d+)", placed.bels.get(i, "X0/Y0"))[1]) for i in range(len(packed.names))])
+        for axis in "XY"
+    )
+    assert placed.wire == sum(half_perimeter(net, x, y) for net in nets_of(problem))
+    assert placed.longest == pytest.approx(TimingGraph(packed).analyse(x.astype(np.int32), y.astype(np.int32), 10.0))
+    assert notes[-8:] == [note for note in notes if re.fullmatch(r"annealing \d+ %, [\d,]+ tiles of wire, \d+\.\d ns", note)]
+
+
+@pytest.mark.parametrize("name, tiles, counts", [("ulx3s-85f", 83640 // 8, (208, 156)), ("ecp5-25f", 24288 // 8, (56, 28))])
+def test_fabrics(name, tiles, counts):
+    fabric = DEVICES[name].fabric
+    assert isinstance(fabric, Fabric) and len(fabric.columns) * len(fabric.rows) == tiles
+    assert tuple(len(sites) for sites in fabric.sites.values()) == counts
+    assert len({site.bel for sites in fabric.sites.values() for site in sites}) == sum(counts)
+    assert all(
+        (site.x, site.y) == tuple(map(int, re.findall(r"\d+", site.bel)[:2])) for sites in fabric.sites.values() for site in sites
+    )
+    assert not {site.y for sites in fabric.sites.values() for site in sites} & set(fabric.rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ulx3s-85f", "ecp5-25f"])
+def test_nextpnr_has_a_basic_element_at_every_place(name, tmp_path):
+    """It takes cells at the places that the placer may name, has no other tiles and macros, and refuses what does not exist."""
+    device = DEVICES[name]
+    tiles = [f"X{x}/Y{y}" for x in device.fabric.columns for y in device.fabric.rows]
+    places = {f"{tile}/SLICE{s}.{part}": kind for tile in tiles for s, part, kind in (("A", "K0", "TRELLIS_COMB"), ("D", "K1", "TRELLIS_COMB"), ("A", "FF0", "TRELLIS_FF"), ("D", "FF1", "TRELLIS_FF"), ("C", "RAMW", "TRELLIS_RAMW"))}  # fmt: skip
+    places |= {site.bel: kind for kind, sites in device.fabric.sites.items() for site in sites}
+
+    def read(places: dict[str, str]) -> dict:
+        cells = {bel: {"hide_name": 0, "type": kind, "parameters": {}, "attributes": {"NEXTPNR_BEL": bel}, "port_directions": {}, "connections": {}} for bel, kind in places.items()}  # fmt: skip
+        top = {"settings": {}, "attributes": {"top": "1"}, "ports": {}, "netnames": {}, "cells": cells}
+        (tmp_path / "placed.json").write_text(json.dumps({"creator": "test", "modules": {"top": top}}))
+        options = [*device.options, "--json", "placed.json", "--no-pack", "--no-place", "--no-route"]
+        run(device.nextpnr, [*options, "--report", "report.json"], tmp_path, "log")
+        return json.loads((tmp_path / "report.json").read_text())["utilization"]
+
+    found = read(places)
+    assert found["TRELLIS_COMB"] == found["TRELLIS_FF"] == {"used": 2 * len(tiles), "available": 8 * len(tiles)}
+    counts = {"TRELLIS_RAMW": len(tiles), **{kind: len(sites) for kind, sites in device.fabric.sites.items()}}
+    assert {kind: found[kind] for kind in counts} == {kind: {"used": n, "available": n} for kind, n in counts.items()}
+    for bel, kind in (("X1/Y1/SLICEA.K0", "TRELLIS_COMB"), ("X4/Y12/EBR0", "DP16KD")):
+        with pytest.raises(ToolError, match=r"^nextpnr-ecp5 failed with exit code 1: "):
+            read({bel: kind})
