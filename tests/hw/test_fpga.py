@@ -16,6 +16,7 @@ from sordino_hw.fpga import (
     Registered,
     Routed,
     SlowGroup,
+    Synthesis,
     device_of,
     place_and_route,
     synthesise,
@@ -169,6 +170,16 @@ def test_how_far_a_router_came(log, message):
     assert _unrouted(log, 3, "Late.") == message
 
 
+@pytest.mark.parametrize("ports", [{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1}, {"a": 1, "b": 2}])
+def test_ports_that_the_device_has_no_pins_for(ports, tmp_path):
+    bits = {name: {"direction": "input", "bits": list(range(2, 2 + width))} for name, width in ({"clk": 1} | ports).items()}
+    modules = {"library": {"attributes": {}}, "top": {"attributes": {"top": "00000000000000000000000000000001"}, "ports": bits}}
+    (tmp_path / "netlist.json").write_text(json.dumps({"modules": modules}))
+    message = rf"^the design has {', '.join(ports)} besides its clock: LFE5U-25F-6 takes 4 ports of one bit\. Put it behind `Registered`\.$"
+    with pytest.raises(ToolError, match=message):
+        place_and_route(Synthesis(tmp_path, {}, 0.0), DEVICES["ecp5-25f"], seed=1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name, most", [("ulx3s-85f", {"LUT": 700, "FF": 450}), ("icebreaker", {"LC": 900})])
 def test_a_small_design_is_placed_and_routed(name, most, tmp_path):
@@ -176,7 +187,10 @@ def test_a_small_design_is_placed_and_routed(name, most, tmp_path):
     design = Clocked(Requantiser(arch))
     synthesis = synthesise(design, design.ports, device, tmp_path)
     assert sum(n for cell, n in synthesis.cells.items() if "FF" in cell) > 200
-    routed = place_and_route(synthesis, device, seed=1)
+    notes = []
+    routed = place_and_route(synthesis, device, seed=1, progress=notes.append)
+    assert not device.fabric or (notes[0], notes[-1]) == ("packing", "routing")
+    assert not [*tmp_path.glob("packed_*"), *tmp_path.glob("placed_*")], "large files that nothing needs any more"
     assert all(0 < routed.used[resource] < bound for resource, bound in most.items()), routed.used
     assert routed.fmax > device.target / 2
     assert isinstance(routed.path, CriticalPath) and abs(routed.path.logic + routed.path.routing - 1e3 / routed.fmax) < 0.3
