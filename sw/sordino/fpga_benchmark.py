@@ -96,8 +96,13 @@ def bench_fpga(
         netlist = Synthesis(folder, synthesis["cells"], synthesis["seconds"])
         runs = []
         for done, seed in enumerate(seeds, 1):
-            report(done, len(seeds) + 1, f"place and route, seed {seed}")
-            runs.append(_kept(folder / f"seed_{seed}.json", lambda seed=seed: _route(netlist, device, seed, limit)))  # type: ignore[misc]
+
+            def say(note: str, done: int = done, seed: int = seed) -> None:
+                report(done, len(seeds) + 1, f"seed {seed}: {note}")
+
+            say("place and route")
+            kept = folder / f"seed_{seed}.json"
+            runs.append(_kept(kept, lambda seed=seed, say=say: _route(netlist, device, seed, limit, say)))  # type: ignore[misc]
     first = runs[0]
     return {
         "arch": arch.to_dict(),
@@ -122,7 +127,7 @@ def _synthesise(arch: ArchConfig, device: Device, folder: Path) -> dict[str, Any
     return {"cells": done.cells, "seconds": done.seconds}
 
 
-def _route(netlist: Synthesis, device: Device, seed: int, limit: float | None) -> dict[str, Any]:
+def _route(netlist: Synthesis, device: Device, seed: int, limit: float | None, say: Callable[[str], None]) -> dict[str, Any]:
     begin = time.perf_counter()
-    routed = place_and_route(netlist, device, seed, limit=limit)
+    routed = place_and_route(netlist, device, seed, limit=limit, progress=say)
     return _figures(routed, time.perf_counter() - begin)

@@ -193,7 +193,7 @@ def test_unknown_cells_are_refused_unless_they_have_a_place(tmp_path):
     refused(
         made,
         tmp_path,
-        r"packed\.json: pll is a EHXPLLL, which the placer does not know, and nextpnr has not placed it\. Give it a BEL attribute, or "
+        r"packed\.json: pll is of type EHXPLLL, which the placer does not know, and nextpnr has not placed it\. Give it a BEL attribute, or "
         r"leave it out of the design\.",
     )
     made.cells["pll"]["attributes"]["BEL"] = "X0/Y0/EHXPLL_LL"

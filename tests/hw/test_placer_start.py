@@ -119,7 +119,6 @@ def tiles_of(x, y) -> tuple[np.ndarray, np.ndarray]:
     return np.floor(y).astype(int), np.floor(x).astype(int)
 
 
-@pytest.mark.xfail(strict=True, reason="a cut may leave the right half one unit too many: `least` counts one unit too few")
 def test_spreading_leaves_no_tile_overfull(rng):
     """Whole units in whole tiles: nothing is over where there is room, and nothing lies where there is none."""
     free = rng.integers(0, 9, (7, 13)).astype(float)
@@ -145,7 +144,6 @@ def test_spreading_units_of_any_size(rng):
     assert np.abs(held.sum(axis=1) - 8 * 16).max() < 8 * 16, "no row is twice as full as it can be"
 
 
-@pytest.mark.xfail(strict=True, reason="a cut may leave the right half one unit too many: `least` counts one unit too few")
 def test_spreading_keeps_the_order(rng):
     count = 90
     x = rng.normal(6, 0.5, count)

@@ -30,7 +30,7 @@ def calls(monkeypatch, tmp_path):
         made.append("synthesis")
         return Synthesis(folder, {"SB_LUT4": 10}, 1.0)
 
-    def place_and_route(netlist, device, seed, limit):
+    def place_and_route(netlist, device, seed, limit, progress):
         made.append(seed)
         if limit is not None and limit < 120:
             raise ToolError(f"Seed {seed} has no route: as placed it would run at 30 MHz by nextpnr's estimate.")

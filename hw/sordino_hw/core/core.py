@@ -1,6 +1,8 @@
 """A core of the cluster: its memories, and the stages from masks to stores."""
 
+from functools import reduce
 from math import gcd
+from operator import or_
 
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, wiring
@@ -8,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect
 
 from .. import isa
 from ..arch import ArchConfig
-from ..primitives import BlockMemory, DualReadMemory, SinglePortMemory
+from ..primitives import BlockMemory, DualReadMemory, SinglePortMemory, copies
 from .combinators import delay
 from .fifo import Fifo
 from .flight import Descriptors, Outstanding
@@ -76,7 +78,7 @@ class Core(wiring.Component):
         For the performance log.
     host : In(HostAccess)
     state_data, perf_data : Out
-        The piece that `host` names, a memory's latency later; of several cores two cycles after that.
+        The piece that `host` names, a memory's latency later; of several cores four cycles after that.
     traps : Out(CoreTraps)
     """
 
@@ -226,8 +228,14 @@ class Core(wiring.Component):
         """While the machine runs, the stages own the ports; otherwise the host does."""
         arch = self.arch
         bus = isa.window_bits(arch)
-        # Several cores are far from the host.
-        host = delay(m, self.host, 1, "host") if arch.cores > 1 else self.host
+        # Several cores are far from the host, and a core is wide: one register for it, and one at each of its parts.
+        distant = arch.cores > 1
+        host = delay(m, self.host, 1, "host") if distant else self.host
+        words = copies(m, host.data, arch.ppu, "near_data", reset_less=True) if distant else [host.data] * arch.ppu
+
+        def near(value, name):
+            """A value from the host, where it is used."""
+            return delay(m, value, 1, f"near_{name}") if distant else value
 
         def sizes(region):
             """Rows, bits, and how many of them are written together at most."""
@@ -240,20 +248,21 @@ class Core(wiring.Component):
 
         def written(write, places):
             """For each group of bits, whether it is written, by where in the row it begins."""
-            return Cat(write & (host.piece == place // bus) for place in places)
+            return near(Cat(write & (host.piece == place // bus) for place in places), "we")
 
         def piece(memory):
             """What the host writes, for every group."""
-            return Cat(host.data[k % bus : k % bus + memory.granularity] for k in groups(memory))
+            return Cat(words[k // bus % arch.ppu][k % bus : k % bus + memory.granularity] for k in groups(memory))
 
         m.submodules.weight = weight = SinglePortMemory(*sizes(isa.Region.WEIGHT))
         m.submodules.mask = mask = BlockMemory(*sizes(isa.Region.MASK))
         m.submodules.state = state = BlockMemory(*sizes(isa.Region.STATE))
+        row = near(host.row, "row")
         for memory, address, write in ((weight, lanes.w_addr, host.weight), (mask, reader.mask_addr, host.mask)):
             m.d.comb += [
                 memory.r_addr.eq(address),
                 memory.w_en.eq(written(write, groups(memory))),
-                memory.w_addr.eq(host.row),
+                memory.w_addr.eq(row),
                 memory.w_data.eq(piece(memory)),
             ]
         for name, fields, address in (
@@ -268,8 +277,8 @@ class Core(wiring.Component):
             m.d.comb += [
                 memory.r_addr.eq(address),
                 memory.w_en.eq(written(host.param, (first + bits[0] for first in channels[: len(memory.w_en)]))),
-                memory.w_addr.eq(host.row),
-                memory.w_data.eq(Cat(host.data[(first + k) % bus] for first in channels for k in bits)),
+                memory.w_addr.eq(near(host.row, f"{name}_row")),
+                memory.w_data.eq(Cat(words[i][(first + k) % bus] for i, first in enumerate(channels) for k in bits)),
                 *(
                     ppu.params[i].as_value()[k].eq(memory.r_data[i * len(bits) + n])
                     for i in range(arch.ppu)
@@ -278,11 +287,11 @@ class Core(wiring.Component):
             ]
         for i in range(0, arch.ppu, 2):
             m.submodules[f"table_{i}"] = table = DualReadMemory(*sizes(isa.Region.TABLE)[:3])
-            m.d.comb += [table.w_en.eq(host.table), table.w_data.eq(host.data)]
+            m.d.comb += [table.w_en.eq(near(host.table, "table")), table.w_data.eq(words[i])]
             for k in range(i, min(i + 2, arch.ppu)):
                 address = ppu.t_addr.word_select(k, ppu.table_bits)
                 m.d.comb += [
-                    table.addr[k - i].eq(Mux(held, host.row, address) if k == i else address),
+                    table.addr[k - i].eq(Mux(held, row, address) if k == i else address),
                     ppu.t_data.word_select(k, arch.event_bits).eq(table.r_data[k - i]),
                 ]
         m.d.comb += [
@@ -293,12 +302,20 @@ class Core(wiring.Component):
             state.w_en.eq(
                 Mux(held, delay(m, written(host.state, groups(state)), 1, "host_state"), ppu.s_we.replicate(len(state.w_en)))
             ),
-            state.w_addr.eq(Mux(held, delay(m, host.row, 1, "host_row"), ppu.s_waddr)),
+            state.w_addr.eq(Mux(held, delay(m, row, 1, "host_row"), ppu.s_waddr)),
             state.w_data.eq(ppu.s_wdata),
-            state.r_addr.eq(Mux(held, host.row, ppu.s_addr)),
+            state.r_addr.eq(Mux(held, row, ppu.s_addr)),
             ppu.s_data.eq(state.r_data),
-            perf.r_addr.eq(host.row),
+            perf.r_addr.eq(row),
             self.perf_data.eq(perf.r_data),
         ]
-        show = m.d.sync if arch.cores > 1 else m.d.comb
-        show += self.state_data.eq(state.r_data.word_select(host.piece, bus))
+        if not distant:
+            m.d.comb += self.state_data.eq(state.r_data.word_select(host.piece, bus))
+            return
+        # In two cycles, which the host waits for: a row's words are all over the core. Clearing a register is free, choosing is not.
+        pairs = Signal(data.ArrayLayout(bus, -(-len(state.r_data) // (2 * bus))), reset_less=True)
+        for k, pair in enumerate(pairs):
+            m.d.sync += pair.eq(state.r_data[2 * bus * k :][: 2 * bus].word_select(host.piece[0], bus))
+            with m.If(host.piece[1:] != k):
+                m.d.sync += pair.eq(0)
+        m.d.sync += self.state_data.eq(reduce(or_, pairs))

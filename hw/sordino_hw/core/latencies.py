@@ -69,5 +69,5 @@ class Latencies:
         """From the turn of a chunk to the cycle in which its part of the word is there."""
         self.store: int = self.finished + 1 - self.turn_lead
         """From the cycle in which a chunk's sums show to the first in which its word can be stored."""
-        self.window: int = self.memory + 3 + (arch.cores > 1)
+        self.window: int = self.memory + 3 + 3 * (arch.cores > 1)
         """From the host's request of a piece of a row to the cycle in which the window shows it."""

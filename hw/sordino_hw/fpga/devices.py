@@ -49,6 +49,8 @@ class Device:
     """Where the board's serial line goes in and comes out: then the accelerator is measured as it is used, behind a `SerialPort`."""
     fabric: Fabric | None = None
     """Where cells can go, if the flow places them itself; none where nextpnr does it."""
+    router: str = "router1"
+    """Of nextpnr's two, where the flow places: the first is faster and finds faster ways, the second also where wires are short."""
 
     @property
     def nextpnr(self) -> str:
@@ -79,11 +81,9 @@ _25F = _ecp5(range(2, 71), range(2, 49), (4, 13, 22, 33, 42, 51, 60), (25, 37), 
 
 DEVICES = {
     "ulx3s-85f": Device(
-        "LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 125.0, "G2", fabric=_85F
+        "LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 105.0, "G2", fabric=_85F, router="router2"
     ),
-    "ecp5-25f": Device(
-        "LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 100.0, "G2", fabric=_25F
-    ),
+    "ecp5-25f": Device("LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 115.0, "G2", fabric=_25F),
     "icebreaker": Device("iCE40UP5K", "ice40", ("--up5k", "--package", "sg48"), _ICE40, 24.0, "35", ("6", "9")),
 }
 """By preset: the device of its board."""

@@ -22,8 +22,6 @@ __all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]
 
 NETLIST = "netlist.json"
 
-_ROUTER = "router1"
-
 
 @dataclass(frozen=True)
 class Synthesis:
@@ -82,14 +80,16 @@ def place_and_route(
     target = target or device.target
     report, log = f"report_{seed}.json", f"nextpnr_{seed}.log"
     arguments = [*device.options, "--seed", str(seed), "--freq", f"{target:g}", "--timing-allow-fail"]
+    estimate = None
     reports = ["--report", report, "--detailed-timing-report"]
     try:
         if device.fabric:
             placed = f"placed_{seed}.json"
             try:
-                _place(synthesis.folder, device, seed, target, placed, say)
+                estimate = _place(synthesis.folder, device, seed, target, placed, say)
                 say("routing")
-                run(device.nextpnr, [*arguments, *reports, "--json", placed, "--no-pack", "--no-place"], synthesis.folder, log, limit)
+                arguments += [*reports, "--json", placed, "--no-pack", "--no-place"]
+                run(device.nextpnr, arguments, synthesis.folder, log, limit)
             finally:
                 (synthesis.folder / placed).unlink(missing_ok=True)
         else:
@@ -99,12 +99,12 @@ def place_and_route(
             arguments += [*reports, "--json", NETLIST, "--pcf", "pins.pcf", "--pcf-allow-unconstrained"]
             run(device.nextpnr, arguments, synthesis.folder, log, limit)
     except TimeLimit as error:
-        raise ToolError(_unrouted((synthesis.folder / log).read_text(errors="replace"), seed, str(error))) from None
+        raise ToolError(_unrouted((synthesis.folder / log).read_text(errors="replace"), seed, str(error), estimate)) from None
     return Routed.from_report(json.loads((synthesis.folder / report).read_text()), device, seed)
 
 
-def _place(folder: Path, device: Device, seed: int, target: float, placed: str, say: Callable[[str], None]) -> None:
-    """Packs with nextpnr, and writes the netlist with all its places to the file `placed`."""
+def _place(folder: Path, device: Device, seed: int, target: float, placed: str, say: Callable[[str], None]) -> float:
+    """Packs with nextpnr, and writes the netlist with all its places to the file `placed`. Returns the estimated frequency in MHz."""
     assert device.fabric
     say("packing")
     packed = folder / f"packed_{seed}.json"
@@ -119,23 +119,22 @@ def _place(folder: Path, device: Device, seed: int, target: float, placed: str, 
     pins = dict(zip(("clk", *ports), (device.clock_pin, *device.fabric.pins), strict=False))
     (folder / "pins.lpf").write_text("".join(f'LOCATE COMP "{name}" SITE "{pin}";\n' for name, pin in pins.items()))
     try:
-        run(
-            device.nextpnr,
-            [*device.options, "--json", NETLIST, "--lpf", "pins.lpf", "--pack-only", "--write", packed.name],
-            folder,
-            f"pack_{seed}.log",
-        )
+        files = ("--json", NETLIST, "--lpf", "pins.lpf", "--write", packed.name)
+        run(device.nextpnr, [*device.options, *files, "--pack-only", "--freq", f"{target:g}"], folder, f"pack_{seed}.log")
         netlist = Packed.read(packed)
     finally:
         packed.unlink(missing_ok=True)
     placement = place(netlist, device.fabric, seed, 1e3 / target, progress=say)
-    netlist.write(folder / placed, placement.bels, _ROUTER)
+    netlist.write(folder / placed, placement.bels, device.router)
+    return 1e3 / placement.longest
 
 
-def _unrouted(log: str, seed: int, reason: str) -> str:
-    """What a log of nextpnr's says about how far it came."""
+def _unrouted(log: str, seed: int, reason: str, estimate: float | None = None) -> str:
+    """What a log of nextpnr's says about how far it came; `estimate` of the flow's own placer, in MHz."""
     placed = re.findall(r"Max frequency for clock .*: ([\d.]+) MHz", log)
     overused = re.findall(r"overused=(\d+)", log)
     where = f"as placed it would run at {placed[-1]} MHz by nextpnr's estimate" if placed else "it was not placed yet"
+    if estimate:
+        where = f"as placed it would run at about {estimate:.0f} MHz"
     wires = f", and {overused[-1]} wires are still wanted by two nets" if overused else ""
     return f"Seed {seed} has no route: {where}{wires}. {reason} Try another seed, or give it more time."

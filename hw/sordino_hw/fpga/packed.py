@@ -106,7 +106,7 @@ class Packed:
         for name, k in zip(names, kind, strict=True):
             if k == Kind.FIXED and not {"BEL", "NEXTPNR_BEL"} & cells[name]["attributes"].keys():
                 raise ToolError(
-                    f"{path.name}: {name} is a {cells[name]['type']}, which the placer does not know, and nextpnr has not placed "
+                    f"{path.name}: {name} is of type {cells[name]['type']}, which the placer does not know, and nextpnr has not placed "
                     "it. Give it a BEL attribute, or leave it out of the design."
                 )
         nets = _nets(cells, names, kind)
@@ -168,9 +168,7 @@ def _nets(cells: dict[str, Any], names: tuple[str, ...], kind: NDArray[np.int8])
 
 def _chains(nets: tuple[Net, ...], mode: tuple[str, ...]) -> tuple[tuple[Member, ...], ...]:
     """Carry chains: from slot to slot, and on into the tile to the right."""
-    following = {
-        net.driver.cell: user.cell for net in nets if net.driver.port == "FCO" for user in net.users if user.port == "FCI"
-    }
+    following = {net.driver.cell: user.cell for net in nets if net.driver.port == "FCO" for user in net.users if user.port == "FCI"}
     heads = [i for i, m in enumerate(mode) if m == "CCU2"]
     inner = set(following.values())
     chains = []
@@ -231,7 +229,9 @@ def _check(
     inverted = [
         name
         for name, k in zip(names, kind, strict=True)
-        if any(str(cells[name]["parameters"].get(mux, "")).strip() == "INV" for mux in ("CLKMUX", "LSRMUX", "WCKMUX", "WREMUX"))
+        if any(
+            str(cells[name]["parameters"].get(mux, "")).strip() in ("INV", "0") for mux in ("CLKMUX", "LSRMUX", "WCKMUX", "WREMUX")
+        )
         and k in (Kind.LUT, Kind.FF)
     ]
     if inverted:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from ..devices import Fabric
 from ..packed import SLOTS, Kind, Packed
@@ -21,8 +22,8 @@ from .timing import TimingGraph
 
 __all__ = ["Placement", "Schedule", "place"]
 
-_CANDIDATES = 3
-"""Arrangements of macros that are begun with; the one of least wire is gone on with."""
+_CANDIDATES, _FINALISTS = 12, 3
+"""Arrangements of macros that are begun with, and those of least wire that are gone on with, until one is left."""
 
 _REASSIGNMENTS = 8
 
@@ -36,6 +37,9 @@ _FULL_FLIP_FLOPS = 0.8
 """Of those beside macros: control sets do not go into one another."""
 
 Progress = Callable[[str], None]
+
+Candidate = tuple[NDArray[np.int64], Places, Places]
+"""Sites of the blocks; where logic would be, and where it has room."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def place(
     problem = Problem.of(packed, fabric)
     slots = Slots.empty(problem)
     timing = TimingGraph(packed)
-    sites, root = _globally(problem, slots, seed, say)
+    with threadpool_limits(1):  # vectors are short: threads of BLAS wait for one another
+        sites, root = _globally(problem, slots, seed, say)
     annealer = Annealer(problem, slots, root, sites, timing, seed)
 
     def report(step: int, steps: int, wire: int, longest: float) -> None:
@@ -78,39 +83,41 @@ def _globally(problem: Problem, slots: Slots, seed: int, say: Progress) -> tuple
     crowd = pins * SLOTS / max(_PINS, 1.1 * pins.sum() / tiles.size)
     room = Room((np.maximum(luts / _FULL, crowd), flip_flops / _FULL), (tiles, tiles))
     wires = Wires(problem)
-    places, kinds = places_of(problem), problem.packed.kind[problem.blocks]
+    places, kinds = places_of(problem), problem.packed.kind[problem.blocks].astype(np.int64)
     pull = site_affinity(problem)
 
     def fixed(sites: NDArray[np.int64]) -> Places:
         where = np.array([places[int(kind)][site] for kind, site in zip(kinds, sites, strict=True)]).reshape(-1, 2)
         return where[:, 0].copy(), where[:, 1].copy()
 
-    def improve(sites, free, anchors, rounds, each):
+    def length(candidate: Candidate) -> float:
+        sites, _, anchors = candidate
+        return wires.length(*_joined(anchors, fixed(sites)))
+
+    def improve(candidate: Candidate, rounds: int, each: int) -> Candidate:
+        sites, free, anchors = candidate
         for k in range(rounds):
             at = anchors if k % 2 else free
             here = fixed(sites)
             sites = reassign(problem, places, *(np.concatenate([a, f]) for a, f in zip(at, here, strict=True)))
             free, anchors = optimise(wires, room, free, anchors, fixed(sites), each, 3 + k)
-            say(f"macros {100 * k // rounds} %, {wires.length(*_joined(anchors, fixed(sites))):,.0f} tiles of wire")
+            say(f"sites anew, {length((sites, free, anchors)):,.0f} tiles of wire")
         return sites, free, anchors
 
-    best, chosen = np.inf, None
     middle = (np.full(logic, grid.columns / 2), np.full(logic, grid.rows / 2))
-    for candidate in range(_CANDIDATES if len(kinds) > 1 else 1):
-        sites = arrange(pull, kinds, places, seed * _CANDIDATES + candidate)
-        free, anchors = optimise(wires, room, middle, None, fixed(sites), 8)
-        sites, free, anchors = improve(sites, free, anchors, 2, 4)
-        length = wires.length(*_joined(anchors, fixed(sites)))
-        if length < best:
-            best, chosen = length, (sites, free, anchors)
-    assert chosen is not None
-    sites, free, anchors = improve(*chosen, _REASSIGNMENTS, 5)
+    candidates: list[Candidate] = []
+    for number in range(_CANDIDATES if len(kinds) > 1 else 1):
+        sites = arrange(pull, kinds, places, seed * _CANDIDATES + number)
+        candidates.append((sites, *optimise(wires, room, middle, None, fixed(sites), 8)))
+        say(f"arrangement {number + 1} of {_CANDIDATES}, {length(candidates[-1]):,.0f} tiles of wire")
+    finalists = [improve(candidate, 2, 4) for candidate in sorted(candidates, key=length)[:_FINALISTS]]
+    sites, free, anchors = improve(min(finalists, key=length), _REASSIGNMENTS, 5)
 
     # Macros first, as they need tiles of their own; then the others around them, in what is left.
     say("slots")
     root = place_macros(problem, slots, anchors[0][lone:], anchors[1][lone:])
     width = np.array([members[-1].column + 1 for members in problem.packed.macros], float)
-    corner = (root % grid.columns + width / 2, root // grid.columns + 0.5)
+    corner = ((root % grid.columns).astype(float) + width / 2, (root // grid.columns).astype(float) + 0.5)
     left = tuple(
         share * (held.reshape(grid.rows, grid.columns, SLOTS) < 0).sum(axis=2)
         for held, share in ((slots.lut, _FULL), (slots.flip_flop, _FULL_FLIP_FLOPS))

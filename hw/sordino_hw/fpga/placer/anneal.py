@@ -385,8 +385,6 @@ def _step_macro(state, critical, window, step, temperature):
     overlap = work.spot[1] == row and abs(work.spot[0] - column) <= width
     count = last - first
     if twin >= 0:
-        if overlap:
-            return -1
         for i in range(count):
             slot = (root + macros.column[first + i]) * 8 + macros.slot[first + i]
             work.source[i], work.target[i] = slot, slot + shift
@@ -477,7 +475,9 @@ class Annealer:
     and rows of the device at any time.
     """
 
-    def __init__(self, problem: Problem, slots: Slots, root: NDArray[np.int64], sites: NDArray[np.int64], timing: TimingGraph, seed: int):
+    def __init__(
+        self, problem: Problem, slots: Slots, root: NDArray[np.int64], sites: NDArray[np.int64], timing: TimingGraph, seed: int
+    ):
         packed, grid, nets = problem.packed, problem.grid, problem.nets
         self.problem, self.timing, self.slots = problem, timing, slots
         count = len(packed.names)
@@ -496,23 +496,30 @@ class Annealer:
         bins = across * (max(int(grid.y.max()), int(y.max(initial=0))) // _BIN + 1)
         tiles = np.bincount(grid.y // _BIN * across + grid.x // _BIN, minlength=bins)
         limit = np.maximum(tiles * max(_CROWDED, 1.1 * pins.sum() / len(grid.x)), 1.0)
-        used = np.bincount(y // _BIN * across + x // _BIN, weights=pins, minlength=bins)
+        used = np.bincount(y // _BIN * across + x // _BIN, weights=pins, minlength=bins).astype(float)
         most = 16 + 4 * max((len(members) for members in packed.macros), default=0)
         work = _Work(
-            np.array([0x9E3779B97F4A7C15 * (2 * seed + 1) % 2**64], np.uint64),
-            *(np.zeros(max(2 * most, 2), np.int32) for _ in range(3)),
-            *(np.zeros(count, np.int32) for _ in range(2)),
-            np.full(count, -1, np.int64),
-            np.full(len(cost), -1, np.int64),
-            np.zeros(len(cost), np.int32),
-            np.zeros((len(cost), 4), np.int32),
-            np.zeros(len(cost)),
-            *(np.zeros(most, np.int64) for _ in range(2)),
-            *(np.zeros(most, np.int32) for _ in range(2)),
-            np.zeros(2, np.int64),
+            state=np.array([0x9E3779B97F4A7C15 * (2 * seed + 1) % 2**64], np.uint64),
+            cell=np.zeros(2 * most, np.int32),
+            to_x=np.zeros(2 * most, np.int32),
+            to_y=np.zeros(2 * most, np.int32),
+            old_x=np.zeros(count, np.int32),
+            old_y=np.zeros(count, np.int32),
+            cell_step=np.full(count, -1, np.int64),
+            net_step=np.full(len(cost), -1, np.int64),
+            net=np.zeros(len(cost), np.int32),
+            box=np.zeros((len(cost), 4), np.int32),
+            cost=np.zeros(len(cost)),
+            source=np.zeros(most, np.int64),
+            target=np.zeros(most, np.int64),
+            luts=np.zeros(most, np.int32),
+            flip_flops=np.zeros(most, np.int32),
+            spot=np.zeros(2, np.int64),
         )
         macros = _macro_table(problem, root)
-        self._state = _State(grid, nets, slots, cells, macros, self._sites, _Crowd(used, limit, across), box, cost, problem.lone, work)
+        self._state = _State(
+            grid, nets, slots, cells, macros, self._sites, _Crowd(used, limit, across), box, cost, problem.lone, work
+        )
         self._steps = 0
 
     @property
@@ -532,7 +539,7 @@ class Annealer:
 
         `progress` is called with the steps done, all steps, wire and longest path.
         """
-        units = self.problem.units
+        units = max(self.problem.units, 1)
         macro_share = 1.5 * len(self.problem.packed.macros) / units
         site_share = 2 * len(self.problem.blocks) / units
         cooling = (schedule.last / schedule.first) ** (1 / schedule.steps)
@@ -542,9 +549,7 @@ class Annealer:
             if progress:
                 progress(step, schedule.steps, self.wire, longest)
             count = schedule.proposals * units
-            taken = _anneal(
-                self._state, self._critical(), self._steps, count, int(window), temperature, macro_share, site_share
-            )
+            taken = _anneal(self._state, self._critical(), self._steps, count, int(window), temperature, macro_share, site_share)
             self._steps += count
             # Lam's rate: a window in which 44 % of the moves are taken moves the most.
             window = min(max(window * (1 - 0.44 + taken), 2.0), float(schedule.window))

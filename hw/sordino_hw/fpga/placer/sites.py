@@ -116,7 +116,9 @@ def _exchange(weight, first, last, x, y, site, movable, trials, seed):
         temperature *= cooling
 
 
-def arrange(pull: NDArray[np.float64], kinds: NDArray[np.int64], places: dict[int, NDArray[np.float64]], seed: int) -> NDArray[np.int64]:
+def arrange(
+    pull: NDArray[np.float64], kinds: NDArray[np.int64], places: dict[int, NDArray[np.float64]], seed: int
+) -> NDArray[np.int64]:
     """Puts macros where affinity times distance adds up to little, by simulated annealing.
 
     `pull` (n, n) as of `affinity`; `kinds` (n,); `places[kind]` (sites, 2), the sites of a kind in tiles, at least as many as

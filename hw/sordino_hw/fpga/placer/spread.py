@@ -46,8 +46,7 @@ class Wires:
     def length(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
         """Half perimeters of all nets, units at `x`, `y` (units,)."""
         ends = (
-            np.maximum.reduceat(v[self.unit], self.start[:-1]) - np.minimum.reduceat(v[self.unit], self.start[:-1])
-            for v in (x, y)
+            np.maximum.reduceat(v[self.unit], self.start[:-1]) - np.minimum.reduceat(v[self.unit], self.start[:-1]) for v in (x, y)
         )
         return float(sum(end.sum() for end in ends))
 
@@ -137,10 +136,10 @@ def spread(places: Places, room: Room) -> Places:
         units = units[np.argsort(v[units], kind="stable")]
         least, most = 0, len(units)
         for taken, total in zip(room.taken, sums, strict=True):
-            filled = np.cumsum(taken[units])
+            filled = np.concatenate([[0.0], np.cumsum(taken[units])])  # by the first units, from none to all
             left, right = (total[d, b] - total[c, b] - total[d, a] + total[c, a] for a, b, c, d in halves)
             stretch = max(1.0, filled[-1] / max(left + right, 1e-9))
-            most = min(most, int(np.searchsorted(filled, left * stretch + 1e-9, side="right")))
+            most = min(most, int(np.searchsorted(filled, left * stretch + 1e-9, side="right")) - 1)
             least = max(least, int(np.searchsorted(filled, filled[-1] - right * stretch - 1e-9)))
         cut = int(np.clip(np.searchsorted(v[units], middle), min(least, most), max(least, most)))
         for part, a, b, half in ((units[:cut], low, middle, halves[0]), (units[cut:], middle, high, halves[1])):

@@ -124,7 +124,8 @@ def _edges(packed: Packed) -> Edges:
                 found.append((number, to, *ends, delay, not inside and port != "DI"))
     table = np.array(found, [("s", "i4"), ("t", "i4"), ("d", "i4"), ("c", "i4"), ("l", "f8"), ("w", "?")])
     table = table[np.argsort(_levels(table["s"], table["t"], len(packed.nets))[table["s"]], kind="stable")]
-    return Edges(*(np.ascontiguousarray(table[name]) for name in "stdclw"), start)
+    columns = {name: np.ascontiguousarray(table[key]) for name, key in zip(Edges._fields, "stdclw", strict=False)}
+    return Edges(**columns, start=start)
 
 
 def _through(packed: Packed, cell: int, port: str, outputs: "list[tuple[int, str]] | tuple[()]") -> list[tuple[int, float]]:
