@@ -81,7 +81,8 @@ def _globally(problem: Problem, slots: Slots, seed: int, say: Progress) -> tuple
     nets = problem.nets
     pins = np.bincount(problem.unit[nets.cell], minlength=problem.units)[:logic]
     crowd = pins * SLOTS / max(_PINS, 1.1 * pins.sum() / tiles.size)
-    room = Room((np.maximum(luts / _FULL, crowd), flip_flops / _FULL), (tiles, tiles))
+    by_slots = Room((luts / _FULL, flip_flops / _FULL), (tiles, tiles))
+    by_pins = Room((np.maximum(luts / _FULL, crowd), flip_flops / _FULL), (tiles, tiles))
     wires = Wires(problem)
     places, kinds = places_of(problem), problem.packed.kind[problem.blocks].astype(np.int64)
     pull = site_affinity(problem)
@@ -94,7 +95,7 @@ def _globally(problem: Problem, slots: Slots, seed: int, say: Progress) -> tuple
         sites, _, anchors = candidate
         return wires.length(*_joined(anchors, fixed(sites)))
 
-    def improve(candidate: Candidate, rounds: int, each: int) -> Candidate:
+    def improve(candidate: Candidate, room: Room, rounds: int, each: int) -> Candidate:
         sites, free, anchors = candidate
         for k in range(rounds):
             at = anchors if k % 2 else free
@@ -104,14 +105,14 @@ def _globally(problem: Problem, slots: Slots, seed: int, say: Progress) -> tuple
             say(f"sites anew, {length((sites, free, anchors)):,.0f} tiles of wire")
         return sites, free, anchors
 
-    middle = (np.full(logic, grid.columns / 2), np.full(logic, grid.rows / 2))
     candidates: list[Candidate] = []
     for number in range(_CANDIDATES if len(kinds) > 1 else 1):
         sites = arrange(pull, kinds, places, seed * _CANDIDATES + number)
-        candidates.append((sites, *optimise(wires, room, middle, None, fixed(sites), 8)))
+        candidates.append((sites, *optimise(wires, by_slots, wires.relaxed(fixed(sites)), None, fixed(sites), 8)))
         say(f"arrangement {number + 1} of {_CANDIDATES}, {length(candidates[-1]):,.0f} tiles of wire")
-    finalists = [improve(candidate, 2, 4) for candidate in sorted(candidates, key=length)[:_FINALISTS]]
-    sites, free, anchors = improve(min(finalists, key=length), _REASSIGNMENTS, 5)
+    # Macros find each other while everything is close together; room for wires comes after.
+    finalists = [improve(candidate, by_slots, 4, 4) for candidate in sorted(candidates, key=length)[:_FINALISTS]]
+    sites, free, anchors = improve(min(finalists, key=length), by_pins, _REASSIGNMENTS, 5)
 
     # Macros first, as they need tiles of their own; then the others around them, in what is left.
     say("slots")

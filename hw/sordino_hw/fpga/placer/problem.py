@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from ...errors import ToolError
 from ..devices import Fabric, Site
 from ..packed import SLOTS, Kind, Packed
 
-__all__ = ["Grid", "Nets", "Problem", "crossing"]
+__all__ = ["Grid", "Nets", "Problem", "clique_edges", "crossing", "laplacian_of"]
 
 
 class Grid(NamedTuple):
@@ -57,6 +58,9 @@ class Nets(NamedTuple):
     of: NDArray[np.int32]
     weight: NDArray[np.float64]
 
+
+_WIDEST = 60
+"""Cells of a net from which on it says nothing about where they belong."""
 
 _CROSSING = (
     1.0, 1.0, 1.0, 1.0, 1.0828, 1.1536, 1.2206, 1.2823, 1.3385, 1.3991, 1.4493, 1.4974, 1.5455, 1.5937, 1.6418, 1.6899, 1.7304,
@@ -157,3 +161,26 @@ class Problem:
             tail = len(members) % SLOTS
             luts[len(self.lone) + number] += bool(tail)
         return luts, flip_flops
+
+
+def clique_edges(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Ends and weights: a net of k cells as a clique of edges 1 / (k - 1) between its units."""
+    nets, unit = problem.nets, problem.unit
+    size = np.diff(nets.start)
+    ends, weights = [], []
+    for k in range(2, _WIDEST):
+        which = np.flatnonzero(size == k)
+        members = unit[nets.cell[nets.start[which][:, None] + np.arange(k)]]
+        a, b = np.triu_indices(k, 1)
+        ends.append(np.stack([members[:, a].ravel(), members[:, b].ravel()]))
+        weights.append(np.full(ends[-1].shape[1], 1 / (k - 1)))
+    both, weight = np.concatenate(ends, axis=1), np.concatenate(weights)
+    apart = both[0] != both[1]
+    return both[0, apart], both[1, apart], weight[apart]
+
+
+def laplacian_of(a: NDArray[np.int64], b: NDArray[np.int64], weight: NDArray[np.float64], units: int) -> sparse.csr_matrix:
+    """(units, units), of the graph with these edges."""
+    half = sparse.coo_matrix((weight, (a, b)), (units, units)).tocsr()
+    both = half + half.T
+    return (sparse.diags(np.asarray(both.sum(axis=1)).ravel()) - both).tocsr()

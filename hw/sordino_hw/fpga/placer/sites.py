@@ -11,12 +11,9 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
 from ..packed import Kind
-from .problem import Problem
+from .problem import Problem, clique_edges, laplacian_of
 
-__all__ = ["affinity", "arrange", "clique_edges", "places_of", "reassign", "site_affinity"]
-
-_WIDEST = 60
-"""Cells of a net from which on it says nothing about where they belong."""
+__all__ = ["affinity", "arrange", "places_of", "reassign", "site_affinity"]
 
 _PULL = 1e-3
 """Of every unit towards nowhere, so that units without a way to a macro are determined."""
@@ -28,22 +25,6 @@ PROPOSALS = 1300
 """Exchanges tried for each macro. More lowers the sum further and the wires no more: macros then lie closer than their logic has room."""
 
 
-def clique_edges(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Ends and weights: a net of k cells as a clique of edges 1 / (k - 1) between its units."""
-    nets, unit = problem.nets, problem.unit
-    size = np.diff(nets.start)
-    ends, weights = [], []
-    for k in range(2, _WIDEST):
-        which = np.flatnonzero(size == k)
-        members = unit[nets.cell[nets.start[which][:, None] + np.arange(k)]]
-        a, b = np.triu_indices(k, 1)
-        ends.append(np.stack([members[:, a].ravel(), members[:, b].ravel()]))
-        weights.append(np.full(ends[-1].shape[1], 1 / (k - 1)))
-    both, weight = np.concatenate(ends, axis=1), np.concatenate(weights)
-    apart = both[0] != both[1]
-    return both[0, apart], both[1, apart], weight[apart]
-
-
 def affinity(
     a: NDArray[np.int64], b: NDArray[np.int64], weight: NDArray[np.float64], units: int, free: int, tolerance: float = 1e-2
 ) -> NDArray[np.float64]:
@@ -53,9 +34,7 @@ def affinity(
     least squared wire length, that length is the sum of affinity times squared distance (the Schur complement of the graph's
     Laplacian). Solved by conjugate gradients, to `tolerance` of the right-hand sides.
     """
-    half = sparse.coo_matrix((weight, (a, b)), (units, units)).tocsr()
-    half = half + half.T
-    laplacian = (sparse.diags(np.asarray(half.sum(axis=1)).ravel()) - half).tocsr()
+    laplacian = laplacian_of(a, b, weight, units)
     inner = (laplacian[:free][:, :free] + _PULL * sparse.identity(free)).tocsr()
     outer = -laplacian[:free][:, free:].toarray()
     inverse = 1 / inner.diagonal()[:, None]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .problem import Problem
+from .problem import Problem, clique_edges, laplacian_of
 
-__all__ = ["Room", "Wires", "optimise", "spread"]
+__all__ = ["Places", "Room", "Wires", "optimise", "spread"]
 
 Places = tuple[NDArray[np.float64], NDArray[np.float64]]
 """x and y in tiles of the grid."""
@@ -42,6 +42,14 @@ class Wires:
         self.net, self.unit = pairs // self.units, pairs % self.units
         self.size = np.bincount(self.net)
         self.start = np.concatenate([[0], np.cumsum(self.size)])
+        self._squares = laplacian_of(*clique_edges(problem), self.units)
+
+    def relaxed(self, fixed: Places) -> Places:
+        """The places of least squared wire length of all units before the fixed ones."""
+        free = self.units - len(fixed[0])
+        matrix = (self._squares[:free, :free] + 1e-6 * sparse.identity(free)).tocsr()
+        x, y = (_solve(matrix, -(self._squares[:free, free:] @ f), np.full(free, f.mean() if len(f) else 1.0)) for f in fixed)
+        return x, y
 
     def length(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
         """Half perimeters of all nets, units at `x`, `y` (units,)."""
@@ -63,9 +71,7 @@ class Wires:
         b = np.concatenate([low[net], high[net], high])
         weight = 1 / (self.size - 1)
         weight = np.concatenate([weight[net], weight[net], weight]) / np.maximum(np.abs(v[a] - v[b]), 1.0)
-        half = sparse.coo_matrix((weight, (a, b)), (self.units, self.units)).tocsr()
-        half = half + half.T
-        laplacian = (sparse.diags(np.asarray(half.sum(axis=1)).ravel()) - half).tocsr()[:free]
+        laplacian = laplacian_of(a, b, weight, self.units)[:free]
         return laplacian[:, :free].tocsr(), -(laplacian[:, free:] @ v[free:])
 
 
