@@ -120,18 +120,18 @@ def test_control_sets(tmp_path):
 
 
 def test_a_round_trip(rng, tmp_path):
-    """Written with places and read again: nothing but the places and the router has changed."""
+    """Written with places and read again: nothing but the places and the settings has changed."""
     made = random_netlist(rng)
     packed = made.packed(tmp_path)
     bels = {i: f"X{i}/Y1/SLICEA.K0" for i in range(len(packed.names)) if packed.kind[i] != Kind.FIXED}
-    packed.write(tmp_path / "placed.json", bels, "router1")
+    packed.write(tmp_path / "placed.json", bels, {"router": "router2", "target_freq": "80000000.0"})
     written, expected = json.loads((tmp_path / "placed.json").read_text()), made.document
     for i, (name, cell) in enumerate(expected["modules"]["top"]["cells"].items()):
         attributes = cell["attributes"]
         attributes["NEXTPNR_BEL"] = bels.get(i) or attributes.get("BEL") or attributes["NEXTPNR_BEL"]
         attributes.pop("BEL", None)
         assert packed.names[i] == name
-    expected["modules"]["top"]["settings"]["router"] = "router1"
+    expected["modules"]["top"]["settings"].update(router="router2", target_freq="80000000.0")
     assert written == expected
     again = Packed.read(tmp_path / "placed.json")
     assert (again.names, again.mode, again.nets, again.macros) == (packed.names, packed.mode, packed.nets, packed.macros)

@@ -127,15 +127,16 @@ class Packed:
         _check(path, cells, names, kind, macros)
         return cls(names, kind, mode, nets, macros, macro, partner, enable, control, home, document)
 
-    def write(self, path: Path, bels: dict[int, str], router: str) -> None:
-        """The netlist with a basic element for each cell in `bels`, to be routed by `router`. Fixed cells keep theirs."""
+    def write(self, path: Path, bels: dict[int, str], settings: dict[str, str]) -> None:
+        """The netlist with a basic element for each cell in `bels`; fixed cells keep theirs. What nextpnr finds in `settings`, such as
+        `router` and `target_freq` (in Hz), overrides its command line."""
         top = _top(self.document)
         for i, name in enumerate(self.names):
             attributes = top["cells"][name]["attributes"]
             bel = bels[i] if i in bels else attributes.get("BEL", attributes.get("NEXTPNR_BEL"))
             attributes.pop("BEL", None)
             attributes["NEXTPNR_BEL"] = bel
-        top["settings"]["router"] = router  # what the file says overrides the command line
+        top["settings"].update(settings)
         with replacing(path, ToolError) as temporary:
             temporary.write_text(json.dumps(self.document))
 
