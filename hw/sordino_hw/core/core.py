@@ -231,6 +231,8 @@ class Core(wiring.Component):
         # Several cores are far from the host, and a core is wide: one register for it, and one at each of its parts.
         distant = arch.cores > 1
         host = delay(m, self.host, 1, "host") if distant else self.host
+        # What was written last is still on its way when the machine starts, which needs these ports much later.
+        writing = delay(m, held, 2, "writing") if distant else held
         words = copies(m, host.data, arch.ppu, "near_data", reset_less=True) if distant else [host.data] * arch.ppu
 
         def near(value, name):
@@ -291,7 +293,7 @@ class Core(wiring.Component):
             for k in range(i, min(i + 2, arch.ppu)):
                 address = ppu.t_addr.word_select(k, ppu.table_bits)
                 m.d.comb += [
-                    table.addr[k - i].eq(Mux(held, row, address) if k == i else address),
+                    table.addr[k - i].eq(Mux(writing, row, address) if k == i else address),
                     ppu.t_data.word_select(k, arch.event_bits).eq(table.r_data[k - i]),
                 ]
         m.d.comb += [
@@ -300,9 +302,9 @@ class Core(wiring.Component):
             # Where a serial port shifts in the row, it is not zero while the machine runs.
             ppu.host.eq(Mux(held, piece(state), 0) if arch.pipelining == 1 else piece(state)),
             state.w_en.eq(
-                Mux(held, delay(m, written(host.state, groups(state)), 1, "host_state"), ppu.s_we.replicate(len(state.w_en)))
+                Mux(writing, delay(m, written(host.state, groups(state)), 1, "host_state"), ppu.s_we.replicate(len(state.w_en)))
             ),
-            state.w_addr.eq(Mux(held, delay(m, row, 1, "host_row"), ppu.s_waddr)),
+            state.w_addr.eq(Mux(writing, delay(m, row, 1, "host_row"), ppu.s_waddr)),
             state.w_data.eq(ppu.s_wdata),
             state.r_addr.eq(Mux(held, row, ppu.s_addr)),
             ppu.s_data.eq(state.r_data),

@@ -22,9 +22,6 @@ __all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]
 
 NETLIST = "netlist.json"
 
-_ATTAINABLE = 0.85
-"""Part of the placer's estimate that router2 works towards: it goes on until no path is slower, so this must be within reach."""
-
 
 @dataclass(frozen=True)
 class Synthesis:
@@ -92,7 +89,6 @@ def place_and_route(
                 estimate = _place(synthesis.folder, device, seed, target, placed, say)
                 say("routing")
                 arguments += [*reports, "--json", placed, "--no-pack", "--no-place"]
-                arguments += ["--tmg-ripup"] if device.router == "router2" else []
                 run(device.nextpnr, arguments, synthesis.folder, log, limit)
             finally:
                 (synthesis.folder / placed).unlink(missing_ok=True)
@@ -129,10 +125,8 @@ def _place(folder: Path, device: Device, seed: int, target: float, placed: str, 
     finally:
         packed.unlink(missing_ok=True)
     placement = place(netlist, device.fabric, seed, 1e3 / target, progress=say)
-    estimate = 1e3 / placement.longest
-    aim = target if device.router == "router1" else min(target, _ATTAINABLE * estimate)
-    netlist.write(folder / placed, placement.bels, {"router": device.router, "target_freq": f"{aim * 1e6:f}"})
-    return estimate
+    netlist.write(folder / placed, placement.bels, {"router": device.router})
+    return 1e3 / placement.longest
 
 
 def _unrouted(log: str, seed: int, reason: str, estimate: float | None = None) -> str:
