@@ -27,9 +27,6 @@ _CANDIDATES, _FINALISTS = 12, 3
 
 _REASSIGNMENTS = 8
 
-_PINS = 38.0
-"""Pins for each tile that regions are spread to at most, which is where crowding begins to cost in the annealing."""
-
 _FULL = 0.9
 """Share of a tile's slots that spreading may fill."""
 
@@ -80,7 +77,7 @@ def _globally(problem: Problem, slots: Slots, seed: int, say: Progress) -> tuple
     luts, flip_flops = problem.room
     nets = problem.nets
     pins = np.bincount(problem.unit[nets.cell], minlength=problem.units)[:logic]
-    crowd = pins * SLOTS / max(_PINS, 1.1 * pins.sum() / tiles.size)
+    crowd = pins * SLOTS / problem.crowded
     by_slots = Room((luts / _FULL, flip_flops / _FULL), (tiles, tiles))
     by_pins = Room((np.maximum(luts / _FULL, crowd), flip_flops / _FULL), (tiles, tiles))
     wires = Wires(problem)
@@ -99,8 +96,7 @@ def _globally(problem: Problem, slots: Slots, seed: int, say: Progress) -> tuple
         sites, free, anchors = candidate
         for k in range(rounds):
             at = anchors if k % 2 else free
-            here = fixed(sites)
-            sites = reassign(problem, places, *(np.concatenate([a, f]) for a, f in zip(at, here, strict=True)))
+            sites = reassign(problem, places, *_joined(at, fixed(sites)))
             free, anchors = optimise(wires, room, free, anchors, fixed(sites), each, 3 + k)
             say(f"sites anew, {length((sites, free, anchors)):,.0f} tiles of wire")
         return sites, free, anchors

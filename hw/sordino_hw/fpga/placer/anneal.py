@@ -20,10 +20,8 @@ __all__ = ["Annealer", "Schedule"]
 _BIN = 4
 """Crowding is counted in squares of so many tiles a side."""
 
-_CROWDED = 38.0
-"""Pins for each tile from which on a square costs: an even `ulx3s-85f` has 27; where there are 50 and more, nets find no way."""
-
 _CROWDING = 5.0
+"""Cost of a square's pins beyond `Problem.crowded`, squared, over what it may hold."""
 
 _WIDE = 24
 """Pins of a net from which on its box is only computed anew when a pin at its rim moves."""
@@ -495,7 +493,7 @@ class Annealer:
         across = int(grid.x.max()) // _BIN + 1
         bins = across * (max(int(grid.y.max()), int(y.max(initial=0))) // _BIN + 1)
         tiles = np.bincount(grid.y // _BIN * across + grid.x // _BIN, minlength=bins)
-        limit = np.maximum(tiles * max(_CROWDED, 1.1 * pins.sum() / len(grid.x)), 1.0)
+        limit = np.maximum(tiles * problem.crowded, 1.0)
         used = np.bincount(y // _BIN * across + x // _BIN, weights=pins, minlength=bins).astype(float)
         most = 16 + 4 * max((len(members) for members in packed.macros), default=0)
         work = _Work(

@@ -62,6 +62,9 @@ class Nets(NamedTuple):
 _WIDEST = 60
 """Cells of a net from which on it says nothing about where they belong."""
 
+_CROWDED = 38.0
+"""Pins for each tile: an even `ulx3s-85f` has 27; where there are 50 and more, nets find no way."""
+
 _CROSSING = (
     1.0, 1.0, 1.0, 1.0, 1.0828, 1.1536, 1.2206, 1.2823, 1.3385, 1.3991, 1.4493, 1.4974, 1.5455, 1.5937, 1.6418, 1.6899, 1.7304,
     1.7709, 1.8114, 1.8519, 1.8924, 1.9288, 1.9652, 2.0015, 2.0379, 2.0743, 2.1061, 2.1379, 2.1698, 2.2016, 2.2334, 2.2646,
@@ -148,6 +151,12 @@ class Problem:
         first = np.searchsorted(cell[order], np.arange(len(self.unit) + 1)).astype(np.int64)
         weight = np.array([crossing(int(pins)) for pins in np.diff(starts)], float)
         return Nets(starts, cell, first, net_of[order], weight)
+
+    @cached_property
+    def crowded(self) -> float:
+        """Pins for each tile from which on wires become short: what spreading fills to, and where the annealing's cost begins."""
+        logic = np.isin(self.packed.kind, (Kind.LUT, Kind.FF))
+        return max(_CROWDED, 1.1 * float(np.diff(self.nets.first)[logic].sum()) / len(self.grid.x))
 
     @cached_property
     def room(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
