@@ -13,11 +13,12 @@ from sordino_hw.errors import ToolError
 from sordino_hw.fpga import DEVICES
 from sordino_hw.fpga.devices import Fabric
 from sordino_hw.fpga.packed import SLOTS, Kind
-from sordino_hw.fpga.placer import Schedule, place, timing
+from sordino_hw.fpga import timing
+from sordino_hw.fpga.placer import Schedule, place
 from sordino_hw.fpga.placer.anneal import Annealer
 from sordino_hw.fpga.placer.legal import Slots, place_lone, place_macros
 from sordino_hw.fpga.placer.problem import Grid, Problem, crossing
-from sordino_hw.fpga.placer.timing import TimingGraph, wire_delay
+from sordino_hw.fpga.timing import TimingGraph, wire_delay
 from sordino_hw.fpga.tools import run
 
 FABRIC = small_fabric()

@@ -20,14 +20,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Fabric:
-    """What the placer must know of an FPGA: columns and rows of its logic tiles, the sites of its macros by cell type, and pins for
-    the ports of a design, in their order.
+    """What placer and router must know of an FPGA: columns and rows of its logic tiles, the sites of its macros by cell type, pins for
+    the ports of a design, in their order, and nextpnr's database of its wires.
     """
 
     columns: tuple[int, ...]
     rows: tuple[int, ...]
     sites: Mapping[str, tuple[Site, ...]]
     pins: tuple[str, ...]
+    database: str
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,7 @@ class Device:
     serial_pins: tuple[str, str] | None = None
     """Where the board's serial line goes in and comes out: then the accelerator is measured as it is used, behind a `SerialPort`."""
     fabric: Fabric | None = None
-    """Where cells can go, if the flow places them itself; none where nextpnr does it."""
-    router: str = "router1"
-    """Of nextpnr's two, where the flow places: the first is faster and finds faster ways, the second also where wires are short."""
+    """Where cells and wires can go, if the flow places and routes by itself; none where nextpnr does it."""
 
     @property
     def nextpnr(self) -> str:
@@ -61,7 +60,9 @@ _ECP5 = (("LUT", "TRELLIS_COMB"), ("FF", "TRELLIS_FF"), ("BRAM", "DP16KD"), ("DS
 _ICE40 = (("LC", "ICESTORM_LC"), ("BRAM", "ICESTORM_RAM"), ("SPRAM", "ICESTORM_SPRAM"), ("DSP", "ICESTORM_DSP"))
 
 
-def _ecp5(columns: range, rows: range, repeats: Iterable[int], memories: tuple[int, ...], multipliers: tuple[int, ...]) -> Fabric:
+def _ecp5(
+    size: int, columns: range, rows: range, repeats: Iterable[int], memories: tuple[int, ...], multipliers: tuple[int, ...]
+) -> Fabric:
     """A device whose rows of macros repeat every nine columns: four block RAMs, or two pairs of multipliers."""
     repeats = tuple(repeats)
 
@@ -73,16 +74,15 @@ def _ecp5(columns: range, rows: range, repeats: Iterable[int], memories: tuple[i
         "MULT18X18D": tuple(site for y in multipliers for site in row("MULT18_", y, ((0, 0), (1, 1), (4, 4), (5, 5)))),
     }
     macros = {*memories, *multipliers}
-    return Fabric(tuple(columns), tuple(y for y in rows if y not in macros), sites, ("B2", "C2", "C1", "D2"))
+    logic = tuple(y for y in rows if y not in macros)
+    return Fabric(tuple(columns), logic, sites, ("B2", "C2", "C1", "D2"), f"chipdb-{size}k.bin")
 
 
-_85F = _ecp5(range(2, 125), range(2, 94), (*range(4, 59, 9), *range(69, 115, 9)), (22, 46, 70, 82), (10, 34, 58))
-_25F = _ecp5(range(2, 71), range(2, 49), (4, 13, 22, 33, 42, 51, 60), (25, 37), (13,))
+_85F = _ecp5(85, range(2, 125), range(2, 94), (*range(4, 59, 9), *range(69, 115, 9)), (22, 46, 70, 82), (10, 34, 58))
+_25F = _ecp5(25, range(2, 71), range(2, 49), (4, 13, 22, 33, 42, 51, 60), (25, 37), (13,))
 
 DEVICES = {
-    "ulx3s-85f": Device(
-        "LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 105.0, "G2", fabric=_85F, router="router2"
-    ),
+    "ulx3s-85f": Device("LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 105.0, "G2", fabric=_85F),
     "ecp5-25f": Device("LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 115.0, "G2", fabric=_25F),
     "icebreaker": Device("iCE40UP5K", "ice40", ("--up5k", "--package", "sg48"), _ICE40, 24.0, "35", ("6", "9")),
 }

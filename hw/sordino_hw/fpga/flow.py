@@ -16,7 +16,9 @@ from .devices import Device
 from .packed import Packed
 from .placer import place
 from .report import Routed
-from .tools import TimeLimit, run, run_yosys
+from .router import route
+from .timing import TimingGraph
+from .tools import TimeLimit, chip_database, run, run_yosys
 
 __all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]
 
@@ -72,26 +74,25 @@ def place_and_route(
 ) -> Routed:
     """Places and routes the netlist; `target` is the clock frequency in MHz to work towards (default: the device's).
 
-    Where the device has a `fabric`, the flow places by itself and nextpnr packs and routes; else nextpnr does all of it. `progress` is
-    called with a note on what is done. Raises `ToolError`, also where the design does not fit, or where the router has not found a way
-    for every net within `limit` seconds.
+    Where the device has a `fabric`, the flow places and routes by itself, all but the clock: nextpnr packs, and checks and times what it
+    is handed. Else nextpnr does all of it. `progress` is called with a note on what is done. Raises `ToolError`, also where the design
+    does not fit, or where there is no way for every net, or none that nextpnr finds within `limit` seconds.
     """
     say = progress or (lambda note: None)
     target = target or device.target
     report, log = f"report_{seed}.json", f"nextpnr_{seed}.log"
     arguments = [*device.options, "--seed", str(seed), "--freq", f"{target:g}", "--timing-allow-fail"]
-    estimate = None
     reports = ["--report", report, "--detailed-timing-report"]
     try:
         if device.fabric:
-            placed = f"placed_{seed}.json"
+            routed = f"routed_{seed}.json"
             try:
-                estimate = _place(synthesis.folder, device, seed, target, placed, say)
-                say("routing")
-                arguments += [*reports, "--json", placed, "--no-pack", "--no-place"]
+                _place_and_route(synthesis.folder, device, seed, target, routed, say)
+                say("check")
+                arguments += [*reports, "--json", routed, "--no-pack", "--no-place"]
                 run(device.nextpnr, arguments, synthesis.folder, log, limit)
             finally:
-                (synthesis.folder / placed).unlink(missing_ok=True)
+                (synthesis.folder / routed).unlink(missing_ok=True)
         else:
             pins = {"clk": device.clock_pin, **dict(zip(("rx", "tx"), device.serial_pins or (), strict=False))}
             constraints = "".join(f"set_io --warn-no-port {name} {pin}\n" for name, pin in pins.items())
@@ -99,12 +100,12 @@ def place_and_route(
             arguments += [*reports, "--json", NETLIST, "--pcf", "pins.pcf", "--pcf-allow-unconstrained"]
             run(device.nextpnr, arguments, synthesis.folder, log, limit)
     except TimeLimit as error:
-        raise ToolError(_unrouted((synthesis.folder / log).read_text(errors="replace"), seed, str(error), estimate)) from None
+        raise ToolError(_unrouted((synthesis.folder / log).read_text(errors="replace"), seed, str(error))) from None
     return Routed.from_report(json.loads((synthesis.folder / report).read_text()), device, seed)
 
 
-def _place(folder: Path, device: Device, seed: int, target: float, placed: str, say: Callable[[str], None]) -> float:
-    """Packs with nextpnr, and writes the netlist with all its places to the file `placed`. Returns the estimated frequency in MHz."""
+def _place_and_route(folder: Path, device: Device, seed: int, target: float, routed: str, say: Callable[[str], None]) -> None:
+    """Packs with nextpnr, and writes the netlist with all its places and wires to the file `routed`."""
     assert device.fabric
     say("packing")
     packed = folder / f"packed_{seed}.json"
@@ -124,17 +125,20 @@ def _place(folder: Path, device: Device, seed: int, target: float, placed: str, 
         netlist = Packed.read(packed)
     finally:
         packed.unlink(missing_ok=True)
-    placement = place(netlist, device.fabric, seed, 1e3 / target, progress=say)
-    netlist.write(folder / placed, placement.bels, {"router": device.router})
-    return 1e3 / placement.longest
+    timing = TimingGraph(netlist)
+    placement = place(netlist, device.fabric, timing, seed, 1e3 / target, progress=say)
+    try:
+        routing = route(netlist, placement.bels, chip_database(device.fabric.database), timing, 1e3 / target, progress=say)
+    except ToolError as error:
+        raise ToolError(f"Seed {seed} has no route: {error} Try another seed.") from None
+    # Its first router leaves alone what has a way, and says so if it has not.
+    netlist.write(folder / routed, placement.bels, routing.routes, {"router": "router1"})
 
 
-def _unrouted(log: str, seed: int, reason: str, estimate: float | None = None) -> str:
-    """What a log of nextpnr's says about how far it came; `estimate` of the flow's own placer, in MHz."""
+def _unrouted(log: str, seed: int, reason: str) -> str:
+    """What a log of nextpnr's says about how far it came."""
     placed = re.findall(r"Max frequency for clock .*: ([\d.]+) MHz", log)
     overused = re.findall(r"overused=(\d+)", log)
     where = f"as placed it would run at {placed[-1]} MHz by nextpnr's estimate" if placed else "it was not placed yet"
-    if estimate:
-        where = f"as placed it would run at about {estimate:.0f} MHz"
     wires = f", and {overused[-1]} wires are still wanted by two nets" if overused else ""
     return f"Seed {seed} has no route: {where}{wires}. {reason} Try another seed, or give it more time."

@@ -1,11 +1,12 @@
-"""The netlist as nextpnr has packed it, and handed back with a place for every cell.
+"""The netlist as nextpnr has packed it, and handed back with a place for every cell and wires for every net.
 
-nextpnr packs (`--pack-only --write`), the placer chooses, and nextpnr routes what it reads back (`--no-pack --no-place`).
+nextpnr packs (`--pack-only --write`), placer and router choose, and nextpnr checks what it reads back (`--no-pack --no-place`).
 """
 
 import enum
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ _KINDS = {
     "MULT18X18D": Kind.MULTIPLIER,
     "TRELLIS_RAMW": Kind.WRITER,
 }
+_CLOCK_BUFFER = "DCCA"
 _SHARED = tuple(f"{name}{i}" for name in ("CLK", "CE", "RST") for i in range(4))
 """Ports that the multipliers of a block have in common."""
 
@@ -73,7 +75,8 @@ class Packed:
 
     names : cell names, in the order of all arrays over cells
     kind : (cells,) of `Kind`
-    mode : of a LUT: "" or LOGIC, CCU2 (carry), DPRAM, RAMW_BLOCK (taken by a distributed RAM's write port)
+    mode : of a LUT: "" or LOGIC, CCU2 (carry), DPRAM, RAMW_BLOCK (taken by a distributed RAM's write port); of a multiplier: NOREG
+        where it has no register
     nets : those with a driver, clock networks left out
     macros : LUTs whose places follow from one another: carry chains and distributed RAMs
     macro : (cells,) index into `macros`, or -1; flip-flops fed by a macro's LUT belong to it
@@ -102,7 +105,7 @@ class Packed:
         names = tuple(cells)
         index = {name: i for i, name in enumerate(names)}
         kind = np.array([_KINDS.get(cells[name]["type"], Kind.FIXED) for name in names], np.int8)
-        mode = tuple(str(cells[name]["parameters"].get("MODE", "")).strip() for name in names)
+        mode = tuple(_mode(cells[name]) for name in names)
         for name, k in zip(names, kind, strict=True):
             if k == Kind.FIXED and not {"BEL", "NEXTPNR_BEL"} & cells[name]["attributes"].keys():
                 raise ToolError(
@@ -127,15 +130,27 @@ class Packed:
         _check(path, cells, names, kind, macros)
         return cls(names, kind, mode, nets, macros, macro, partner, enable, control, home, document)
 
-    def write(self, path: Path, bels: dict[int, str], settings: dict[str, str]) -> None:
-        """The netlist with a basic element for each cell in `bels`; fixed cells keep theirs. What nextpnr finds in `settings`, such as
-        `router` and `target_freq` (in Hz), overrides its command line."""
+    def bel(self, cell: int, bels: Mapping[int, str]) -> str:
+        """The basic element of a cell: that of `bels`, or where it is fixed."""
+        attributes = _top(self.document)["cells"][self.names[cell]]["attributes"]
+        return str(bels[cell] if cell in bels else attributes.get("BEL", attributes.get("NEXTPNR_BEL")))
+
+    def is_clock_buffer(self, cell: int) -> bool:
+        return bool(_top(self.document)["cells"][self.names[cell]]["type"] == _CLOCK_BUFFER)
+
+    def write(self, path: Path, bels: Mapping[int, str], routes: Mapping[int, str], settings: Mapping[str, str]) -> None:
+        """The netlist with a basic element for each cell, see `bel`, and wires for the nets whose numbers are in `routes`. What nextpnr
+        finds in `settings`, such as `router` and `target_freq` (in Hz), overrides its command line."""
         top = _top(self.document)
-        for i, name in enumerate(self.names):
+        for cell, name in enumerate(self.names):
             attributes = top["cells"][name]["attributes"]
-            bel = bels[i] if i in bels else attributes.get("BEL", attributes.get("NEXTPNR_BEL"))
+            attributes["NEXTPNR_BEL"] = self.bel(cell, bels)
             attributes.pop("BEL", None)
-            attributes["NEXTPNR_BEL"] = bel
+        names = {net["bits"][0]: net for net in top["netnames"].values()}
+        for number, route in routes.items():
+            driver = self.nets[number].driver
+            bit = top["cells"][self.names[driver.cell]]["connections"][driver.port][0]
+            names[bit]["attributes"]["ROUTING"] = route
         top["settings"].update(settings)
         with replacing(path, ToolError) as temporary:
             temporary.write_text(json.dumps(self.document))
@@ -143,6 +158,12 @@ class Packed:
 
 def _top(document: dict[str, Any]) -> dict[str, Any]:
     return next(module for module in document["modules"].values() if module.get("cells"))
+
+
+def _mode(cell: dict[str, Any]) -> str:
+    if cell["type"] == "MULT18X18D":
+        return "" if cell["connections"].get("CLK0") else "NOREG"
+    return str(cell["parameters"].get("MODE", "")).strip()
 
 
 def _nets(cells: dict[str, Any], names: tuple[str, ...], kind: NDArray[np.int8]) -> tuple[Net, ...]:
@@ -160,7 +181,7 @@ def _nets(cells: dict[str, Any], names: tuple[str, ...], kind: NDArray[np.int8])
     nets = []
     for bit, driver in drivers.items():
         cell = cells[names[driver.cell]]
-        if cell["type"] == "DCCA" or not users[bit]:  # the clock network has wires of its own
+        if cell["type"] == _CLOCK_BUFFER or not users[bit]:  # the clock network has wires of its own
             continue
         constant = kind[driver.cell] == Kind.LUT and not any(cell["connections"].get(port) for port in ("A", "B", "C", "D", "FCI"))
         nets.append(Net(driver, tuple(users[bit]), constant))

@@ -13,12 +13,12 @@ from threadpoolctl import threadpool_limits
 
 from ..devices import Fabric
 from ..packed import SLOTS, Kind, Packed
+from ..timing import TimingGraph
 from .anneal import Annealer, Schedule
 from .legal import Slots, place_lone, place_macros
 from .problem import Problem
 from .sites import arrange, places_of, reassign, site_affinity
 from .spread import Places, Room, Wires, optimise
-from .timing import TimingGraph
 
 __all__ = ["Placement", "Schedule", "place"]
 
@@ -49,7 +49,13 @@ class Placement:
 
 
 def place(
-    packed: Packed, fabric: Fabric, seed: int, target: float, schedule: Schedule | None = None, progress: Progress | None = None
+    packed: Packed,
+    fabric: Fabric,
+    timing: TimingGraph,
+    seed: int,
+    target: float,
+    schedule: Schedule | None = None,
+    progress: Progress | None = None,
 ) -> Placement:
     """Places all cells but the fixed ones. `target`: the longest path to work towards, in ns. The same arguments give the same placement.
 
@@ -58,7 +64,6 @@ def place(
     say = progress or (lambda note: None)
     problem = Problem.of(packed, fabric)
     slots = Slots.empty(problem)
-    timing = TimingGraph(packed)
     with threadpool_limits(1):  # vectors are short: threads of BLAS wait for one another
         sites, root = _globally(problem, slots, seed, say)
     annealer = Annealer(problem, slots, root, sites, timing, seed)

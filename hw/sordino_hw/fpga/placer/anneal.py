@@ -11,9 +11,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..packed import SLOTS, Kind
+from ..timing import TimingGraph
 from .legal import Slots, may_share
 from .problem import Grid, Nets, Problem
-from .timing import TimingGraph
 
 __all__ = ["Annealer", "Schedule"]
 

@@ -1,4 +1,4 @@
-"""How long signals take, by an estimate of the wires: what the placer follows, nextpnr's own analysis being the result.
+"""How long signals take: what the placer and the router follow, nextpnr's own analysis being the result.
 
 Delays of cells are those of speed grade 6 in Project Trellis' database; other grades differ by a common factor, near enough.
 """
@@ -9,10 +9,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ...errors import ToolError
-from ..packed import Kind, Packed
+from ..errors import ToolError
+from .packed import Kind, Packed
 
-__all__ = ["Edges", "TimingGraph", "analyse", "wire_delay"]
+__all__ = ["Edges", "TimingGraph", "wire_delay"]
 
 _CLOCK_TO_OUTPUT = {Kind.FF: 0.525, Kind.MEMORY: 0.973, Kind.MULTIPLIER: 0.735}
 _LUT = 0.236
@@ -22,7 +22,11 @@ _RAM_SETUP = {"WRE": 0.392, "WD": 0.0, "WAD0": 0.0, "WAD1": 0.0, "WAD2": 0.0, "W
 _WRITER = {"D0": "WADO0", "B0": "WADO1", "C0": "WADO2", "A0": "WADO3", "C1": "WDO0", "A1": "WDO1", "D1": "WDO2", "B1": "WDO3"}
 """Of a distributed RAM's write port: where an input comes out."""
 _LUT_INPUTS = frozenset(("A", "B", "C", "D", "FCI"))
-_MULTIPLIER_SETUP = 0.1
+_MULTIPLY = 3.927
+_MULTIPLIER_SETUP = {"A": 0.084, "B": 0.084, "CE": 0.252, "RST": 0.095}
+_MEMORY_SETUP = {"ADA": 0.251, "ADB": 0.205, "DIA": 0.218, "DIB": 0.134, "CEA": 0.211, "CEB": 0.34, "OCEA": 0.226, "OCEB": 0.253,
+                 "RSTA": 0.579, "RSTB": 0.585, "WEA": 0.139, "CSA": 0.02}  # fmt: skip
+"""By port, numbers left out; the others have none."""
 
 
 @njit(cache=True)
@@ -36,6 +40,7 @@ class Edges(NamedTuple):
     """Ways from a net through a cell to the cell's output net, or to a register (`to` is -1), sources first.
 
     driver, sink : cells between which the wire runs; logic : ns in the sink; wired : whether there is a wire at all
+    connection : which one it is, counting the users of all nets
     start : (nets,) ns after the clock edge at which a register's output shows, or -1
     """
 
@@ -45,11 +50,22 @@ class Edges(NamedTuple):
     sink: NDArray[np.int32]
     logic: NDArray[np.float64]
     wired: NDArray[np.bool_]
+    connection: NDArray[np.int32]
     start: NDArray[np.float64]
 
 
 @njit(cache=True)
-def analyse(edges, x, y, target, arrival, required, share):
+def _estimate(edges, x, y, delay):
+    """Logic and wire of each edge, cells at `x`, `y`."""
+    for i in range(len(delay)):
+        delay[i] = edges.logic[i]
+        if edges.wired[i]:
+            a, b = edges.driver[i], edges.sink[i]
+            delay[i] += wire_delay(x[a] - x[b], y[a] - y[b])
+
+
+@njit(cache=True)
+def _analyse(edges, delay, target, arrival, required, share):
     """Arrival times of all nets, and for each edge the longest path through it as a share of `target` (ns). Returns the longest."""
     arrival[:] = edges.start
     required[:] = np.inf
@@ -59,10 +75,7 @@ def analyse(edges, x, y, target, arrival, required, share):
         at = arrival[edges.source[i]]
         if at < 0:
             continue
-        at += edges.logic[i]
-        if edges.wired[i]:
-            a, b = edges.driver[i], edges.sink[i]
-            at += wire_delay(x[a] - x[b], y[a] - y[b])
+        at += delay[i]
         to = edges.to[i]
         if to < 0:
             longest = max(longest, at)
@@ -74,14 +87,10 @@ def analyse(edges, x, y, target, arrival, required, share):
         share[i] = 0.0
         if arrival[source] < 0:
             continue
-        delay = edges.logic[i]
-        if edges.wired[i]:
-            a, b = edges.driver[i], edges.sink[i]
-            delay += wire_delay(x[a] - x[b], y[a] - y[b])
         limit = longest if edges.to[i] < 0 else required[edges.to[i]]
         if limit < np.inf:
-            share[i] = (longest - (limit - delay - arrival[source])) / target
-            required[source] = min(required[source], limit - delay)
+            share[i] = (longest - (limit - delay[i] - arrival[source])) / target
+            required[source] = min(required[source], limit - delay[i])
     return longest
 
 
@@ -92,12 +101,22 @@ class TimingGraph:
         self.edges = _edges(packed)
         self._arrival = np.zeros(len(self.edges.start))
         self._required = np.zeros(len(self.edges.start))
+        self._delay = np.zeros(len(self.edges.source))
         self.share = np.zeros(len(self.edges.source))
         """(edges,) the longest path through an edge over the target, as of the last analysis."""
 
     def analyse(self, x: NDArray[np.int32], y: NDArray[np.int32], target: float) -> float:
-        """The longest path in ns, cells at `x`, `y`; `share` follows from `target`, ns too."""
-        return float(analyse(self.edges, x, y, target, self._arrival, self._required, self.share))
+        """The longest path in ns, cells at `x`, `y` and wires by `wire_delay`; `share` follows from `target`, ns too."""
+        _estimate(self.edges, x, y, self._delay)
+        return self._follow(target)
+
+    def analyse_routed(self, wire: NDArray[np.float64], target: float) -> float:
+        """The longest path in ns, `wire` (connections,) ns being known; `share` follows from `target`."""
+        np.add(self.edges.logic, wire[self.edges.connection], out=self._delay)
+        return self._follow(target)
+
+    def _follow(self, target: float) -> float:
+        return float(_analyse(self.edges, self._delay, target, self._arrival, self._required, self.share))
 
 
 def _edges(packed: Packed) -> Edges:
@@ -106,25 +125,27 @@ def _edges(packed: Packed) -> Edges:
     outputs: dict[int, list[tuple[int, str]]] = {}
     for number, net in enumerate(packed.nets):
         driver = kind[net.driver.cell]
-        if driver in _CLOCK_TO_OUTPUT:
+        through = driver in (Kind.LUT, Kind.WRITER) or packed.mode[net.driver.cell] == "NOREG"
+        if driver in _CLOCK_TO_OUTPUT and not through:
             start[number] = _CLOCK_TO_OUTPUT[Kind(driver)]
-        elif driver in (Kind.LUT, Kind.WRITER) and not net.constant:
+        elif through and not net.constant:
             outputs.setdefault(net.driver.cell, []).append((number, net.driver.port))
-    found: list[tuple[int, int, int, int, float, bool]] = []
+    found: list[tuple[int, int, int, int, float, bool, int]] = []
+    first = np.cumsum([0, *(len(net.users) for net in packed.nets)])
     for number, net in enumerate(packed.nets):
         driver = net.driver.cell
         if net.constant or kind[driver] == Kind.FIXED:
             continue
         inside = net.driver.port == "FCO" or kind[driver] == Kind.WRITER
-        for cell, port in net.users:
+        for user, (cell, port) in enumerate(net.users):
             if kind[cell] == Kind.FIXED:
                 continue
             ends = (int(home[driver]), int(home[cell]))
             for to, delay in _through(packed, cell, port, outputs.get(cell, ())):
-                found.append((number, to, *ends, delay, not inside and port != "DI"))
-    table = np.array(found, [("s", "i4"), ("t", "i4"), ("d", "i4"), ("c", "i4"), ("l", "f8"), ("w", "?")])
+                found.append((number, to, *ends, delay, not inside and port != "DI", first[number] + user))
+    table = np.array(found, [("s", "i4"), ("t", "i4"), ("d", "i4"), ("c", "i4"), ("l", "f8"), ("w", "?"), ("n", "i4")])
     table = table[np.argsort(_levels(table["s"], table["t"], len(packed.nets))[table["s"]], kind="stable")]
-    columns = {name: np.ascontiguousarray(table[key]) for name, key in zip(Edges._fields, "stdclw", strict=False)}
+    columns = {name: np.ascontiguousarray(table[key]) for name, key in zip(Edges._fields, "stdclwn", strict=False)}
     return Edges(**columns, start=start)
 
 
@@ -133,10 +154,13 @@ def _through(packed: Packed, cell: int, port: str, outputs: "list[tuple[int, str
     kind = packed.kind[cell]
     if kind == Kind.FF:
         return [(-1, 0.424 if port == "LSR" else 0.0)]
+    name = port.rstrip("0123456789")
     if kind == Kind.MULTIPLIER:
-        return [(-1, _MULTIPLIER_SETUP)]
+        if packed.mode[cell] == "NOREG":
+            return [(net, _MULTIPLY) for net, _ in outputs] if name in ("A", "B") else []
+        return [(-1, _MULTIPLIER_SETUP.get(name, 0.0))]
     if kind == Kind.MEMORY:
-        return [(-1, 0.576 if port.startswith("RST") else 0.34 if port.startswith("CE") else 0.25)]
+        return [(-1, _MEMORY_SETUP.get(name, 0.0))]
     if kind == Kind.WRITER:
         return [(net, 0.0) for net, output in outputs if output == _WRITER[port]]
     if port in _LUT_INPUTS:

@@ -1,0 +1,148 @@
+"""What is still to be paid from a wire to a place: the search's estimate, from searches on the empty device.
+
+One table for each kind of wire, by how many columns and rows away the place is (after K. Murray et al., VTR 8, ACM TRETS 2020, 5.2).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from .graph import ENDS, Graph
+from .heap import pop, push
+
+__all__ = ["Ahead"]
+
+_REACH = 30
+"""Columns and rows that are searched; what is further away costs as much for each tile as the last half of them did."""
+
+_SAMPLES = 3
+
+
+class Ahead(NamedTuple):
+    """`delay`, `price`: (categories, 2 rows - 1, 2 columns - 1), ps, at [row of the place - row of the wire + rows - 1] and so on."""
+
+    delay: NDArray[np.float32]
+    price: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, graph: Graph) -> "Ahead":
+        chip = graph.chip
+        delay, price = (
+            np.full((len(graph.categories), 2 * chip.rows - 1, 2 * chip.columns - 1), np.inf, np.float32) for _ in range(2)
+        )
+        reach = min(_REACH, chip.rows // 2 - 4, chip.columns // 2 - 4)
+        for place in _places(graph):
+            _measure(graph, place, reach, delay, price)
+        for table in (delay, price):
+            _complete(table, reach)
+        return cls(delay, price)
+
+
+def _places(graph: Graph) -> list[int]:
+    """Tiles of logic around the middle."""
+    chip = graph.chip
+    kinds, many = np.unique(chip.type_of, return_counts=True)
+    logic = np.flatnonzero(chip.type_of == kinds[many.argmax()])
+    apart = np.abs(logic % chip.columns - chip.columns // 2) + np.abs(logic // chip.columns - chip.rows // 2)
+    near = logic[np.argsort(apart, kind="stable")]
+    return [int(near[k * 10]) for k in range(_SAMPLES) if k * 10 < len(near)]
+
+
+def _measure(graph: Graph, place: int, reach: int, delay: NDArray[np.float32], price: NDArray[np.float32]) -> None:
+    """Lowers the tables to what it takes to come to the inputs of the tile `place`."""
+    chip, nodes = graph.chip, graph.nodes
+    column, row = place % chip.columns, place // chip.columns
+    x, y = nodes["x"].astype(np.int32), nodes["y"].astype(np.int32)
+    inside = (np.abs(x - column) <= reach) & (np.abs(y - row) <= reach) & (nodes["category"] != ENDS)
+    which = np.flatnonzero(inside)
+    local = np.full(len(nodes), -1, np.int32)
+    local[which] = np.arange(len(which))
+    tail, head, time, cost = _edges_between(graph.start, graph.edges, nodes, local, which)
+    start = np.concatenate([[0], np.cumsum(np.bincount(head, minlength=len(which)))])
+    tail, time, cost = _by_head(start, tail, head, time, cost)
+    # The last switch, into an input of the place, is where a search begins.
+    inputs = (nodes["category"] == ENDS) & (x == column) & (y == row)
+    for table, weight_time, weight_cost in ((delay, 1.0, 0.0), (price, 0.0, 1.0)):
+        least = np.full(len(which), np.inf, np.float32)
+        _first(graph.start, graph.edges, nodes, local, which, inputs, weight_time, weight_cost, least)
+        _search(start, tail, (weight_time * time + weight_cost * cost).astype(np.float32), least)
+        at = (nodes["category"][which], row - y[which] + chip.rows - 1, column - x[which] + chip.columns - 1)
+        np.minimum.at(table, at, least)
+
+
+@njit(cache=True)
+def _edges_between(start, edges, nodes, local, which):
+    count = 0
+    for w in which:
+        for e in range(start[w], start[w + 1]):
+            count += local[edges[e].head] >= 0
+    tail, head = np.empty(count, np.int32), np.empty(count, np.int32)
+    time, cost = np.empty(count, np.float32), np.empty(count, np.float32)
+    count = 0
+    for w in which:
+        for e in range(start[w], start[w + 1]):
+            to = edges[e].head
+            if local[to] >= 0:
+                tail[count], head[count] = local[w], local[to]
+                time[count], cost[count] = edges[e].delay + edges[e].load, nodes[to].price
+                count += 1
+    return tail, head, time, cost
+
+
+@njit(cache=True)
+def _by_head(start, tail, head, time, cost):
+    at = start.copy()
+    tails, times, costs = np.empty_like(tail), np.empty_like(time), np.empty_like(cost)
+    for e in range(len(tail)):
+        k = at[head[e]]
+        at[head[e]] += 1
+        tails[k], times[k], costs[k] = tail[e], time[e], cost[e]
+    return tails, times, costs
+
+
+@njit(cache=True)
+def _first(start, edges, nodes, local, which, inputs, weight_time, weight_cost, least):
+    for w in which:
+        for e in range(start[w], start[w + 1]):
+            to = edges[e].head
+            if inputs[to]:
+                cost = weight_time * (edges[e].delay + edges[e].load) + weight_cost * nodes[to].price
+                least[local[w]] = min(least[local[w]], cost)
+
+
+@njit(cache=True)
+def _search(start, tail, weight, least):
+    """Dijkstra's, from all wires that have a finite cost."""
+    key, item = np.empty(len(tail) + len(least), np.float32), np.empty(len(tail) + len(least), np.int32)
+    size = 0
+    for w in range(len(least)):
+        if least[w] < np.inf:
+            size = push(key, item, size, least[w], w)
+    while size:
+        cost, w = key[0], item[0]
+        size = pop(key, item, size)
+        if cost > least[w]:
+            continue
+        for e in range(start[w], start[w + 1]):
+            to = tail[e]
+            if cost + weight[e] < least[to]:
+                least[to] = cost + weight[e]
+                size = push(key, item, size, least[to], to)
+
+
+def _complete(table: NDArray[np.float32], reach: int) -> None:
+    """Fills what no sample has shown: by the least of all kinds of wire, and further away by the slope."""
+    middle_y, middle_x = table.shape[1] // 2, table.shape[2] // 2
+    box = table[:, middle_y - reach : middle_y + reach + 1, middle_x - reach : middle_x + reach + 1]
+    least = box.min(axis=0)
+    assert np.isfinite(least).all(), "every place is reached by some kind of wire"
+    np.copyto(box, least, where=~np.isfinite(box))
+    half = reach // 2
+    slope = float(np.mean([least[0, reach] - least[half, reach], least[reach, 0] - least[reach, half]])) / (reach - half)
+    dy = np.arange(table.shape[1]) - middle_y
+    dx = np.arange(table.shape[2]) - middle_x
+    inner_y, inner_x = np.clip(dy, -reach, reach), np.clip(dx, -reach, reach)
+    beyond = np.abs(dy - inner_y)[:, None] + np.abs(dx - inner_x)
+    table[:] = box[:, (inner_y + reach)[:, None], inner_x + reach] + slope * beyond
