@@ -605,14 +605,15 @@ def test_fifo(depth, latency, guarded, rng):
     run(dut, testbench)
 
 
-def test_credit(rng):
-    dut = Credit(3)
+@pytest.mark.parametrize("depth", [1, 3, 8, 9])
+def test_credit(depth, rng):
+    dut = Credit(depth)
 
     async def testbench(ctx):
         used = 0
         for _ in range(300):
-            assert ctx.get(dut.grant) == (used < 3)
-            take, give = int(used < 3 and rng.random() < 0.6), int(used > 0 and rng.random() < 0.5)
+            assert ctx.get(dut.grant) == (used < depth)
+            take, give = int(used < depth and rng.random() < 0.6), int(used > 0 and rng.random() < 0.5)
             ctx.set(dut.take, take)
             ctx.set(dut.give, give)
             used += take - give

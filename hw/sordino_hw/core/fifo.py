@@ -1,12 +1,15 @@
 """Small FIFOs, and the credits that let a pipeline of fixed latency feed one without overflow."""
 
-from amaranth.hdl import Module, Mux, Shape, Signal, Value, unsigned
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, unsigned
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..primitives import SmallMemory
 
 __all__ = ["Credit", "Fifo", "Ring"]
+
+MARKS = 8
+"""Items up to which credit is a mark for each, and no number."""
 
 
 def _count(m: Module, counter, depth: int, up, down):
@@ -169,6 +172,13 @@ class Credit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        used = Signal(range(self.depth + 1))
-        m.d.comb += self.grant.eq(_count(m, used, self.depth, self.take, self.give))
+        if self.depth > MARKS:
+            used = Signal(range(self.depth + 1))
+            m.d.comb += self.grant.eq(_count(m, used, self.depth, self.take, self.give))
+            return m
+        # A mark for each place that is free moves by one level of logic behind `take`, which is as late as what it decides on.
+        free = Signal(self.depth, init=-1)
+        m.d.comb += self.grant.eq(free[0])
+        with m.If(self.take ^ self.give):
+            m.d.sync += free.eq(Mux(self.take, free[1:], Cat(1, free)))
         return m
