@@ -564,21 +564,27 @@ def test_trap(base, words, traps):
 # -- small pieces --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("guarded", [False, True])
 @pytest.mark.parametrize(("depth", "latency"), [(2, 2), (3, 2), (8, 2), (32, 2), (1, 1), (2, 1)])
-def test_fifo(depth, latency, rng):
-    """Order, times and level are those of a queue whose items leave `latency` cycles after their push; `next` is one ahead."""
-    dut = Fifo(16, depth, latency)
+def test_fifo(depth, latency, guarded, rng):
+    """Order, times and level are those of a queue whose items leave `latency` cycles after their push; `next` is one ahead.
+
+    A guarded one counts nothing, and nothing is pushed into it when it is full.
+    """
+    dut = Fifo(16, depth, latency, guarded=guarded)
 
     async def testbench(ctx):
         queue: list[tuple[int, int]] = []
         for time in range(800):
             pushes, pops = rng.random() < [0.3, 1.0, 0.9][time // 100 % 3], rng.random() < [0.9, 1.0, 0.3][time // 100 % 3]
             value = int(rng.integers(1 << 16))
+            if guarded:
+                pushes = pushes and len(queue) < depth
             ctx.set(dut.i.valid, pushes)
             ctx.set(dut.i.payload, value)
             ctx.set(dut.o.ready, pops)
-            assert ctx.get(dut.level) == len(queue)
-            assert ctx.get(dut.i.ready) == (len(queue) < depth)
+            assert ctx.get(dut.level) == (0 if guarded else len(queue))
+            assert ctx.get(dut.i.ready) == (guarded or len(queue) < depth)
             available = bool(queue) and queue[0][0] + latency <= time
             assert ctx.get(dut.o.valid) == available
             if available:
@@ -599,14 +605,15 @@ def test_fifo(depth, latency, rng):
     run(dut, testbench)
 
 
-def test_credit(rng):
-    dut = Credit(3)
+@pytest.mark.parametrize("depth", [1, 3, 8, 9])
+def test_credit(depth, rng):
+    dut = Credit(depth)
 
     async def testbench(ctx):
         used = 0
         for _ in range(300):
-            assert ctx.get(dut.grant) == (used < 3)
-            take, give = int(used < 3 and rng.random() < 0.6), int(used > 0 and rng.random() < 0.5)
+            assert ctx.get(dut.grant) == (used < depth)
+            take, give = int(used < depth and rng.random() < 0.6), int(used > 0 and rng.random() < 0.5)
             ctx.set(dut.take, take)
             ctx.set(dut.give, give)
             used += take - give

@@ -33,6 +33,7 @@ from sordino_hw.primitives import (
     DigitProduct,
     DualReadMemory,
     FusedAdder,
+    Gate,
     MaskedAdder,
     Multiplier,
     MultiplierArray,
@@ -78,6 +79,9 @@ CASES = {
         "serialiser": lambda: Serialiser(4, 6),
         "serialiser_1": lambda: Serialiser(1, 3),
         "buffer": lambda: Buffer(),
+        "gate": lambda: Gate(4, lambda a, b, c, d: (a & b) | (c ^ d)),
+        "gate_3": lambda: Gate(3, lambda a, b, c: a + b + c == 1),
+        "gate_1": lambda: Gate(1, lambda a: 1 - a),
     },
     "ice40": {
         "block_16": lambda: BlockMemory(200, 20),
@@ -105,6 +109,9 @@ CASES = {
         "serialiser": lambda: Serialiser(4, 6),
         "serialiser_1": lambda: Serialiser(1, 3),
         "buffer": lambda: Buffer(),
+        "gate": lambda: Gate(4, lambda a, b, c, d: (a & b) | (c ^ d)),
+        "gate_3": lambda: Gate(3, lambda a, b, c: a + b + c == 1),
+        "gate_1": lambda: Gate(1, lambda a: 1 - a),
     },
 }
 INFERRED = ("block_36", "block_18", "block_9", "block_4", "block_16", "products", "product", "masked_sum", "digit_product")
@@ -147,8 +154,8 @@ class Pair(Elaboratable):
             m.d.comb += [c.a.eq(noise), c.b.eq(noise.rotate_right(57)), c.step.eq(noise[100:102] != 0)]
             m.d.comb += c.shift.eq((noise[110:113] == 0) | (age <= c.count))
             return Const(-1, 32 * c.shown)
-        if isinstance(c, Buffer):
-            m.d.comb += c.i.eq(noise[0])
+        if isinstance(c, (Buffer, Gate)):
+            m.d.comb += c.i.eq(noise)
             return Const(-1, 1)
         if isinstance(c, Serialiser):
             m.d.comb += [c.load.eq(noise[:2] == 0), c.i.eq(noise[2:])]
@@ -205,7 +212,7 @@ class Pair(Elaboratable):
         for i, name in enumerate(self.netlists):
             shown = Signal(len(output), name=f"shown_{i}")
             ports = {f"{way}_{port}": shown if way == "o" else value for port, (value, way) in flat_ports(self.component).items()}
-            clock = {} if isinstance(self.component, (Buffer, FusedAdder, MaskedAdder)) else {"i_clk": ClockSignal()}
+            clock = {} if isinstance(self.component, (Buffer, FusedAdder, Gate, MaskedAdder)) else {"i_clk": ClockSignal()}
             m.submodules[name] = Instance(name, **clock, **ports)
             with m.If(warm.all() & (((shown ^ output.as_unsigned()) & defined) != 0)):
                 m.d.sync += self.differs[i].eq(1)
@@ -409,6 +416,7 @@ def test_tiling(depth, width, expected):
             r"accumulators need a count that is a multiple of those shown, .* not count=6, shown=4, a_width=8, b_width=8",
         ),
         (lambda: MaskedAdder(0), r"an adder needs at least one bit, not width=0"),
+        (lambda: Gate(5, lambda *bits: 0), r"a gate has 1 to 4 inputs, not 5"),
         (lambda: FusedAdder(8, lambda b, c, d: b ^ d), r"the operand of a fused adder must be zero where c and d are"),
         (lambda: Serialiser(0, 8), r"a serialiser needs at least one value of one bit, not parts=0, width=8"),
         (lambda: DigitProduct(1), r"a digit's product needs operands of at least two bits, not width=1"),

@@ -17,7 +17,7 @@ from .dealer import Dealer
 from .fetcher import Fetcher
 from .flight import Flight, snapshot
 from .latencies import DONE_LATENCY, Latencies
-from .layouts import ReadWord, act_address, reads_late
+from .layouts import ReadWord, act_address, fetchers_of, reads_late
 from .perf import FLUSH_CYCLES, RecordControl
 from .sequencer import Sequencer
 
@@ -139,7 +139,7 @@ class Cluster(wiring.Component):
             m_addrs.append(Signal.like(fetchers[c].m_addr, name=f"m_addr_{c}"))
             m.d.comb += [words[c].as_value().eq(word), m_addrs[c].eq(m_addr)]
 
-            sources = [fetchers[g] for g in sorted({c % s for s in (1, 2, 4, 8) if s <= len(cores)})]
+            sources = [fetchers[g] for g in fetchers_of(self.arch, c)]
             served = [Signal.like(s, name=f"served_{s.name}", reset_less=True) for s in (words[c].as_value(), m_addrs[c])]
             m.d.comb += [core.word.as_value().eq(served[0]), core.m_addr.eq(served[1])]
             serve = stages.d.sync if self.arch.pipelining == 2 else m.d.comb

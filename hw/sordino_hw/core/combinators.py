@@ -2,9 +2,9 @@
 
 from amaranth.hdl import Array, Cat, Const, Module, Signal
 
-from ..primitives import Buffer
+from ..primitives import Buffer, Gate
 
-__all__ = ["buffered", "count_ones", "delay", "index_of", "lowest", "row_mask", "without_lowest"]
+__all__ = ["buffered", "count_ones", "delay", "gate", "index_of", "lowest", "row_mask", "without_lowest"]
 
 
 def buffered(m: Module, value, name: str):
@@ -12,6 +12,13 @@ def buffered(m: Module, value, name: str):
     m.submodules[f"{name}_buffer"] = buffer = Buffer()
     m.d.comb += buffer.i.eq(value)
     return buffer.o
+
+
+def gate(m: Module, name: str, function, *bits):
+    """A function of up to four bits, in one level of logic: see `Gate`."""
+    m.submodules[f"{name}_gate"] = made = Gate(len(bits), function)
+    m.d.comb += made.i.eq(Cat(bits))
+    return made.o
 
 
 def without_lowest(bits, width: int):

@@ -119,16 +119,18 @@ class Fetcher(wiring.Component):
         ]
         connect(m, occupancy.o, scanner.rows)
         m.d.comb += [
+            scanner.next.eq(occupancy.next),
+            scanner.more.eq(occupancy.more),
             scanner.credit.eq(self.credit),
             scanner.cycle.eq(self.cycle),
             reader.valid.eq(scanner.valid),
             reader.request.eq(scanner.request),
+            reader.take.eq(scanner.take),
+            self.take.eq(scanner.take),
             reader.act_data.eq(self.act_data),
             *(getattr(self, name).eq(getattr(scanner, name)) for name in ("words", "skipped", "drained")),
             *(getattr(self, name).eq(getattr(reader, name)) for name in ("act_en", "act_addr", "mask_valid", "m_addr")),
             *(getattr(self, name).eq(getattr(reader, name)) for name in ("word_valid", "word")),
         ]
         m.d.comb += [occupancy.d.eq(self.d), reader.d.eq(self.d)]
-        with m.If(scanner.valid):
-            m.d.comb += self.take.eq(scanner.request.to if arch.cores > 1 else 1)
         return m

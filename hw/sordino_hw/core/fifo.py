@@ -1,12 +1,15 @@
 """Small FIFOs, and the credits that let a pipeline of fixed latency feed one without overflow."""
 
-from amaranth.hdl import Module, Mux, Shape, Signal, Value, unsigned
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, unsigned
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..primitives import SmallMemory
 
 __all__ = ["Credit", "Fifo", "Ring"]
+
+MARKS = 8
+"""Items up to which credit is a mark for each, and no number."""
 
 
 def _count(m: Module, counter, depth: int, up, down):
@@ -30,6 +33,8 @@ class Fifo(wiring.Component):
     depth : int
     latency : int
         2 (`Latencies.fifo`), or 1, where an item goes from one end to the other in a cycle; of up to two items.
+    guarded : bool
+        Whoever pushes knows from elsewhere that there is room (`Credit`): `i.ready` is high, and nothing counts a `level`.
 
     Members
     -------
@@ -38,13 +43,13 @@ class Fifo(wiring.Component):
     next : Out(shape), more : Out(1)
         The item that `o` shows in the next cycle, unless it still shows the one of this cycle; `more`: there is one.
     level : Out(range(depth + 1))
-        Items in the FIFO: a register.
+        Items in the FIFO: a register. Zero if it is `guarded`.
     """
 
-    def __init__(self, shape, depth: int, latency: int = 2):
+    def __init__(self, shape, depth: int, latency: int = 2, *, guarded: bool = False):
         if latency not in (1, 2) or (latency == 1 and depth > 2):
             raise ValueError(f"a FIFO has a latency of 2, or, of up to two items, 1, not {latency!r} of {depth!r} items")
-        self.shape, self.depth, self.latency = shape, depth, latency
+        self.shape, self.depth, self.latency, self.guarded = shape, depth, latency, guarded
         super().__init__(
             {
                 "i": In(stream.Signature(shape)),
@@ -58,7 +63,7 @@ class Fifo(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         push, pop, move = self.i.valid & self.i.ready, self.o.valid & self.o.ready, ~self.o.valid | self.o.ready
-        m.d.comb += self.i.ready.eq(_count(m, self.level, self.depth, push, pop))
+        m.d.comb += self.i.ready.eq(1 if self.guarded else _count(m, self.level, self.depth, push, pop))
         if self.latency == 1:
             first, waiting, more = Signal(self.shape, reset_less=True), Signal(), Signal()
             m.d.comb += [more.eq(waiting | push), self.more.eq(more), self.next.eq(Mux(waiting, first, self.i.payload))]
@@ -167,6 +172,13 @@ class Credit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        used = Signal(range(self.depth + 1))
-        m.d.comb += self.grant.eq(_count(m, used, self.depth, self.take, self.give))
+        if self.depth > MARKS:
+            used = Signal(range(self.depth + 1))
+            m.d.comb += self.grant.eq(_count(m, used, self.depth, self.take, self.give))
+            return m
+        # A mark for each place that is free moves by one level of logic behind `take`, which is as late as what it decides on.
+        free = Signal(self.depth, init=-1)
+        m.d.comb += self.grant.eq(free[0])
+        with m.If(self.take ^ self.give):
+            m.d.sync += free.eq(Mux(self.take, free[1:], Cat(1, free)))
         return m

@@ -71,7 +71,7 @@ class MaskReader(wiring.Component):
         m = Module()
         arch, word = self.arch, self.word
         m.submodules.credit = credit = Credit(arch.word_fifo)
-        m.submodules.queue = queue = Fifo(MaskedWord(arch), arch.word_fifo, Latencies(arch).fifo)
+        m.submodules.queue = queue = Fifo(MaskedWord(arch), arch.word_fifo, Latencies(arch).fifo, guarded=True)
         m.d.comb += [
             self.credit.eq(credit.grant),
             credit.take.eq(self.take),

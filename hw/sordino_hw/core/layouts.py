@@ -25,6 +25,7 @@ __all__ = [
     "TapDescriptor",
     "Word",
     "act_address",
+    "fetchers_of",
     "job_depth",
     "mask_address",
     "reads_late",
@@ -79,6 +80,11 @@ def _registers(arch: ArchConfig, names: tuple[str, ...]) -> dict[str, Shape]:
         bits = isa.register_bits(arch, name) if name not in most else most[name].bit_length()
         shapes[name] = signed(bits) if r.signed else unsigned(bits)
     return shapes
+
+
+def fetchers_of(arch: ArchConfig, core: int) -> list[int]:
+    """Fetchers that can serve a core: that of its group, whose number is the core's modulo the groups."""
+    return sorted({core % (1 << k) for k in range(arch.cores.bit_length())})
 
 
 def sharing(arch: ArchConfig) -> int:

@@ -1,16 +1,29 @@
 """Fetch, second half: from rows of occupancy to activation words."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import isa
 from ..arch import ArchConfig
 from ..primitives import LATENCY, MULTIPLIER_LATENCY, Multiplier, SmallMemory
-from .combinators import count_ones, delay, lowest, row_mask, without_lowest
-from .fifo import Credit, Fifo
+from .combinators import count_ones, delay, gate, lowest, row_mask, without_lowest
+from .fifo import Credit, Fifo, Ring
 from .latencies import Latencies
-from .layouts import WINDOW_BITS, Kind, ReadWord, Request, Row, RowBits, RowTag, TapDescriptor, mask_address, reads_late, sharing
+from .layouts import (
+    WINDOW_BITS,
+    Kind,
+    ReadWord,
+    Request,
+    Row,
+    RowBits,
+    RowTag,
+    TapDescriptor,
+    fetchers_of,
+    mask_address,
+    reads_late,
+    sharing,
+)
 
 __all__ = ["Occupancy", "Scanner", "WordReader"]
 
@@ -24,7 +37,8 @@ class Occupancy(wiring.Component):
         Row requests from the `Splitter`; ready while the row FIFO has room for what is on its way.
     r_addr, r_data
         Occupancy memory.
-    o : Out(stream of Row)
+    o : Out(stream of Row), next : Out(Row), more : Out(1)
+        See `Fifo`. Whoever takes the rows is ready, too, while there is none.
     d : In(TapDescriptor)
         The only operation in flight, if there is no other.
     """
@@ -42,6 +56,8 @@ class Occupancy(wiring.Component):
                 "r_addr": Out(max(1, (arch.act_depth // arch.occ_width - 1).bit_length())),
                 "r_data": In(arch.occ_width),
                 "o": Out(stream.Signature(Row(arch))),
+                "next": Out(Row(arch)),
+                "more": Out(1),
                 "d": In(TapDescriptor(arch)),
             }
         )
@@ -50,8 +66,8 @@ class Occupancy(wiring.Component):
         m = Module()
         depth, occ_width, latency = self.arch.row_fifo, self.arch.occ_width, Latencies(self.arch)
         m.submodules.credit = credit = Credit(depth)
-        m.submodules.tags = tags = Fifo(RowTag(self.arch), depth)
-        m.submodules.queue = queue = Fifo(RowBits(self.arch), depth)
+        m.submodules.tags = tags = Ring(RowTag(self.arch), depth)
+        m.submodules.queue = queue = Fifo(RowBits(self.arch), depth, guarded=True)
         take = self.valid & credit.grant
         m.d.comb += [
             self.ready.eq(credit.grant),
@@ -59,13 +75,11 @@ class Occupancy(wiring.Component):
             credit.give.eq(self.o.valid & self.o.ready),
             self.r_addr.eq(self.tag.row),
         ]
-        # The tags wait for their bits in a queue of their own.
-        m.d.comb += [
-            tags.i.payload.eq(self.tag),
-            tags.i.valid.eq(take),
-            tags.o.ready.eq(self.o.valid & self.o.ready),
-            self.o.payload.tag.eq(tags.o.payload),
-        ]
+        # The tags are there before their bits, and leave with them.
+        tag = Signal(RowTag(self.arch), reset_less=True)
+        m.d.comb += [tags.i.eq(self.tag), tags.push.eq(take), tags.pop.eq(self.o.ready & queue.more)]
+        with m.If(self.o.ready):
+            m.d.sync += tag.eq(tags.o)
         low, top, empty = (delay(m, getattr(self, name), latency.memory, name, reset_less=True) for name in ("low", "top", "empty"))
         dense = self.d.dense if self.arch.in_flight == 1 else delay(m, self.tag.dense, latency.memory, "dense", reset_less=True)
         inside = row_mask(low, top, occ_width)
@@ -81,7 +95,15 @@ class Occupancy(wiring.Component):
             row.size.eq(size),
         ]
         m.d.comb += [queue.i.valid.eq(delay(m, take, latency.row - latency.fifo, "valid")), queue.i.payload.eq(row)]
-        m.d.comb += [self.o.payload.row.eq(queue.o.payload), self.o.valid.eq(queue.o.valid), queue.o.ready.eq(self.o.ready)]
+        m.d.comb += [
+            self.o.payload.row.eq(queue.o.payload),
+            self.o.payload.tag.eq(tag),
+            self.o.valid.eq(queue.o.valid),
+            queue.o.ready.eq(self.o.ready),
+            self.next.row.eq(queue.next),
+            self.next.tag.eq(tags.o),
+            self.more.eq(queue.more),
+        ]
         return m
 
 
@@ -99,13 +121,16 @@ class Scanner(wiring.Component):
 
     Members
     -------
-    rows : In(stream of Row)
+    rows : In(stream of Row), next : In(Row), more : In(1)
+        See `Fifo`: what decides about a row is registered as it comes. Ready, too, while there is no row.
     credit : In(cores)
-        The core has room for a word.
+        The core has room for a word; of those that the fetcher can serve.
     cycle : In(3)
         Low bits of the machine's cycle count.
     valid : Out(1), request : Out(Request)
         The request, in the cycle in which it is granted.
+    take : Out(cores)
+        The cores that it is for, in that cycle.
     words : Out(1), skipped : Out(range(33))
         For the performance log, in this cycle: a word was requested, and so many empty words were skipped.
     drained : Out(1)
@@ -117,10 +142,13 @@ class Scanner(wiring.Component):
         super().__init__(
             {
                 "rows": In(stream.Signature(Row(arch))),
+                "next": In(Row(arch)),
+                "more": In(1),
                 "credit": In(arch.cores),
                 "cycle": In(3),
                 "valid": Out(1),
                 "request": Out(Request(arch)),
+                "take": Out(arch.cores),
                 "words": Out(1),
                 "skipped": Out(range(arch.occ_width + 1)),
                 "drained": Out(1),
@@ -129,42 +157,79 @@ class Scanner(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        occ_width = self.arch.occ_width
+        occ_width, fast = self.arch.occ_width, self.arch.pipelining == 2
         row, tag, request = self.rows.payload.row, self.rows.payload.tag, self.request
-        seen, number = Signal(occ_width), Signal(range(occ_width + 1), init=1)
+        seen, zero = Signal(occ_width), Signal()
         left = row.bits & ~seen
         bit, index = lowest(left, occ_width)
-        # The words of a row are counted too, since whether a bit is the last one is soon known from its number; unless the row
-        # comes straight from its memory.
-        is_last = number == row.count if self.arch.pipelining == 2 else without_lowest(left, occ_width) == 0
 
-        slot = Signal(init=1)
-        for k, shared in enumerate(tag.shared):
-            others = (1 << (k + 1)) - 1
-            with m.If(shared):
-                m.d.comb += slot.eq((self.cycle & others) == (self.index // self.arch.ports & others))
+        # What a row decides: whether it makes requests, whether these may be made in any cycle, and whether the next is the last.
+        wants, anytime, final = Signal(), Signal(), Signal()
+        if fast:
+            come, single = self.next, Signal()
+            with m.If(self.rows.ready):
+                m.d.sync += [wants.eq(self.more & _wants(come)), anytime.eq(_anytime(come)), single.eq(come.row.count <= 1)]
+            # Bits are counted, too, since whether one is the last is soon known from its number; `number` is that of the next.
+            number, counted = Signal(range(occ_width + 1), init=2), Signal()
+            with m.If(self.rows.ready):
+                m.d.sync += [number.eq(2), counted.eq(0)]
+            with m.Elif(self.valid):
+                m.d.sync += [number.eq(number + 1), counted.eq(number == row.count)]
+            m.d.comb += final.eq(single | counted)
+        else:
+            m.d.comb += [
+                wants.eq(self.rows.valid & _wants(self.rows.payload)),
+                anytime.eq(_anytime(self.rows.payload)),
+                final.eq(without_lowest(left, occ_width) == 0),
+            ]
 
-        none, final, grant, zero = row.none, Signal(), Signal(), Signal()
+        # The cycle's number is kept close by, a cycle late.
+        before = Signal(max(1, len(tag.shared)), init=-1)
+        m.d.sync += before.eq(self.cycle)
+        turns = [(before[: k + 1] + 1)[: k + 1] == self.index // self.arch.ports % (2 << k) for k in range(len(tag.shared))]
+        slot = anytime | turns[-1] if turns else anytime
+        for shared, turn in zip(tag.shared, turns[:-1], strict=False):
+            slot = Mux(shared, anytime | turn, slot)
+
+        # From here on it is two levels of logic to what reaches across the fetcher and to its cores.
+        served = [c for c in range(self.arch.cores) if self.index in fetchers_of(self.arch, c)]
+        group, to = (tag.group, tag.to) if self.arch.cores > 1 else (Const(1, 1), Const(1, 1))
+        bits, may = Cat(Cat(group[c], self.credit[c]) for c in served), wants & slot
+        room = [
+            gate(m, f"room_{k}", lambda g, c, h=0, d=0: (1 - g | c) & (1 - h | d), *bits[k : k + 4]) for k in range(0, len(bits), 4)
+        ]
+        granted = room[0], Cat(room[1:]).all()
         m.d.comb += [
-            final.eq(none | is_last),
-            grant.eq((~tag.group | self.credit).all() & (none | tag.reuse | slot)),
-            self.valid.eq(self.rows.valid & (~none | tag.end) & grant),
-            self.rows.ready.eq(self.rows.valid & Mux(none & ~tag.end, 1, grant & final)),
+            self.valid.eq(gate(m, "valid", lambda a, b, may: a & b & may, *granted, may)),
+            *(self.take[c].eq(gate(m, f"take_{c}", lambda a, b, may: a & b & may, *granted, may & to[c])) for c in served),
+            self.rows.ready.eq(gate(m, "ready", lambda a, b, last, wants: 1 - wants | a & b & last, *granted, slot & final, wants)),
             request.address.eq(Cat(index, tag.row)),
-            request.null.eq(none),
+            request.null.eq(row.none),
             request.zero.eq(zero | (row.size != row.count)),
             *(request[name].eq(tag[name]) for name, _ in tag.shape() if name != "row"),
             request.end.eq(tag.end & final),
             request.last.eq(tag.last & final),
-            self.words.eq(self.valid & ~none),
-            self.skipped.eq(Mux(self.rows.ready, row.size - row.count, 0)),
+            self.words.eq(self.valid & ~row.none),
+            self.skipped.eq(Mux(self.rows.valid & self.rows.ready, row.size - row.count, 0)),
             self.drained.eq(self.valid & request.end & (request.last if self.arch.cores > 1 else 1)),
         ]
         with m.If(self.rows.ready):
-            m.d.sync += [seen.eq(0), number.eq(1), zero.eq(~tag.end & request.zero)]
+            m.d.sync += seen.eq(0)
         with m.Elif(self.valid):
-            m.d.sync += [seen.eq(seen | bit), number.eq(number + 1)]
+            m.d.sync += seen.eq(seen | bit)
+        with m.If(self.rows.valid & self.rows.ready):
+            m.d.sync += zero.eq(~tag.end & request.zero)
         return m
+
+
+def _wants(row):
+    """Whether a row makes requests."""
+    return ~row.row.none | row.tag.end
+
+
+def _anytime(row):
+    """Whether its requests wait for no slot."""
+    return row.row.none | row.tag.reuse | ~row.tag.shared.any()
 
 
 class WordReader(wiring.Component):
@@ -176,7 +241,7 @@ class WordReader(wiring.Component):
 
     Members
     -------
-    valid, request
+    valid, request, take
         The `Scanner`'s outputs.
     act_en : Out(1), act_addr, act_data
         Activation memory, or, if activations are read late, the memory of those that are not zero; `act_addr` means something
@@ -195,6 +260,7 @@ class WordReader(wiring.Component):
             {
                 "valid": In(1),
                 "request": In(Request(arch)),
+                "take": In(arch.cores),
                 "act_en": Out(1),
                 "act_addr": Out(max(1, (arch.act_depth - 1).bit_length())),
                 "act_data": In(arch.lanes if reads_late(arch) else isa.region_bits(arch, isa.Region.ACT)),
@@ -212,7 +278,7 @@ class WordReader(wiring.Component):
         word = Signal(ReadWord(self.arch), reset_less=True)
         m.d.comb += self.word.eq(word)
         requested = delay(m, self.request, 1, "request", reset_less=True)
-        to = delay(m, Mux(self.valid, self.request.to, 0) if self.arch.cores > 1 else self.valid, 1, "to")
+        to = delay(m, self.take, 1, "to")
         reads = delay(m, self.valid & ~self.request.null & ~self.request.reuse.any(), 1, "reads")
         m.d.comb += [self.act_en.eq(reads), self.act_addr.eq(requested.address)]
 

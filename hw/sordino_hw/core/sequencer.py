@@ -151,7 +151,7 @@ class Sequencer(wiring.Component):
         if self.arch.pipelining == 1:
             return self._show(m)
         m.submodules.credit = credit = Credit(PREFETCH)
-        m.submodules.queue = queue = Fifo(_Entry(), PREFETCH)
+        m.submodules.queue = queue = Fifo(_Entry(), PREFETCH, guarded=True)
         address = Signal(range(depth + 1))
         at_end, asked, entry = Signal(), Signal(), queue.i.payload
         m.d.comb += [

@@ -21,6 +21,7 @@ __all__ = [
     "DigitProduct",
     "DualReadMemory",
     "FusedAdder",
+    "Gate",
     "MaskedAdder",
     "Multiplier",
     "MultiplierArray",
@@ -180,6 +181,34 @@ class Buffer(wiring.Component):
 
     def elaborate(self, platform):
         return _form(platform).buffer(self)
+
+
+class Gate(wiring.Component):
+    """A function of up to four bits that stays one level of logic.
+
+    On the ECP5 a LUT, which synthesis does not see through: it makes a chain as long as it likes of what is not slow in the
+    module at hand, however far apart the ends of the chain are.
+
+    Parameters
+    ----------
+    inputs : int
+    function
+        From so many bits to one.
+
+    Members
+    -------
+    i : In(inputs), o : Out(1)
+    """
+
+    def __init__(self, inputs: int, function: Callable[..., int]):
+        if not 1 <= inputs <= 4:
+            raise ValueError(f"a gate has 1 to 4 inputs, not {inputs!r}")
+        rows = ([row >> i & 1 for i in range(inputs)] for row in range(1 << inputs))
+        self.table = sum(bool(function(*bits)) << row for row, bits in enumerate(rows))
+        super().__init__({"i": In(inputs), "o": Out(1)})
+
+    def elaborate(self, platform):
+        return _form(platform).gate(self)
 
 
 class DualReadMemory(wiring.Component):

@@ -23,6 +23,7 @@ __all__ = [
     "digit_product",
     "dual_read_memory",
     "fused_adder",
+    "gate",
     "masked_adder",
     "multiplier_array",
     "serialiser",
@@ -175,6 +176,14 @@ def block_memory(c) -> Module:
 def buffer(c) -> Module:
     m = Module()
     m.submodules.lut = Instance("LUT4", p_INIT=Const(0xAAAA, 16), i_A=c.i, i_B=Const(0), i_C=Const(0), i_D=Const(0), o_Z=c.o)
+    return m
+
+
+def gate(c) -> Module:
+    m = Module()
+    inputs = {f"i_{name}": bit for name, bit in zip("ABCD", Cat(c.i, Const(0, 4 - len(c.i))), strict=True)}
+    table = c.table * (0xFFFF // ((1 << (1 << len(c.i))) - 1))  # whatever the inputs are that it does not have
+    m.submodules.lut = Instance("LUT4", p_INIT=Const(table, 16), **inputs, o_Z=c.o)
     return m
 
 

@@ -1,6 +1,6 @@
 """The forms that every simulator and every FPGA takes: plain Amaranth."""
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "digit_product",
     "dual_read_memory",
     "fused_adder",
+    "gate",
     "masked_adder",
     "multiplier_array",
     "serialiser",
@@ -62,6 +63,12 @@ def bit_memory(c) -> Module:
 def buffer(c) -> Module:
     m = Module()
     m.d.comb += c.o.eq(c.i)
+    return m
+
+
+def gate(c) -> Module:
+    m = Module()
+    m.d.comb += c.o.eq(Const(c.table, 1 << len(c.i)).bit_select(c.i, 1))
     return m
 
 

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal,
 from amaranth.lib import memory
 
 from . import generic
-from .generic import buffer, digit_product, fused_adder, serialiser, shown
+from .generic import buffer, digit_product, fused_adder, gate, serialiser, shown
 
 __all__ = [
     "accumulators",
@@ -14,6 +14,7 @@ __all__ = [
     "digit_product",
     "dual_read_memory",
     "fused_adder",
+    "gate",
     "masked_adder",
     "multiplier_array",
     "serialiser",
