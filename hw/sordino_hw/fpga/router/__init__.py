@@ -91,7 +91,7 @@ def route(
         return longest, share[connections]
 
     def urgency_of(share: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.minimum(share, terms.urgent) ** terms.sharpness
+        return np.minimum(share**terms.sharpness, terms.urgent)
 
     longest, share = analyse(negotiation.least)
     urgency = urgency_of(share)

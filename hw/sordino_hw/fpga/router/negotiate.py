@@ -18,8 +18,8 @@ __all__ = ["Demand", "Negotiation"]
 _MARGIN = 4
 """Tiles around a net's pins in which it may go, unless there is no way."""
 
-_LARGE, _FAR = 150, 6
-"""Of a tree of more wires than that, a search begins from those within so many tiles more than the nearest is away."""
+_ASIDE, _LEAST_ASIDE = np.float32(1.2), np.float32(400.0)
+"""Of a net's tree, a search begins from the wires that promise at most so much more than the best of them, and so many ps."""
 
 _GREED = np.float32(1.15)
 """Factor of the estimate of what is ahead: searches are shorter, ways a little longer."""
@@ -105,8 +105,9 @@ def _left(ahead, category, dy, dx, haste, patience):
 
 
 @njit(cache=True)
-def _find(map, work, count, tree, sink, urgency, pressure, box):
-    """The best way from the tree to the sink. Returns whether there is one: `parent` and `via` of its wires lead back."""
+def _find(map, work, count, tree, sink, urgency, pressure, box, choosy):
+    """The best way from the tree to the sink, `choosy`: from what is promising of it. Returns whether there is one: `parent` and `via` of
+    its wires lead back."""
     nodes, edges, ahead = map.nodes, map.edges, map.ahead
     key, item, reached, members = work.key, work.item, work.reached, work.members
     work.counts[0] += 1
@@ -117,26 +118,20 @@ def _find(map, work, count, tree, sink, urgency, pressure, box):
     up, left = row + ahead.delay.shape[1] // 2, column + ahead.delay.shape[2] // 2
     patience = np.float32(1.0) - urgency
     haste = urgency + _HASTE * patience
-    nearest = 1 << 20
-    if count > _LARGE:
-        for k in range(count):
-            n = nodes[members[k]]
-            if n.category != ENDS:
-                nearest = min(nearest, abs(n.x - column) + abs(n.y - row))
-    size = 0
+    size, limit = 0, np.float32(np.inf)
     for k in range(count):
         w = members[k]
         n = nodes[w]
         n.cost = haste * n.time
         rest = np.float32(0.0)
-        if n.category == ENDS:
-            if reached[w] != step:
-                continue
-        elif count > _LARGE and abs(n.x - column) + abs(n.y - row) > nearest + _FAR:
-            continue
-        else:
+        if n.category != ENDS:
             rest = _left(ahead, n.category, up - n.y, left - n.x, haste, patience)
-        size = push(key, item, size, n.cost + rest, w)
+        elif reached[w] != step:
+            continue
+        if n.cost + rest < limit:
+            size = push(key, item, size, n.cost + rest, w)
+            if choosy:
+                limit = min(limit, _ASIDE * (n.cost + rest) + _LEAST_ASIDE)
     while size:
         w = item[0]
         size = pop(key, item, size)
@@ -216,8 +211,8 @@ def _lay(map, work, demand, order, net, torn, terms, paths):
         if not torn[c] or nodes[sink].tree == tree:
             continue
         urgency = terms.urgency[c]
-        found = _find(map, work, count, tree, sink, urgency, terms.pressure, terms.boxes[net])
-        if not found and not _find(map, work, count, tree, sink, urgency, terms.pressure, terms.whole):
+        found = _find(map, work, count, tree, sink, urgency, terms.pressure, terms.boxes[net], True)
+        if not found and not _find(map, work, count, tree, sink, urgency, terms.pressure, terms.whole, False):
             return c, count
         depth, w = 0, sink
         while nodes[w].tree != tree:
