@@ -183,16 +183,18 @@ class Cluster(wiring.Component):
             m.d.comb += trap.eq(memory_trap)
 
         flush, start = Signal(range(FLUSH_CYCLES + 1)), Signal()
+        # One ahead of the cycles, so that a comparison does not wait for an addition.
+        following = Signal.like(c.cycles)
         # Without jumps there are no more operations than instructions.
         pc, ops, began = Signal(range(self.arch.imem_depth + 1)), Signal(range(self.arch.imem_depth + 1)), Signal()
         m.d.comb += [start.eq(c.start & ~c.running), c.pc.eq(pc), c.ops.eq(ops)]
         m.d.sync += [
-            over.eq(Mux(running, c.cycles + 1 >= c.limit, c.limit == 0)),
+            over.eq(Mux(running, following >= c.limit, c.limit == 0)),
             began.eq(running & sequencer.started),
             ops.eq(ops + began),
         ]
         with m.If(running):
-            m.d.sync += [c.cycles.eq(c.cycles + 1), pc.eq(pc + sequencer.passed)]
+            m.d.sync += [c.cycles.eq(following), following.eq(following + 1), pc.eq(pc + sequencer.passed)]
             with m.If(stop):
                 m.d.sync += [running.eq(0), flush.eq(FLUSH_CYCLES), c.trap.eq(trap)]
                 m.d.sync += [s.eq(1) for s in stopped]
@@ -202,7 +204,7 @@ class Cluster(wiring.Component):
                 m.d.sync += [c.running.eq(0), c.halted.eq(1)]
         with m.Elif(c.start):
             m.d.sync += [running.eq(1), c.running.eq(1), c.halted.eq(0), c.trap.eq(isa.Trap.NONE)]
-            m.d.sync += [c.cycles.eq(0), ops.eq(0), pc.eq(0)]
+            m.d.sync += [c.cycles.eq(0), following.eq(1), ops.eq(0), pc.eq(0)]
             m.d.sync += [s.eq(0) for s in stopped]
         return start
 

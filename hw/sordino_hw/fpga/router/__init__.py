@@ -32,7 +32,7 @@ class Terms(NamedTuple):
     rounds : after so many it is given up
     polish : rounds that go on without a shorter longest path, once every wire has one net
     pressure, growth, most : of the price of wires that a net has, in the first round, from round to round, and at most
-    sharpness, urgent : urgency is the path's share of the target, at most `urgent`, to the power `sharpness`
+    sharpness, urgent : urgency is the path's share of the target to the power `sharpness`, and at most `urgent`
     memory : of the last round's urgency, so much is kept: a connection that was made fast stays it
     late, slow, grace : connections on paths that take the share `late` of the target are laid anew if they take `slow` times what they
         would on an empty device, and `grace` ps more
@@ -44,7 +44,7 @@ class Terms(NamedTuple):
     growth: float = 1.4
     most: float = 6.0
     sharpness: float = 3.0
-    urgent: float = 0.95
+    urgent: float = 0.98
     memory: float = 0.9
     late: float = 0.9
     slow: float = 1.25
