@@ -3,9 +3,12 @@
 import dataclasses
 import hashlib
 import json
+import multiprocessing
+import queue
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +36,22 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def _key(arch: ArchConfig, device: Device, tools: dict[str, str]) -> str:
-    """Of everything that a netlist depends on."""
-    digest = hashlib.sha256()
+_AFTER_SYNTHESIS = ("fpga/placer/", "fpga/router/", "fpga/packed.py", "fpga/report.py", "fpga/timing.py")
+"""Sources that a netlist does not depend on."""
+
+
+def _keys(arch: ArchConfig, device: Device, tools: dict[str, str]) -> tuple[str, str]:
+    """Of everything that a netlist depends on, and of everything that its places and wires depend on."""
     root = Path(sordino_hw.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    sources = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.py"))}
+    netlist = {name: text for name, text in sources.items() if not name.startswith(_AFTER_SYNTHESIS)}
+    return _digest(netlist, arch, device, tools), _digest(sources, arch, device, tools)
+
+
+def _digest(sources: dict[str, bytes], arch: ArchConfig, device: Device, tools: dict[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name, text in sources.items():
+        digest.update(name.encode() + b"\0" + text + b"\0")
     digest.update(repr((sorted(arch.to_dict().items()), device, sorted(tools.items()))).encode())
     return digest.hexdigest()[:20]
 
@@ -79,30 +92,24 @@ def bench_fpga(
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
     progress: Progress | None = None,
     limit: float | None = None,
+    jobs: int = 1,
 ) -> dict[str, Any]:
-    """Synthesises `arch` for `device`, and places and routes it once for each seed.
+    """Synthesises `arch` for `device`, and places and routes it once for each seed, `jobs` of them at a time.
 
-    What was measured before is taken from the cache, as long as the gateware's sources, the architecture, the device and
-    the tools are the same. The keys are in docs/cli.md. Raises `ToolError` if a tool is missing or fails, as it does
-    where the design does not fit, or where place and route of a seed takes longer than `limit` seconds.
+    What was measured before is taken from the cache, as long as the sources of the gateware (for a netlist) and of the flow (for a
+    seed), the architecture, the device and the tools are the same. The keys are in docs/cli.md. Raises `ToolError` if a tool is
+    missing or fails, as it does where the design does not fit, or where place and route of a seed takes longer than `limit` seconds.
     """
     tools = tool_versions(("yosys", device.nextpnr))
     require(("yosys", device.nextpnr))
-    folder = cache_dir().parent / "fpga" / _key(arch, device, tools)
+    key, flow = _keys(arch, device, tools)
+    folder = cache_dir().parent / "fpga" / key
     report = progress or (lambda done, total, note: None)
     with locked(folder / "lock"):
         report(0, len(seeds) + 1, "synthesis")
         synthesis = _kept(folder / "synthesis.json", lambda: _synthesise(arch, device, folder))
         netlist = Synthesis(folder, synthesis["cells"], synthesis["seconds"])
-        runs = []
-        for done, seed in enumerate(seeds, 1):
-
-            def say(note: str, done: int = done, seed: int = seed) -> None:
-                report(done, len(seeds) + 1, f"seed {seed}: {note}")
-
-            say("place and route")
-            kept = folder / f"seed_{seed}.json"
-            runs.append(_kept(kept, lambda seed=seed, say=say: _route(netlist, device, seed, limit, say)))  # type: ignore[misc]
+        runs = _seeds(netlist, device, seeds, folder / flow, limit, jobs, lambda done, note: report(done + 1, len(seeds) + 1, note))
     first = runs[0]
     return {
         "arch": arch.to_dict(),
@@ -125,6 +132,79 @@ def _synthesise(arch: ArchConfig, device: Device, folder: Path) -> dict[str, Any
     harness = harness_of(arch, device)
     done = synthesise(harness, harness.ports, device, folder)
     return {"cells": done.cells, "seconds": done.seconds}
+
+
+def _seeds(
+    netlist: Synthesis,
+    device: Device,
+    seeds: Sequence[int],
+    folder: Path,
+    limit: float | None,
+    jobs: int,
+    report: Callable[[int, str], None],
+) -> list[dict[str, Any]]:
+    """The figures of all seeds; those that are not in `folder` are made, and kept there."""
+    folder.mkdir(exist_ok=True)
+    kept = {seed: folder / f"seed_{seed}.json" for seed in seeds}
+    todo = [seed for seed in seeds if not kept[seed].exists()]
+    if jobs > 1 and len(todo) > 1:
+        for seed, figures in _at_once(
+            netlist, device, todo, limit, jobs, lambda done, note: report(len(seeds) - len(todo) + done, note)
+        ):
+            _kept(kept[seed], lambda figures=figures: figures)  # type: ignore[misc]
+    runs = []
+    for done, seed in enumerate(seeds):
+
+        def say(note: str, done: int = done, seed: int = seed) -> None:
+            report(done, f"seed {seed}: {note}")
+
+        if not kept[seed].exists():
+            say("place and route")
+        runs.append(_kept(kept[seed], lambda seed=seed, say=say: _route(netlist, device, seed, limit, say)))  # type: ignore[misc]
+    return runs
+
+
+def _at_once(
+    netlist: Synthesis, device: Device, seeds: Sequence[int], limit: float | None, jobs: int, report: Callable[[int, str], None]
+) -> Iterable[tuple[int, dict[str, Any]]]:
+    """Seeds and their figures as they come, `jobs` processes at work. After a seed that fails the running ones are waited for, and
+    handed out, before its error is raised."""
+    context = multiprocessing.get_context("spawn")
+    notes: dict[int, str] = {}
+    error: BaseException | None = None
+    with context.Manager() as manager, ProcessPoolExecutor(min(jobs, len(seeds)), context) as pool:
+        said = manager.Queue()
+        running: dict[Future[dict[str, Any]], int] = {
+            pool.submit(_route_elsewhere, netlist, device, seed, limit, said): seed for seed in seeds
+        }
+        done = 0
+        while running:
+            finished, _ = wait(running, 0.5, FIRST_COMPLETED)
+            try:
+                while True:
+                    seed, note = said.get_nowait()
+                    notes[seed] = note
+            except queue.Empty:
+                pass
+            for future in finished:
+                seed = running.pop(future)
+                notes.pop(seed, None)
+                done += 1
+                if future.cancelled():
+                    continue
+                if reason := future.exception():
+                    error = error or reason
+                    for other in running:
+                        other.cancel()
+                else:
+                    yield seed, future.result()
+            report(done, "; ".join(f"seed {seed}: {note}" for seed, note in sorted(notes.items())))
+    if error:
+        raise error
+
+
+def _route_elsewhere(netlist: Synthesis, device: Device, seed: int, limit: float | None, said: Any) -> dict[str, Any]:
+    return _route(netlist, device, seed, limit, lambda note: said.put((seed, note)))
 
 
 def _route(netlist: Synthesis, device: Device, seed: int, limit: float | None, say: Callable[[str], None]) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """`sordino bench fpga`: figures, cache and refusals, without the tools."""
 
 import json
+import os
 import re
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -76,6 +79,48 @@ def test_a_seed_without_a_route(calls):
     result = CliRunner().invoke(app, [*arguments, "1,2", "--limit", "1"])
     assert result.exit_code == 2 and "Seed 2 has no route" in result.output
     assert calls == ["synthesis", 1, 2]
+
+
+def routed_elsewhere(netlist, device, seed, limit, said):
+    """Instead of place and route, in a process of its own."""
+    said.put((seed, "annealing"))
+    time.sleep(1.5)
+    if seed == 9:
+        raise ToolError("Seed 9 has no route.")
+    path = {"source": "a", "sink": "b", "logic_ns": 1.0, "routing_ns": 2.0, "cells": 0, "hops": []}
+    size = {"used": {"LC": 1}, "available": {"LC": 2}}
+    return {"seed": seed, "fmax_mhz": 30.0 - seed, **size, "critical_path": path, "slow": [], "seconds": os.getpid()}
+
+
+def test_seeds_at_once(calls, monkeypatch):
+    """By processes of their own; a seed that fails costs nothing of the others."""
+    monkeypatch.setattr(fpga_benchmark, "_route_elsewhere", routed_elsewhere)
+    seen = []
+    figures = bench_fpga(ARCH, DEVICE, (1, 2, 3), lambda *args: seen.append(args), jobs=2)
+    assert [run["seed"] for run in figures["runs"]] == [1, 2, 3] and figures["fmax_median_mhz"] == 28.0
+    processes = {run["seconds"] for run in figures["runs"]}
+    assert len(processes) == 2 and os.getpid() not in processes
+    assert any("seed 1: annealing; seed 2: annealing" in note for _, _, note in seen)
+    steps = [done for done, _, _ in seen]
+    assert steps == sorted(steps) and steps[-1] == 4
+    with pytest.raises(ToolError, match=r"^Seed 9 has no route\.$"):
+        bench_fpga(ARCH, DEVICE, (9, 4), jobs=2)
+    assert bench_fpga(ARCH, DEVICE, (1, 2, 3, 4))["fmax_worst_mhz"] == 26.0
+    assert calls == ["synthesis"]
+
+
+def test_a_netlist_is_kept_when_only_the_placer_changes(calls, monkeypatch):
+    keys = fpga_benchmark._keys(ARCH, DEVICE, {})
+    read = Path.read_bytes
+    for changed, kept in (
+        ("fpga/placer/anneal.py", True),
+        ("fpga/router/chip.py", True),
+        ("fpga/flow.py", False),
+        ("core/scan.py", False),
+    ):
+        monkeypatch.setattr(Path, "read_bytes", lambda path, name=changed: read(path) + b"#" * path.as_posix().endswith(name))
+        netlist, flow = fpga_benchmark._keys(ARCH, DEVICE, {})
+        assert (netlist == keys[0]) is kept and flow != keys[1]
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,,2", "-1", "1;2"])

@@ -96,8 +96,8 @@ def place_and_route(
         else:
             pins = {"clk": device.clock_pin, **dict(zip(("rx", "tx"), device.serial_pins or (), strict=False))}
             constraints = "".join(f"set_io --warn-no-port {name} {pin}\n" for name, pin in pins.items())
-            (synthesis.folder / "pins.pcf").write_text(constraints)
-            arguments += [*reports, "--json", NETLIST, "--pcf", "pins.pcf", "--pcf-allow-unconstrained"]
+            (synthesis.folder / f"pins_{seed}.pcf").write_text(constraints)
+            arguments += [*reports, "--json", NETLIST, "--pcf", f"pins_{seed}.pcf", "--pcf-allow-unconstrained"]
             run(device.nextpnr, arguments, synthesis.folder, log, limit)
     except TimeLimit as error:
         raise ToolError(_unrouted((synthesis.folder / log).read_text(errors="replace"), seed, str(error))) from None
@@ -118,9 +118,9 @@ def _place_and_route(folder: Path, device: Device, seed: int, target: float, rou
             "Put it behind `Registered`."
         )
     pins = dict(zip(("clk", *ports), (device.clock_pin, *device.fabric.pins), strict=False))
-    (folder / "pins.lpf").write_text("".join(f'LOCATE COMP "{name}" SITE "{pin}";\n' for name, pin in pins.items()))
+    (folder / f"pins_{seed}.lpf").write_text("".join(f'LOCATE COMP "{name}" SITE "{pin}";\n' for name, pin in pins.items()))
     try:
-        files = ("--json", NETLIST, "--lpf", "pins.lpf", "--write", packed.name)
+        files = ("--json", NETLIST, "--lpf", f"pins_{seed}.lpf", "--write", packed.name)
         run(device.nextpnr, [*device.options, *files, "--pack-only", "--freq", f"{target:g}"], folder, f"pack_{seed}.log")
         netlist = Packed.read(packed)
     finally:

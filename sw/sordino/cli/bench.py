@@ -165,20 +165,29 @@ def fpga(
         str | None, typer.Option("--device", help=f"FPGA of another preset's board: {', '.join(DEVICES)}. [default: the preset's]")
     ] = None,
     limit: Annotated[float, typer.Option("--limit", min=1, help="Minutes that place and route of a seed may take.")] = 180,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", min=1, max=256, help="Seeds at a time: each takes a core, and up to 4 GB for the largest device."
+        ),
+    ] = 1,
     arch: ArchOption = "ulx3s-85f",
     json: JsonOption = None,
 ) -> None:
-    """Clock frequency and size in an FPGA, by Yosys and nextpnr: minutes for the small presets, an hour and more for the large one.
+    """Clock frequency and size in an FPGA, by Yosys, the flow's own placer and router for the ECP5, and nextpnr: some minutes for the
+    synthesis, and for each seed.
 
-    What was measured once is kept, as long as neither the gateware nor the tools change.
+    What was measured once is kept, as long as neither the gateware nor the flow nor the tools change.
     """
     target, wanted = preset(arch), parse_seeds(seeds)
     chosen = device_of(target, device)
     with progress_bar() as bar:
         task = bar.add_task("building", total=None, note="")
-        figures = bench_fpga(
-            target, chosen, wanted, lambda done, total, note: bar.update(task, completed=done, total=total, note=note), limit * 60
-        )
+
+        def report(done: int, total: int, note: str) -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        figures = bench_fpga(target, chosen, wanted, report, limit * 60, jobs)
     table = Table(title=f"{target.name} on {figures['device']}, nextpnr towards {figures['target_mhz']:g} MHz")
     for name in ("seed", "Fmax, MHz", "slowest path", "logic, ns", "routing, ns"):
         table.add_column(name, justify="left" if name == "slowest path" else "right")
