@@ -89,16 +89,18 @@ class Netlist:
             self.cell(f"{name}$RAMW_BLOCK{k}", "TRELLIS_COMB", {"MODE": "RAMW_BLOCK"}, F=None)
         return outs
 
-    def block(self, name: str, kind: str, inputs, outputs) -> None:
-        """A DP16KD or a MULT18X18D with data ports alone, besides its clock."""
+    def block(self, name: str, kind: str, inputs, outputs, registered: bool = True) -> None:
+        """A DP16KD or a MULT18X18D with data ports alone, besides its clock, which a multiplier without registers lacks."""
         a, out, clock = ("ADA", "DOB", "CLKA") if kind == "DP16KD" else ("A", "P", "CLK0")
         ports = {f"{a}{i}": bit for i, bit in enumerate(inputs)} | {f"{out}{i}": bit for i, bit in enumerate(outputs)}
-        self.cell(name, kind, {}, **ports, **{clock: self.clock})
+        self.cell(name, kind, {}, **ports, **{clock: self.clock if registered else None})
 
     @property
     def document(self) -> dict:
         """A copy."""
-        top = {"settings": {"router": "router2", "seed": "1"}, "attributes": {"top": "1"}, "ports": {}, "netnames": {}}
+        bits = sorted({bit for cell in self.cells.values() for ends in cell["connections"].values() for bit in ends if bit != "0"})
+        nets = {f"net_{bit}": {"hide_name": 0, "bits": [bit], "attributes": {"src": "made"}} for bit in bits}
+        top = {"settings": {"router": "router2", "seed": "1"}, "attributes": {"top": "1"}, "ports": {}, "netnames": nets}
         return copy.deepcopy({"creator": "test", "modules": {"library": {"cells": {}}, "top": {**top, "cells": self.cells}}})
 
     def packed(self, folder) -> Packed:
@@ -107,8 +109,10 @@ class Netlist:
         return Packed.read(path)
 
 
-def random_netlist(rng, luts=60, pairs=40, singles=40, chains=(2, 4, 8, 10, 18), rams=4, memories=3, multipliers=3) -> Netlist:
-    """Logic without loops, with several control sets, a net of many pins, and constants."""
+def random_netlist(
+    rng, luts=60, pairs=40, singles=40, chains=(2, 4, 8, 10, 18), rams=4, memories=3, multipliers=3, products=0
+) -> Netlist:
+    """Logic without loops, with several control sets, a net of many pins, and constants. `products`: multipliers without registers."""
     made = Netlist()
     state = [made.net() for _ in range(pairs + singles)]
     data = [[made.net() for _ in range(5)] for _ in range(memories + multipliers)]
@@ -138,6 +142,10 @@ def random_netlist(rng, luts=60, pairs=40, singles=40, chains=(2, 4, 8, 10, 18),
         bits.append(made.lut(f"lut_{k}", *some(int(rng.integers(1, 4))), *([wide] if k % 2 else [])))
     for k, length in enumerate(chains):
         bits += made.chain(f"chain_{k}", list(zip(some(length), some(length), strict=True)), k % 2 == 0, enables[k % 3])
+    for k in range(products):
+        out = [made.net() for _ in range(3)]
+        made.block(f"product_{k}", "MULT18X18D", some(4), out, registered=False)
+        bits += out
     for k in range(rams):
         bits += made.ram(f"ram_{k}", some(4), some(4), some(4), some(1)[0])
     for k in range(pairs):
@@ -155,7 +163,7 @@ def small_fabric() -> Fabric:
         "DP16KD": tuple(Site(x, 5, f"X{x}/Y5/EBR{i}") for i, x in enumerate((3, 5, 8, 10, 12))),
         "MULT18X18D": tuple(Site(x, 10, f"X{x}/Y10/MULT18_{i}") for i, x in enumerate((3, 4, 7, 8))),
     }
-    return Fabric(tuple(range(2, 14)), (2, 3, 4, 6, 7, 8, 9, 11, 12, 13), sites, ("A1", "A2"))
+    return Fabric(tuple(range(2, 14)), (2, 3, 4, 6, 7, 8, 9, 11, 12, 13), sites, ("A1", "A2"), "none")
 
 
 def faults(document: dict, at: dict[str, tuple[int, int, int]], blocks: dict[str, str], fabric: Fabric) -> list[str]:
