@@ -50,7 +50,7 @@ class Clocked(Elaboratable):
     """A design between registers, with a clock of its own."""
 
     def __init__(self, component):
-        self.wrapper, self.clk = Registered(component), Signal()
+        self.wrapper, self.clk = Registered(component), Signal(name="clk")
 
     @property
     def ports(self):
