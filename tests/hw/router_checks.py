@@ -3,7 +3,7 @@
 import functools
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -160,11 +160,3 @@ def is_laid(negotiation: Negotiation) -> None:
                 at = int(edges["head"][e])
             assert at == demand.sink[c]
             assert negotiation.delay[c] == time
-
-
-def everywhere(x: int, y: int) -> bool:
-    return True
-
-
-def names(wires: Iterable[int]) -> list[str]:
-    return [graph().wire_name(w) for w in wires]

@@ -122,7 +122,7 @@ def test_an_urgent_connection_is_fast(rng):
     assert min(more) >= 1 and np.mean(more) < 1.03 < np.mean(patient)
 
 
-def test_within_a_net_the_urgent_are_first(rng):
+def test_within_a_net_the_urgent_are_first():
     """A net around the device: the urgent connection goes straight, the others join it."""
     source = wire(20, 15, "SLICEA.FF0", "Q")
     sinks = [wire(x, y, "SLICEB.K1", "C") for x, y in ((60, 40), (50, 40), (40, 40), (30, 40), (20, 30), (60, 30), (60, 20))]
@@ -137,7 +137,7 @@ def test_within_a_net_the_urgent_are_first(rng):
     assert len(wires) < 0.8 * sum(len(alone(source, sink, 0.0).path(0)) for sink in sinks)
 
 
-def test_a_pin_that_nothing_leads_to(rng):
+def test_a_pin_that_nothing_leads_to():
     demand = Demand(np.array([wire(30, 15, "SLICEA.FF0", "Q")], np.int32), np.array([0, 1]), np.array([wire(30, 15, "SLICEA.FF0", "CLK")], np.int32))  # fmt: skip
     assert Negotiation(graph(), ahead(), demand).round(np.ones(1, bool), np.zeros(1), 0.5) == 0
 
