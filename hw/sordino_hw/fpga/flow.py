@@ -107,6 +107,7 @@ def place_and_route(
 def _place_and_route(folder: Path, device: Device, seed: int, target: float, routed: str, say: Callable[[str], None]) -> None:
     """Packs with nextpnr, and writes the netlist with all its places and wires to the file `routed`."""
     assert device.fabric
+    database = chip_database(device.fabric.database)
     say("packing")
     packed = folder / f"packed_{seed}.json"
     document = json.loads((folder / NETLIST).read_text())
@@ -128,7 +129,7 @@ def _place_and_route(folder: Path, device: Device, seed: int, target: float, rou
     timing = TimingGraph(netlist)
     placement = place(netlist, device.fabric, timing, seed, 1e3 / target, progress=say)
     try:
-        routing = route(netlist, placement.bels, chip_database(device.fabric.database), timing, 1e3 / target, progress=say)
+        routing = route(netlist, placement.bels, database, timing, 1e3 / target, progress=say)
     except ToolError as error:
         raise ToolError(f"Seed {seed} has no route: {error} Try another seed.") from None
     # Its first router leaves alone what has a way, and says so if it has not.

