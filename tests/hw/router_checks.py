@@ -132,7 +132,7 @@ def settle(negotiation: Negotiation, urgency: np.ndarray, rounds: int = 100) -> 
         assert negotiation.round(torn, urgency, min(0.5 * 1.4**k, 6.0)) == -1
         if not negotiation.overused:
             return k + 1
-        negotiation.remember()
+        negotiation.remember(1.0)
         torn = negotiation.shared
     raise AssertionError(f"{negotiation.overused} wires are still overused")
 

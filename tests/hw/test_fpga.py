@@ -27,6 +27,7 @@ from sordino_hw.fpga import (
 from sordino_hw.fpga.flow import _unrouted
 from sordino_hw.fpga.placer import Placement
 from sordino_hw.fpga.report import _readable
+from sordino_hw.fpga.router import NoRoute
 from sordino_hw.fpga.tools import TimeLimit, chip_database, missing_tools, require, run, run_yosys
 
 REPORT = {
@@ -193,14 +194,21 @@ def a_netlist(folder, **ports: int) -> Synthesis:
 
 
 def test_a_seed_without_a_route(monkeypatch, tmp_path):
-    """Here because a cell has no place; and no file is left. Where the database is missing, another seed would not help."""
+    """And no file is left. Where a place or the database is wrong, another seed would not help."""
     made = Netlist()
     made.lut("logic", made.ff("state", made.clock))
     packed = made.packed(tmp_path)
     monkeypatch.setattr(flow, "run", lambda *arguments: "")
     monkeypatch.setattr(flow.Packed, "read", lambda path: packed)
     monkeypatch.setattr(flow, "place", lambda *arguments, progress: Placement({}, 0, 0.0))
-    message = r"^Seed 3 has no route: state is placed at 'None', which is no basic element of chipdb-25k\.bin\. Try another seed\.$"
+    with pytest.raises(ToolError, match=r"^state is placed at 'None', which is no basic element of chipdb-25k\.bin\.$"):
+        place_and_route(a_netlist(tmp_path), DEVICES["ecp5-25f"], seed=3)
+
+    def none(*arguments, progress):
+        raise NoRoute("7 wires are still wanted by several nets after 150 rounds.")
+
+    monkeypatch.setattr(flow, "route", none)
+    message = r"^Seed 3 has no route: 7 wires are still wanted by several nets after 150 rounds\. Try another seed\.$"
     with pytest.raises(ToolError, match=message):
         place_and_route(a_netlist(tmp_path), DEVICES["ecp5-25f"], seed=3)
     assert not [*tmp_path.glob("*_3.json")]

@@ -16,7 +16,7 @@ from sordino_hw.errors import ToolError
 from sordino_hw.fpga import synthesise
 from sordino_hw.fpga.packed import Kind, Packed
 from sordino_hw.fpga.placer import Schedule, place
-from sordino_hw.fpga.router import Routing, Terms, route
+from sordino_hw.fpga.router import NoRoute, Routing, Terms, negotiate, route
 from sordino_hw.fpga.router.negotiate import Demand, Negotiation
 from sordino_hw.fpga.timing import TimingGraph
 from sordino_hw.fpga.tools import chip_database, run
@@ -78,17 +78,29 @@ def test_the_same_again(negotiation, rng):
     assert settle(negotiation, urgency) == settle(again, urgency)
     assert paths(negotiation) == paths(again)
     np.testing.assert_array_equal(negotiation.delay, again.delay)
-    for a, b in zip(negotiation.snapshot(), again.snapshot(), strict=True):
+    for a, b in zip(negotiation.edges(), again.edges(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_snapshot_is_of_its_round(negotiation):
+def test_edges_are_those_of_their_round(negotiation):
+    """Each once, and the negotiation may go on."""
     urgency = np.zeros(len(negotiation.demand.sink))
     settle(negotiation, urgency)
-    laid, (start, length, edge) = paths(negotiation), negotiation.snapshot()
+    laid, edges = paths(negotiation), negotiation.edges()
     negotiation.round(np.ones(len(urgency), bool), urgency + 0.9, 6.0)
     assert paths(negotiation) != laid
-    assert [edge[s : s + n].tolist() for s, n in zip(start, length, strict=True)] == laid
+    assert len(edges) == len(negotiation.demand.source)
+    for net, found in enumerate(edges):
+        members = np.flatnonzero(negotiation.demand.net == net)
+        assert sorted({edge for c in members for edge in laid[c]}) == found.tolist()
+
+
+def test_ways_beyond_all_measure(negotiation, monkeypatch):
+    monkeypatch.setattr(negotiate, "_EDGES", 0)
+    with pytest.raises(ToolError, match=r"^the ways are longer than 0 wires for each connection: the cells are too far apart\.$"):
+        Negotiation(graph(), ahead(), negotiation.demand).round(
+            np.ones(len(negotiation.demand.sink), bool), np.zeros(len(negotiation.demand.sink)), 0.5
+        )
 
 
 def alone(source: int, sink: int, urgency: float) -> Negotiation:
@@ -361,14 +373,14 @@ def test_a_net_without_a_way(tmp_path):
     made.ff("slow", made.clock)
     made.connect("slow", CLK=made.cells["fast"]["connections"]["Q"][0])
     packed, bels = by_hand(made, tmp_path, fast="X30/Y20/SLICEA.FF0", slow="X31/Y20/SLICEA.FF0")
-    message = r"^no way for the net from fast\.Q to slow\.CLK: its place cannot be right\.$"
-    with pytest.raises(ToolError, match=message):
+    message = r"^no switches lead along the net from fast\.Q to slow\.CLK: one of them is where it cannot be, or is a clock's\.$"
+    with pytest.raises(NoRoute, match=message):
         route(packed, bels, DATABASE, TimingGraph(packed), 5.0)
 
 
 def test_too_few_rounds(placed):
     packed, bels, timing = placed
-    with pytest.raises(ToolError, match=r"^\d+ wires are still wanted by several nets after 1 rounds\.$"):
+    with pytest.raises(NoRoute, match=r"^\d+ wires are still wanted by several nets after 1 rounds\.$"):
         route(packed, bels, DATABASE, timing, 5.0, Terms(rounds=1))
 
 

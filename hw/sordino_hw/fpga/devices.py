@@ -82,8 +82,8 @@ _85F = _ecp5(85, range(2, 125), range(2, 94), (*range(4, 59, 9), *range(69, 115,
 _25F = _ecp5(25, range(2, 71), range(2, 49), (4, 13, 22, 33, 42, 51, 60), (25, 37), (13,))
 
 DEVICES = {
-    "ulx3s-85f": Device("LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 105.0, "G2", fabric=_85F),
-    "ecp5-25f": Device("LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 115.0, "G2", fabric=_25F),
+    "ulx3s-85f": Device("LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 110.0, "G2", fabric=_85F),
+    "ecp5-25f": Device("LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 120.0, "G2", fabric=_25F),
     "icebreaker": Device("iCE40UP5K", "ice40", ("--up5k", "--package", "sg48"), _ICE40, 24.0, "35", ("6", "9")),
 }
 """By preset: the device of its board."""

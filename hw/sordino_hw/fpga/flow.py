@@ -16,7 +16,7 @@ from .devices import Device
 from .packed import Packed
 from .placer import place
 from .report import Routed
-from .router import route
+from .router import NoRoute, route
 from .timing import TimingGraph
 from .tools import TimeLimit, chip_database, run, run_yosys
 
@@ -130,7 +130,7 @@ def _place_and_route(folder: Path, device: Device, seed: int, target: float, rou
     placement = place(netlist, device.fabric, timing, seed, 1e3 / target, progress=say)
     try:
         routing = route(netlist, placement.bels, database, timing, 1e3 / target, progress=say)
-    except ToolError as error:
+    except NoRoute as error:
         raise ToolError(f"Seed {seed} has no route: {error} Try another seed.") from None
     # Its first router leaves alone what has a way, and says so if it has not.
     netlist.write(folder / routed, placement.bels, routing.routes, {"router": "router1"})

@@ -19,12 +19,16 @@ from .chip import Chip
 from .graph import SLICES, Graph, Rule
 from .negotiate import Demand, Negotiation
 
-__all__ = ["Routing", "Terms", "route"]
+__all__ = ["NoRoute", "Routing", "Terms", "route"]
 
 Progress = Callable[[str], None]
 
 _BEL = re.compile(r"X(\d+)/Y(\d+)/(.+)")
 _SLICE = re.compile(r"SLICE([ABCD])\.")
+
+
+class NoRoute(ToolError):
+    """Not all nets have found a way."""
 
 
 class Terms(NamedTuple):
@@ -33,6 +37,7 @@ class Terms(NamedTuple):
     rounds : after so many it is given up
     polish : rounds that go on without a shorter longest path, once every wire has one net
     pressure, growth, most : of the price of wires that a net has, in the first round, from round to round, and at most
+    patience : rounds after which it counts twice, then three times and so on, that several nets have wanted a wire
     sharpness, urgent : urgency is the path's share of the target to the power `sharpness`, and at most `urgent`
     memory : of the last round's urgency, so much is kept: a connection that was made fast stays it
     late, slow, grace : connections on paths that take the share `late` of the target are laid anew if they take `slow` times what they
@@ -44,6 +49,7 @@ class Terms(NamedTuple):
     pressure: float = 0.5
     growth: float = 1.4
     most: float = 6.0
+    patience: float = 5.0
     sharpness: float = 3.0
     urgent: float = 0.98
     memory: float = 0.9
@@ -72,62 +78,73 @@ def route(
     """Routes all nets but those of the clock network. `bels`: the basic element of each cell that is not fixed, as `place` returns it.
     `database`: nextpnr's of the chip; `target`: the longest path to work towards, in ns. The same arguments give the same routes.
 
-    Raises `ToolError` for a database that is none, and where nets find no way.
+    Raises `ToolError` for a database that is none and for a place that is none, and `NoRoute` where nets find no way.
     """
-    say = progress or (lambda note: None)
     terms = terms or Terms()
     chip = Chip.read(database)
     places = _places(packed, bels, chip)
     graph = Graph.of(chip, 0, _rules(packed, places, chip))
     numbers, connections, demand = _demand(packed, places, graph)
     negotiation = Negotiation(graph, Ahead.of(graph), demand)
-    everything = sum(len(net.users) for net in packed.nets)
+    clock = _Clock(timing, connections, target)
+    longest, paths = _negotiate(packed, negotiation, clock, terms, progress or (lambda note: None))
+    routes = {net: _named(graph, int(demand.source[k]), paths[k]) for k, net in enumerate(numbers)}
+    return Routing(routes, longest)
 
-    def analyse(delay: NDArray[np.float32]) -> tuple[float, NDArray[np.float64]]:
-        """The longest path, and of each connection the longest through it as a share of the target."""
+
+class _Clock(NamedTuple):
+    """How late connections are: `connections` are their numbers among those of all nets; `target` in ns."""
+
+    timing: TimingGraph
+    connections: NDArray[np.int64]
+    target: float
+
+    def analyse(self, delay: NDArray[np.float32]) -> tuple[float, NDArray[np.float64]]:
+        """The longest path in ns, and of each connection the longest through it as a share of the target; `delay` in ps."""
+        everything = int(max(self.connections.max(), self.timing.edges.connection.max())) + 1
         wire, share = np.zeros(everything), np.zeros(everything)
-        wire[connections] = delay * 1e-3
-        longest = timing.analyse_routed(wire, target)
-        np.maximum.at(share, timing.edges.connection, timing.share)
-        return longest, share[connections]
+        wire[self.connections] = delay * 1e-3
+        longest = self.timing.analyse_routed(wire, self.target)
+        np.maximum.at(share, self.timing.edges.connection, self.timing.share)
+        return longest, share[self.connections]
 
-    def urgency_of(share: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.minimum(share**terms.sharpness, terms.urgent)
 
-    longest, share = analyse(negotiation.least)
-    urgency = urgency_of(share)
-    torn = np.ones(len(demand.sink), bool)
-    pressure, waited = terms.pressure, 0
-    best: tuple[float, tuple[NDArray, ...]] | None = None
+def _negotiate(
+    packed: Packed, negotiation: Negotiation, clock: _Clock, terms: Terms, say: Progress
+) -> tuple[float, list[NDArray[np.int32]]]:
+    """The longest path of the best routing that was found, and the edges of each net."""
+    longest, share = clock.analyse(negotiation.least)
+    urgency = np.minimum(share**terms.sharpness, terms.urgent)
+    torn = np.ones(len(share), bool)
+    pressure, waited, overused = terms.pressure, 0, 0
+    best: tuple[float, list[NDArray[np.int32]]] | None = None
     for number in range(terms.rounds):
         if (lost := negotiation.round(torn, urgency, pressure)) >= 0:
-            raise ToolError(f"no way for {_described(packed, connections[lost])}: its place cannot be right.")
-        longest, share = analyse(negotiation.delay)
+            net = _described(packed, int(clock.connections[lost]))
+            raise NoRoute(f"no switches lead along {net}: one of them is where it cannot be, or is a clock's.")
+        longest, share = clock.analyse(negotiation.delay)
         overused = negotiation.overused
         say(f"routing, round {number + 1}: {overused:,} wires of several nets, {longest:.1f} ns")
         if not overused:
             waited += 1
             if best is None or longest < best[0]:
-                best, waited = (longest, negotiation.snapshot()), 0
-            if longest <= target or waited > terms.polish:
+                best, waited = (longest, negotiation.edges()), 0
+            if longest <= clock.target or waited > terms.polish:
                 break
-        negotiation.remember()
+        negotiation.remember(1 + number / terms.patience)
         pressure = min(pressure * terms.growth, terms.most)
-        urgency = np.maximum(urgency_of(share), terms.memory * urgency)
+        urgency = np.maximum(np.minimum(share**terms.sharpness, terms.urgent), terms.memory * urgency)
         torn = negotiation.shared
         torn |= (share >= terms.late) & (negotiation.delay > terms.slow * negotiation.least + terms.grace)
     if best is None:
-        raise ToolError(f"{overused} wires are still wanted by several nets after {terms.rounds} rounds.")
-    start, length, edge = best[1]
-    routes = {}
-    for k, net in enumerate(numbers):
-        used: dict[int, None] = {}
-        for c in range(demand.first[k], demand.first[k + 1]):
-            used.update(dict.fromkeys(edge[start[c] : start[c] + length[c]].tolist()))
-        steps = [f"{graph.wire_name(int(demand.source[k]))};;1"]
-        steps += [f"{graph.wire_name(int(graph.edges['head'][e]))};{graph.pip_name(e)};1" for e in used]
-        routes[net] = ";".join(steps)
-    return Routing(routes, best[0])
+        raise NoRoute(f"{overused:,} wires are still wanted by several nets after {terms.rounds} rounds.")
+    return best
+
+
+def _named(graph: Graph, source: int, edges: NDArray[np.int32]) -> str:
+    """A net's wires and switches, as nextpnr writes them."""
+    steps = (f"{graph.wire_name(int(graph.edges['head'][edge]))};{graph.pip_name(int(edge))};1" for edge in edges)
+    return ";".join((f"{graph.wire_name(source)};;1", *steps))
 
 
 class _Place(NamedTuple):

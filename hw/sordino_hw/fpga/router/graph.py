@@ -28,7 +28,8 @@ NODE = np.dtype(
     ]
 )  # fmt: skip
 """A wire, in half a line of the cache: its tile, its kind, how many nets use it, what that costs; and what a search knows of it: cost
-and number of the search, the net's tree that it is in, the wire and the edge from which it is reached, ps from the source."""
+and number of the search, the net's tree that it is in, the wire and the edge from which it is reached, ps from the source. No wire comes
+near 255 nets: with far less its price is above that of any way around it."""
 
 _EDGE = np.dtype([("head", "i4"), ("delay", "i2"), ("load", "i2")])
 
@@ -41,7 +42,7 @@ _COMMON = 500
 
 _CLOCKS = re.compile(r"G_.*|J?(?:MUX|W)?CLK\w*|WCK\w*")
 _SPAN = re.compile(r"[HV]0(\d)[NSEWLRTB]")
-_PRICE = {"0": 100.0, "1": 150.0, "2": 260.0, "6": 480.0}
+_PRICE = {"1": 150.0, "2": 260.0, "6": 480.0}
 """Of a wire by the tiles that it spans, in ps of delay that a net without hurry would rather take."""
 _PRICE_OTHER = 50.0
 
@@ -101,7 +102,7 @@ class Graph:
         prices = np.full(ENDS + 1, _PRICE_OTHER, np.float32)
         for k, category in enumerate(categories):
             if match := _SPAN.fullmatch(category):
-                prices[k] = _PRICE[match[1]]
+                prices[k] = _PRICE.get(match[1], _PRICE_OTHER)
         nodes["price"] = prices[nodes["category"]]
         return cls(chip, first, nodes, start, edges, pip[order], pip_first, up_start, tail[last][up], categories, names, pips)
 

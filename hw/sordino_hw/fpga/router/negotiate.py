@@ -3,12 +3,14 @@ round to round (L. McMurchie, C. Ebeling, PathFinder, FPGA 1995). A round lays s
 et al., CRoute, FPL 2013). Urgent connections look at delay, the others at the price of wires.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ...errors import ToolError
 from .ahead import Ahead
 from .graph import ENDS, Graph
 from .heap import pop, push
@@ -26,6 +28,10 @@ _GREED = np.float32(1.15)
 
 _HASTE = np.float32(0.15)
 """Weight of delay for a connection that has all the time: without it, the tree of a large net goes all around the device."""
+
+
+_EDGES, _TOO_LONG = 100, -2
+"""Edges of all ways for each connection, at most; and what says that there would be more."""
 
 
 class Demand(NamedTuple):
@@ -265,7 +271,7 @@ def _round(map, work, demand, sequence, order, torn, terms, old, new, delay):
                 depth += 1
                 w = nodes[w].parent
             if at + depth > len(new.edge):
-                return c
+                return _TOO_LONG
             for k in range(depth):
                 new.edge[at + k] = work.item[depth - 1 - k]
             new.start[c], new.length[c] = at, depth
@@ -295,7 +301,7 @@ class Negotiation:
         self._price = graph.nodes["price"]
         connections, wires, edges = len(demand.sink), len(graph.nodes), len(graph.edges)
         self.delay = np.zeros(connections, np.float32)
-        room = 100 * connections + 10_000
+        room = _EDGES * (connections + 100)
         self._paths = [
             _Paths(np.zeros(connections, np.int64), np.zeros(connections, np.int32), np.zeros(room, np.int32)) for _ in range(2)
         ]
@@ -336,24 +342,28 @@ class Negotiation:
         terms = _Terms(urgency.astype(np.float32), np.float32(pressure), self._boxes, self._whole)
         old, new = self._paths
         failed = _round(self._map, self._work, self.demand, self._sequence, order, torn, terms, old, new, self.delay)
+        if failed == _TOO_LONG:
+            raise ToolError(f"the ways are longer than {_EDGES} wires for each connection: the cells are too far apart.")
         self._paths.reverse()
         return int(failed)
 
-    def remember(self) -> None:
-        """Wires that several nets have cost their price more from now on, for each net too many."""
+    def remember(self, weight: float) -> None:
+        """Wires that several nets have cost more from now on: `weight` times their price for each net too many."""
         nodes = self._map.nodes
         over = np.flatnonzero(nodes["used"] > 1)
-        nodes["price"][over] += self._price[over] * (nodes["used"][over] - np.float32(1))
+        nodes["price"][over] += np.float32(weight) * self._price[over] * (nodes["used"][over] - np.float32(1))
 
     def path(self, connection: int) -> NDArray[np.int32]:
         """Edges from the net's source to the connection's sink."""
         paths = self._paths[0]
         return paths.edge[paths.start[connection] :][: paths.length[connection]]
 
-    def snapshot(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        """Copies of `start`, `length` and `edge` of all paths."""
-        paths = self._paths[0]
-        return paths.start.copy(), paths.length.copy(), paths.edge[: int((paths.start + paths.length).max(initial=0))].copy()
+    def edges(self) -> list[NDArray[np.int32]]:
+        """The edges of each net, every one once."""
+        return [
+            np.unique(np.concatenate([self.path(c) for c in range(first, last)]))
+            for first, last in itertools.pairwise(self.demand.first)
+        ]
 
 
 def _least(graph: Graph, ahead: Ahead, source: NDArray[np.int32], sink: NDArray[np.int32]) -> NDArray[np.float32]:
