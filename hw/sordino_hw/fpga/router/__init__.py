@@ -57,6 +57,10 @@ class Terms(NamedTuple):
     slow: float = 1.25
     grace: float = 300.0
 
+    def urgency(self, share: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of connections on paths that take so much of the target."""
+        return np.minimum(share**self.sharpness, self.urgent)
+
 
 @dataclass(frozen=True)
 class Routing:
@@ -113,8 +117,8 @@ def _negotiate(
     packed: Packed, negotiation: Negotiation, clock: _Clock, terms: Terms, say: Progress
 ) -> tuple[float, list[NDArray[np.int32]]]:
     """The longest path of the best routing that was found, and the edges of each net."""
-    longest, share = clock.analyse(negotiation.least)
-    urgency = np.minimum(share**terms.sharpness, terms.urgent)
+    _, share = clock.analyse(negotiation.least)
+    urgency = terms.urgency(share)
     torn = np.ones(len(share), bool)
     pressure, waited, overused = terms.pressure, 0, 0
     best: tuple[float, list[NDArray[np.int32]]] | None = None
@@ -133,7 +137,7 @@ def _negotiate(
                 break
         negotiation.remember(1 + number / terms.patience)
         pressure = min(pressure * terms.growth, terms.most)
-        urgency = np.maximum(np.minimum(share**terms.sharpness, terms.urgent), terms.memory * urgency)
+        urgency = np.maximum(terms.urgency(share), terms.memory * urgency)
         torn = negotiation.shared
         torn |= (share >= terms.late) & (negotiation.delay > terms.slow * negotiation.least + terms.grace)
     if best is None:

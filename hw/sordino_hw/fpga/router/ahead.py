@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .graph import ENDS, Graph
+from .graph import ENDS, Graph, by
 from .heap import pop, push
 
 __all__ = ["Ahead"]
@@ -60,8 +60,8 @@ def _measure(graph: Graph, place: int, reach: int, delay: NDArray[np.float32], p
     local = np.full(len(nodes), -1, np.int32)
     local[which] = np.arange(len(which))
     tail, head, time, cost = _edges_between(graph.start, graph.edges, nodes, local, which)
-    start = np.concatenate([[0], np.cumsum(np.bincount(head, minlength=len(which)))])
-    tail, time, cost = _by_head(start, tail, head, time, cost)
+    start, order = by(head, len(which))
+    tail, time, cost = tail[order], time[order], cost[order]
     # The last switch, into an input of the place, is where a search begins.
     inputs = (nodes["category"] == ENDS) & (x == column) & (y == row)
     for table, weight_time, weight_cost in ((delay, 1.0, 0.0), (price, 0.0, 1.0)):
@@ -89,17 +89,6 @@ def _edges_between(start, edges, nodes, local, which):
                 time[count], cost[count] = edges[e].delay + edges[e].load, nodes[to].price
                 count += 1
     return tail, head, time, cost
-
-
-@njit(cache=True)
-def _by_head(start, tail, head, time, cost):
-    at = start.copy()
-    tails, times, costs = np.empty_like(tail), np.empty_like(time), np.empty_like(cost)
-    for e in range(len(tail)):
-        k = at[head[e]]
-        at[head[e]] += 1
-        tails[k], times[k], costs[k] = tail[e], time[e], cost[e]
-    return tails, times, costs
 
 
 @njit(cache=True)

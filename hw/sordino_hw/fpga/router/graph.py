@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .chip import Chip
 
-__all__ = ["ENDS", "NODE", "SLICES", "Graph", "Rule"]
+__all__ = ["ENDS", "NODE", "SLICES", "Graph", "Rule", "by"]
 
 SLICES = 4
 """Slices of a logic tile, two LUTs each."""
@@ -84,7 +84,7 @@ class Graph:
         first = np.concatenate([[0], np.cumsum(np.array([len(n) for n in names])[chip.type_of])])
         pip_first = np.concatenate([[0], np.cumsum(np.array([len(p) for p in pips])[chip.type_of])])
         tail, head, timing, pip = _switches(chip, names, pips, first, pip_first, rules)
-        start, order = _by(tail, int(first[-1]))
+        start, order = by(tail, int(first[-1]))
         tail, head, timing = tail[order], head[order], timing[order]
         delays = chip.delays(grade)
         if timing.min() < 0 or timing.max() >= len(delays):
@@ -93,7 +93,7 @@ class Graph:
         edges["head"], edges["delay"], edges["load"] = head, delays["most"][timing], delays["most_load"][timing]
         ends = _ends(start, head)
         last = np.flatnonzero(ends[head] & ends[tail])
-        up_start, up = _by(head[last], len(ends))
+        up_start, up = by(head[last], len(ends))
         categories, of_kind = _categories(chip, names)
         nodes = np.zeros(len(ends), NODE)
         nodes["category"] = np.where(ends, ENDS, np.concatenate([of_kind[kind] for kind in chip.type_of]))
@@ -183,7 +183,7 @@ def _wires(chip: Chip, first: NDArray[np.int64], tile: NDArray[np.int64], wire: 
 
 
 @njit(cache=True)
-def _by(key, count):
+def by(key, count):
     """Sorts by counting: the first place of each key, and the items in their order."""
     start = np.zeros(count + 1, np.int64)
     for k in key:
@@ -199,14 +199,10 @@ def _by(key, count):
 @njit(cache=True)
 def _ends(start, head):
     """(wires,) those from which only such wires are reached, in the end pins of cells: no way leads through them."""
-    wires = len(start) - 1
-    ends = np.ones(wires, np.bool_)
-    changed = False
-    for w in range(wires):
-        ends[w] = start[w] == start[w + 1]
+    ends = start[:-1] == start[1:]
     while True:
         changed = False
-        for w in range(wires):
+        for w in range(len(ends)):
             if not ends[w]:
                 only = True
                 for e in range(start[w], start[w + 1]):

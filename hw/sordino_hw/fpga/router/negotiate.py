@@ -68,7 +68,7 @@ class _Map(NamedTuple):
 
 class _Work(NamedTuple):
     """`key`, `item`: the heap; `members`: wires of a tree, parents first; `children`: of each; `reached`: number of the search in which
-    a wire led to the sink; `counts`: searches, trees, and wires that were looked at."""
+    a wire led to the sink; `counts`: searches, and trees."""
 
     key: NDArray[np.float32]
     item: NDArray[np.int32]
@@ -148,7 +148,6 @@ def _find(map, work, count, tree, sink, urgency, pressure, box, choosy):
             if n.step == -step:
                 continue
             n.step = -step
-        work.counts[2] += 1
         cost, entered = n.cost, n.category == ENDS
         for e in range(map.start[w], map.start[w + 1]):
             to = edges[e].head
@@ -311,7 +310,7 @@ class Negotiation:
             np.zeros(wires, np.int32),
             np.zeros(wires, np.int32),
             np.zeros(wires, np.int32),
-            np.zeros(3, np.int64),
+            np.zeros(2, np.int64),
         )
         x, y = (graph.nodes[axis].astype(np.int32) for axis in "xy")
         self._whole = np.array([0, graph.chip.columns - 1, 0, graph.chip.rows - 1], np.int32)
