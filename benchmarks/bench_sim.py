@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sordino.benchmark import LayerShape, layer_graph
+from sordino.experiments.layer_bench import LayerShape, layer_graph
 from sordino_compiler.backend import compile_graph
-from sordino_hw.arch import preset
-from sordino_hw.isa import Region, region_bits, row_pieces
-from sordino_sim.images import segment_images
-from sordino_sim.rtl import Rtl
+from sordino_hw.spec.arch import preset
+from sordino_hw.spec.isa import Region, region_bits, row_pieces
+from sordino_sim.rtl.images import segment_images
+from sordino_sim.rtl.machine import Rtl
 
 DENSITIES = (1.0, 0.5, 0.2)
 

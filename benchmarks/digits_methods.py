@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 import sordino as sd
-from sordino.jsonfile import write_json
-from sordino.tasks import DIGITS, train_task
+from sordino.experiments.tasks import DIGITS, train_task
+from sordino.report.jsonfile import write_json
 
 RUNS = [
     ("relu", {}),

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from sordino.network_benchmark import ideal_memory
-from sordino.workloads import WorkloadLayer
+from sordino.experiments.network_bench import ideal_memory
+from sordino.experiments.workloads import WorkloadLayer
 from sordino_compiler.backend import compile_graph
-from sordino_hw.arch import ArchConfig, preset
-from sordino_hw.isa import Cause
-from sordino_sim.patterns import time_patterns
+from sordino_hw.spec.arch import ArchConfig, preset
+from sordino_hw.spec.isa import Cause
+from sordino_sim.timing.patterns import time_patterns
 
 LAYERS = (
     WorkloadLayer("conv", "ResNet-50 conv1", 224, 224, 3, 64, 1.0, 7, 2, 3),

@@ -22,18 +22,18 @@ from pathlib import Path
 from amaranth.hdl import Value
 from amaranth.lib import wiring
 
-from sordino.network_benchmark import bench_network
-from sordino.workloads import load_workload
-from sordino_hw.arch import ArchConfig, preset
-from sordino_hw.core.core import Core
-from sordino_hw.core.dealer import Dealer
-from sordino_hw.core.fetcher import Fetcher
-from sordino_hw.core.sequencer import Sequencer
-from sordino_hw.errors import SordinoError
-from sordino_hw.files import replacing
+from sordino.experiments.network_bench import bench_network
+from sordino.experiments.workloads import load_workload
 from sordino_hw.fpga import device_of, synthesise
-from sordino_hw.interfaces import WindowSignature
-from sordino_hw.primitives import BlockMemory
+from sordino_hw.gateware.core import Core
+from sordino_hw.gateware.dealer import Dealer
+from sordino_hw.gateware.fetch.fetcher import Fetcher
+from sordino_hw.gateware.host.interfaces import WindowSignature
+from sordino_hw.gateware.primitives import BlockMemory
+from sordino_hw.gateware.sequencer import Sequencer
+from sordino_hw.spec.arch import ArchConfig, preset
+from sordino_hw.spec.errors import SordinoError
+from sordino_hw.spec.files import replacing
 
 WORKLOADS = ("resnet50-ucf101-spatial-l1", "resnet50-ucf101-delta", "mobilenetv2-0.5", "mobilenetv2-0.2")
 FOLDER = Path(__file__).parent / "workloads"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sordino.zoo.page import zoo_page
 from sordino_compiler.frontend.operators_page import operators_page
-from sordino_hw.isa_page import isa_page
+from sordino_hw.spec.isa_page import isa_page
 
 PAGES: dict[str, Callable[[], str]] = {"isa.md": isa_page, "operators.md": operators_page, "zoo.md": zoo_page}
 

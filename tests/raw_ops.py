@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.asm import NO_FLAGS, Assembler
-from sordino_hw.isa import Flag, Mode, Opcode
-from sordino_hw.program import Op, Segment
-from sordino_sim.machine import Machine
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.asm import NO_FLAGS, Assembler
+from sordino_hw.spec.isa import Flag, Mode, Opcode
+from sordino_hw.spec.program import Op, Segment
+from sordino_sim.golden.machine import Machine
 
 ARCHS = [
     ArchConfig(

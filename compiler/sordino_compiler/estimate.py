@@ -24,10 +24,10 @@ from math import erf, exp, pi, sqrt
 
 import numpy as np
 
-from sordino_hw.asm import Step, decode_segment
-from sordino_hw.core.latencies import Latencies
-from sordino_hw.isa import Flag, Mode, Opcode
-from sordino_hw.program import Program, Segment
+from sordino_hw.spec.asm import Step, decode_segment
+from sordino_hw.spec.isa import Flag, Mode, Opcode
+from sordino_hw.spec.latencies import Latencies
+from sordino_hw.spec.program import Program, Segment
 
 from .backend import compile_graph
 from .graph import Graph

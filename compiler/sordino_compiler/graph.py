@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import CompileError
-from sordino_hw.numbers import requantise, wrap32
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import CompileError
+from sordino_hw.spec.numbers import requantise, wrap32
 
 __all__ = ["Concat", "Conv", "Depthwise", "Flatten", "Graph", "Input", "MaxPool", "Node", "Requant", "Slice", "Value", "Window"]
 

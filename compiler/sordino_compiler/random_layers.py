@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.isa import RUN_MAX
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.isa import RUN_MAX
 
 from .backend.mapping import Mapping
 from .graph import Concat, Conv, Depthwise, Flatten, Graph, Input, MaxPool, Node, Requant, Slice, Value, Window

@@ -6,8 +6,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.isa import Region, address_bits
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.isa import Region, address_bits
 
 __all__ = ["Geometry", "coverage", "geometry", "modular", "output_addresses", "residual_addresses"]
 

@@ -11,20 +11,20 @@ y = acc(x)
 print(acc.stats.total.cycles)
 """
 
-from sordino_hw.arch import PRESETS, ArchConfig
-from sordino_hw.errors import ArchError, BinaryError, CompileError, InputError, SordinoError, ToolError, TrapError
-from sordino_hw.program import Program
+from sordino_hw.spec.arch import PRESETS, ArchConfig
+from sordino_hw.spec.errors import ArchError, BinaryError, CompileError, InputError, SordinoError, ToolError, TrapError
+from sordino_hw.spec.program import Program
 
 from . import data, nn, train
-from .accelerator import Accelerator, load
-from .checking import Report, check
-from .comparison import Comparison, Difference, compare
-from .compilation import compile
-from .costs import Cost, CostWeights, cost, weigh
-from .pruning import finish_pruning, prune, weight_words
 from .quantization import QuantizedModel, finish_qat, layerwise, prepare_qat, quantize, top1_agreement
-from .sparsification import calibrate, sparsify
-from .statistics import LayerStats, Stats
+from .runtime.accelerator import Accelerator, load
+from .runtime.check import Report, check
+from .runtime.compare import Comparison, Difference, compare
+from .runtime.compile import compile
+from .runtime.stats import LayerStats, Stats
+from .sparsity import calibrate, sparsify
+from .sparsity.cost import Cost, CostWeights, cost, weigh
+from .sparsity.prune import finish_pruning, prune, weight_words
 
 __all__ = [
     "PRESETS",

@@ -15,10 +15,10 @@ from cocotb.triggers import Combine, RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
 import cocotb
-from sordino_hw import isa
-from sordino_hw.isa import CSR, Region, region_bits, row_pieces
-from sordino_hw.program import Program
-from sordino_sim.images import addresses, decode, encode, segment_images
+from sordino_hw.spec import isa
+from sordino_hw.spec.isa import CSR, Region, region_bits, row_pieces
+from sordino_hw.spec.program import Program
+from sordino_sim.rtl.images import addresses, decode, encode, segment_images
 
 FOLDER = Path(os.environ["SORDINO_BENCH"])
 

@@ -9,10 +9,10 @@ from cocotb_tools.runner import get_runner
 
 from sordino_compiler.backend import compile_graph
 from sordino_compiler.random_layers import ARCHS, random_case
-from sordino_hw.generate import top_verilog
-from sordino_sim.build import build_key, cache_dir, locked, verilator_environment
-from sordino_sim.golden import Golden
-from sordino_sim.timing import Timing
+from sordino_hw.gateware.generate import top_verilog
+from sordino_sim.golden.model import Golden
+from sordino_sim.rtl.build import build_key, cache_dir, locked, verilator_environment
+from sordino_sim.timing.model import Timing
 
 ARCH = next(a for a in ARCHS if a.cores > 1)
 

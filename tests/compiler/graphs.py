@@ -3,7 +3,7 @@
 import numpy as np
 
 from sordino_compiler.graph import Concat, Conv, Depthwise, Flatten, Graph, Input, MaxPool, Node, Requant, Slice, Value, Window
-from sordino_hw.arch import ArchConfig, preset
+from sordino_hw.spec.arch import ArchConfig, preset
 
 ULX3S = preset("ulx3s-85f")
 ROOMY = ArchConfig(name="roomy")

@@ -10,10 +10,10 @@ from sordino_compiler.backend.fold import choose_folds
 from sordino_compiler.backend.layout import packed, places
 from sordino_compiler.backend.passes import prepare
 from sordino_compiler.random_layers import random_case
-from sordino_hw.asm import decode_segment, disassemble
-from sordino_hw.isa import Flag, Mode, Opcode
-from sordino_sim.golden import Golden
-from sordino_sim.timing import Timing
+from sordino_hw.spec.asm import decode_segment, disassemble
+from sordino_hw.spec.isa import Flag, Mode, Opcode
+from sordino_sim.golden.model import Golden
+from sordino_sim.timing.model import Timing
 
 
 def steps(program):

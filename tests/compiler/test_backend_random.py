@@ -7,11 +7,11 @@ import pytest
 
 from sordino_compiler.backend import compile_graph
 from sordino_compiler.random_layers import ARCHS, random_case
-from sordino_hw.asm import assemble, decode_segment, disassemble
-from sordino_hw.isa import ADDR_BITS, Cause, Flag, Opcode
-from sordino_hw.program import Program
-from sordino_sim.golden import Golden
-from sordino_sim.timing import Timing
+from sordino_hw.spec.asm import assemble, decode_segment, disassemble
+from sordino_hw.spec.isa import ADDR_BITS, Cause, Flag, Opcode
+from sordino_hw.spec.program import Program
+from sordino_sim.golden.model import Golden
+from sordino_sim.timing.model import Timing
 
 CHUNK = 20
 

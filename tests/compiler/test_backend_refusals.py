@@ -7,7 +7,7 @@ import pytest
 from graphs import SMALL, Net
 
 from sordino_compiler.backend import compile_graph
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.errors import CompileError
 
 
 def refused(graph, text: str, **options):

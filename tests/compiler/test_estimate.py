@@ -5,8 +5,8 @@ from graphs import ROOMY, Net
 
 from sordino_compiler.backend import Mapping, compile_graph
 from sordino_compiler.estimate import estimate
-from sordino_hw.isa import Cause
-from sordino_sim.timing import Timing
+from sordino_hw.spec.isa import Cause
+from sordino_sim.timing.model import Timing
 
 CLUSTER = ROOMY.replace(cores=4, ports=2)
 

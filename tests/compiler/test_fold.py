@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sordino_compiler.backend import compile_graph
 from sordino_compiler.backend.fold import choose_folds, period, phases
 from sordino_compiler.graph import Conv, Requant, Value, Window
-from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import CompileError
-from sordino_sim.golden import Golden
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import CompileError
+from sordino_sim.golden.model import Golden
 
 # -- phases ----------------------------------------------------------------------------------------------------------
 

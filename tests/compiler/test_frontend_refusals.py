@@ -10,7 +10,7 @@ from torch import nn
 from sordino_compiler.frontend import inspect, provisional_graph
 from sordino_compiler.frontend.operators import OPERATORS
 from sordino_compiler.frontend.operators_page import operators_page
-from sordino_hw.errors import CompileError, InputError
+from sordino_hw.spec.errors import CompileError, InputError
 
 torch.set_num_threads(1)
 X = torch.rand(1, 4, 8, 8)

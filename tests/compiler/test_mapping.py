@@ -11,13 +11,13 @@ from sordino_compiler.backend import Mapping, compile_graph
 from sordino_compiler.backend.density import densities
 from sordino_compiler.backend.passes import prepare
 from sordino_compiler.graph import Window
-from sordino_hw.arch import ArchConfig
-from sordino_hw.asm import Step, decode_segment
-from sordino_hw.errors import CompileError
-from sordino_hw.isa import Cause, Flag, Opcode
-from sordino_hw.program import Program
-from sordino_sim.golden import Golden
-from sordino_sim.timing import Timing
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.asm import Step, decode_segment
+from sordino_hw.spec.errors import CompileError
+from sordino_hw.spec.isa import Cause, Flag, Opcode
+from sordino_hw.spec.program import Program
+from sordino_sim.golden.model import Golden
+from sordino_sim.timing.model import Timing
 
 CLUSTER = ArchConfig(name="cluster", cores=4, ports=2, lanes=8, ppu=2, act_depth=2048, weight_depth=1024, mask_depth=256)
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sordino_compiler.frontend.scales import MAX_FACTOR_SHIFT, WIDE_MAX, approximate, exact_factor, product_factor, snap_factor
-from sordino_hw.arch import ArchConfig
-from sordino_hw.numbers import multiplier, nearest_multiplier
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.numbers import multiplier, nearest_multiplier
 
 ARCHS = [ArchConfig(mantissa_bits=m) for m in (2, 4, 8)]
 archs = st.sampled_from(ARCHS)

@@ -7,15 +7,15 @@ from functools import partial
 
 from amaranth.sim import Simulator
 
-from sordino_hw import isa
-from sordino_hw.core.latencies import Latencies
-from sordino_hw.host import HostPort
-from sordino_hw.isa import Region
+from sordino_hw.gateware.host.window import HostPort
+from sordino_hw.spec import isa
+from sordino_hw.spec.isa import Region
+from sordino_hw.spec.latencies import Latencies
 
 
 def address(region: Region, arch, row: int, piece: int = 0) -> int:
     """Byte address of one piece of a row; `row` includes the core (`row_of`)."""
-    return region.value << isa.REGION_SHIFT | row * isa.row_bytes(isa.region_bits(arch, region)) | piece * 4
+    return region << isa.REGION_SHIFT | row * isa.row_bytes(isa.region_bits(arch, region)) | piece * 4
 
 
 def row_of(region: Region, arch, core: int, row: int) -> int:

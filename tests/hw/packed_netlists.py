@@ -7,9 +7,9 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 
+from sordino_hw.ecp5_pnr.netlist import Kind, Packed, Pin
+from sordino_hw.ecp5_pnr.placer.problem import Problem
 from sordino_hw.fpga.devices import Fabric, Site
-from sordino_hw.fpga.packed import Kind, Packed, Pin
-from sordino_hw.fpga.placer.problem import Problem
 
 OUTPUT = re.compile(r"F|FCO|Q|O|CLKO|WA?DO\d|DOB\d+|P\d+")
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sordino_hw.ecp5_pnr.router.ahead import Ahead
+from sordino_hw.ecp5_pnr.router.chip import Chip
+from sordino_hw.ecp5_pnr.router.graph import ENDS, SLICES, Graph, Rule
+from sordino_hw.ecp5_pnr.router.negotiate import Demand, Negotiation
 from sordino_hw.fpga import DEVICES
-from sordino_hw.fpga.router.ahead import Ahead
-from sordino_hw.fpga.router.chip import Chip
-from sordino_hw.fpga.router.graph import ENDS, SLICES, Graph, Rule
-from sordino_hw.fpga.router.negotiate import Demand, Negotiation
 from sordino_hw.fpga.tools import chip_database
 
 DEVICE = DEVICES["ecp5-25f"]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sordino_hw.arch import PRESETS, ArchConfig
-from sordino_hw.asm import (
+from sordino_hw.spec.arch import PRESETS, ArchConfig
+from sordino_hw.spec.asm import (
     NO_FLAGS,
     Assembler,
     assemble,
@@ -18,8 +18,8 @@ from sordino_hw.asm import (
     encode_set,
     register_value,
 )
-from sordino_hw.errors import ArchError, TrapError
-from sordino_hw.isa import NONZERO, REGISTERS, RUN_MAX, WINDOW_MAX, Flag, Mode, Opcode, Trap
+from sordino_hw.spec.errors import ArchError, TrapError
+from sordino_hw.spec.isa import NONZERO, REGISTERS, RUN_MAX, WINDOW_MAX, Flag, Mode, Opcode, Trap
 
 ARCH = ArchConfig(lanes=16, ppu=4, imem_depth=64, tables=2)
 VALID = {**dict.fromkeys(NONZERO, 1)}

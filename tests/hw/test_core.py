@@ -5,16 +5,16 @@ import pytest
 from amaranth.sim import Simulator
 
 from raw_ops import random_images, random_machine, random_op
-from sordino_hw import isa, numbers
-from sordino_hw.arch import REQUANT_FRACTION, ArchConfig
-from sordino_hw.asm import assemble
-from sordino_hw.core.cluster import Cluster
-from sordino_hw.core.latencies import REQUANT_LATENCY, Latencies
-from sordino_hw.core.ppu import CLAMP_DELAY, Requantiser
-from sordino_hw.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_bits, region_stride
-from sordino_hw.program import Segment
-from sordino_sim.machine import Machine
-from sordino_sim.timing import SegmentTiming
+from sordino_hw.gateware.cluster import Cluster
+from sordino_hw.gateware.post.ppu import CLAMP_DELAY, Requantiser
+from sordino_hw.spec import isa, numbers
+from sordino_hw.spec.arch import REQUANT_FRACTION, ArchConfig
+from sordino_hw.spec.asm import assemble
+from sordino_hw.spec.isa import PER_CORE, PERF_FIELDS, Region, Trap, region_bits, region_stride
+from sordino_hw.spec.latencies import REQUANT_LATENCY, Latencies
+from sordino_hw.spec.program import Segment
+from sordino_sim.golden.machine import Machine
+from sordino_sim.timing.model import SegmentTiming
 
 SMALL = {
     "act_depth": 512,

@@ -12,28 +12,16 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, connect, flipped
 from amaranth.sim import Simulator
 
-from sordino_hw import isa
-from sordino_hw.arch import ArchConfig
-from sordino_hw.core.combinators import count_ones
-from sordino_hw.core.dealer import Dealer
-from sordino_hw.core.fetcher import Fetcher
-from sordino_hw.core.fifo import Credit, Fifo
-from sordino_hw.core.latencies import (
-    DEAL_LATENCY,
-    DRAINED,
-    FREED,
-    Latencies,
-)
-from sordino_hw.core.layouts import (
-    DEAL_REGISTERS,
-    TAP_REGISTERS,
-    DealDescriptor,
-    Kind,
-    TapDescriptor,
-    job_depth,
-    reads_late,
-)
-from sordino_hw.primitives import BlockMemory
+from sordino_hw.gateware.dealer import Dealer
+from sordino_hw.gateware.fetch.fetcher import Fetcher
+from sordino_hw.gateware.layouts import DEAL_REGISTERS, TAP_REGISTERS, DealDescriptor, TapDescriptor
+from sordino_hw.gateware.lib.combinators import count_ones
+from sordino_hw.gateware.lib.fifo import Credit, Fifo
+from sordino_hw.gateware.primitives import BlockMemory
+from sordino_hw.spec import isa
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.latencies import DEAL_LATENCY, DRAINED, FREED, Latencies
+from sordino_hw.spec.structure import Kind, job_depth, reads_late
 
 BASE = {"lanes": 8, "ppu": 4, "act_depth": 256, "weight_depth": 64, "mask_depth": 64, "param_depth": 16, "state_depth": 16}
 ACT, WEIGHT, MASK, STATE = 512, 128, 128, 32

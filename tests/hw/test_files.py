@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from sordino_hw.errors import InputError
-from sordino_hw.files import replacing
+from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.files import replacing
 
 
 def test_success_replaces_the_file_with_the_usual_permissions(tmp_path):

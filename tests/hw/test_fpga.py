@@ -8,9 +8,8 @@ import pytest
 from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
 from packed_netlists import Netlist
 
-from sordino_hw.arch import ArchConfig, preset
-from sordino_hw.core.ppu import Requantiser
-from sordino_hw.errors import SordinoError, ToolError
+from sordino_hw.ecp5_pnr.placer import Placement
+from sordino_hw.ecp5_pnr.router import NoRoute
 from sordino_hw.fpga import (
     DEVICES,
     CriticalPath,
@@ -25,10 +24,11 @@ from sordino_hw.fpga import (
     tool_versions,
 )
 from sordino_hw.fpga.flow import _unrouted
-from sordino_hw.fpga.placer import Placement
 from sordino_hw.fpga.report import _readable
-from sordino_hw.fpga.router import NoRoute
 from sordino_hw.fpga.tools import TimeLimit, chip_database, missing_tools, require, run, run_yosys
+from sordino_hw.gateware.post.ppu import Requantiser
+from sordino_hw.spec.arch import ArchConfig, preset
+from sordino_hw.spec.errors import SordinoError, ToolError
 
 REPORT = {
     "fmax": {"clk": {"achieved": 101.5, "constraint": 125.0}},

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.generate import main, top_verilog
+from sordino_hw.gateware.generate import main, top_verilog
+from sordino_hw.spec.arch import ArchConfig
 
 ARCH = ArchConfig(
     lanes=8, ppu=2, act_depth=64, weight_depth=32, mask_depth=8, param_depth=8, state_depth=8, tables=1, imem_depth=16
@@ -32,7 +32,7 @@ def test_ports(reset):
 
 def test_the_module_as_a_program(tmp_path):
     out = tmp_path / "top.v"
-    command = [sys.executable, "-m", "sordino_hw.generate", "--arch", json.dumps(ARCH.to_dict()), "-o", str(out)]
+    command = [sys.executable, "-m", "sordino_hw.gateware.generate", "--arch", json.dumps(ARCH.to_dict()), "-o", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert "rst" in ports(out.read_text())

@@ -5,13 +5,13 @@ import random
 import pytest
 from axi_bench import address, row_of, simulate
 
-from sordino_hw import isa
-from sordino_hw.arch import ArchConfig
-from sordino_hw.axi import Resp
-from sordino_hw.core.latencies import Latencies
-from sordino_hw.errors import ArchError
-from sordino_hw.host import READABLE, WRITABLE, check_address_space
-from sordino_hw.isa import CSR, PER_CORE, Region, region_bits, region_depth, region_stride, row_pieces
+from sordino_hw.gateware.host.axi import Resp
+from sordino_hw.gateware.host.window import READABLE, WRITABLE, check_address_space
+from sordino_hw.spec import isa
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import ArchError
+from sordino_hw.spec.isa import CSR, PER_CORE, Region, region_bits, region_depth, region_stride, row_pieces
+from sordino_hw.spec.latencies import Latencies
 
 ARCH = ArchConfig(
     cores=2,

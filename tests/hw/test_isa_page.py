@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sordino_hw import isa
-from sordino_hw.isa_page import isa_page
+from sordino_hw.spec import isa
+from sordino_hw.spec.isa_page import isa_page
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sordino_hw import numbers
-from sordino_hw.arch import ArchConfig
+from sordino_hw.spec import numbers
+from sordino_hw.spec.arch import ArchConfig
 
 ARCHS = [ArchConfig(event_bits=event_bits, mantissa_bits=mantissa) for event_bits in (8, 9) for mantissa in (2, 4, 8)]
 archs = st.sampled_from(ARCHS)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from packed_netlists import Netlist, random_netlist
 
-from sordino_hw.errors import ToolError
-from sordino_hw.fpga.packed import Kind, Member, Packed, Pin
+from sordino_hw.ecp5_pnr.netlist import Kind, Member, Packed, Pin
+from sordino_hw.spec.errors import ToolError
 
 
 def index(packed: Packed) -> dict[str, int]:

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from packed_netlists import SETUP, STARTS, Netlist, faults, half_perimeter, hops_of, nets_of, random_netlist, small_fabric
 
-from sordino_hw.errors import ToolError
+from sordino_hw.ecp5_pnr.netlist import SLOTS, Kind, Packed, Pin
+from sordino_hw.ecp5_pnr.placer import Schedule, place
+from sordino_hw.ecp5_pnr.placer.anneal import Annealer
+from sordino_hw.ecp5_pnr.placer.legal import Slots, place_lone, place_macros
+from sordino_hw.ecp5_pnr.placer.problem import Grid, Problem, crossing
+from sordino_hw.ecp5_pnr.timing import TimingGraph, wire_delay
 from sordino_hw.fpga import DEVICES
 from sordino_hw.fpga.devices import Fabric
-from sordino_hw.fpga.packed import SLOTS, Kind, Packed, Pin
-from sordino_hw.fpga.placer import Schedule, place
-from sordino_hw.fpga.placer.anneal import Annealer
-from sordino_hw.fpga.placer.legal import Slots, place_lone, place_macros
-from sordino_hw.fpga.placer.problem import Grid, Problem, crossing
-from sordino_hw.fpga.timing import TimingGraph, wire_delay
 from sordino_hw.fpga.tools import run
+from sordino_hw.spec.errors import ToolError
 
 FABRIC = small_fabric()
 SHORT = Schedule(steps=8, proposals=8)

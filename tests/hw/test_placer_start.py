@@ -7,10 +7,10 @@ import pytest
 from packed_netlists import Netlist, half_perimeter, nets_of, random_netlist, small_fabric
 from scipy import sparse
 
-from sordino_hw.fpga.packed import Kind
-from sordino_hw.fpga.placer.problem import Problem
-from sordino_hw.fpga.placer.sites import _PULL, affinity, arrange, clique_edges, places_of, reassign, site_affinity
-from sordino_hw.fpga.placer.spread import Room, Wires, _solve, optimise, spread
+from sordino_hw.ecp5_pnr.netlist import Kind
+from sordino_hw.ecp5_pnr.placer.problem import Problem
+from sordino_hw.ecp5_pnr.placer.sites import _PULL, affinity, arrange, clique_edges, places_of, reassign, site_affinity
+from sordino_hw.ecp5_pnr.placer.spread import Room, Wires, _solve, optimise, spread
 
 FABRIC = small_fabric()
 

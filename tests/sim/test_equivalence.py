@@ -6,9 +6,9 @@ import pytest
 
 from sordino_compiler.backend import compile_graph
 from sordino_compiler.random_layers import ARCHS, random_case
-from sordino_hw.arch import ArchConfig
-from sordino_sim.timing import Timing
-from sordino_sim.verilator import Verilator
+from sordino_hw.spec.arch import ArchConfig
+from sordino_sim.rtl.backend import Verilator
+from sordino_sim.timing.model import Timing
 
 BLOCK = 25
 """Cases per test."""

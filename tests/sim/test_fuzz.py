@@ -11,14 +11,14 @@ import pytest
 
 from sordino_compiler.backend import compile_graph
 from sordino_compiler.random_layers import ARCHS, random_case
-from sordino_hw.asm import decode_segment, encode
-from sordino_hw.errors import TrapError
-from sordino_hw.isa import IMM_BITS, NONZERO, REG_BITS, REGISTERS, Cause, Opcode, Region, Trap
-from sordino_hw.program import Program
-from sordino_sim.golden import Golden
-from sordino_sim.images import segment_images
-from sordino_sim.rtl import Rtl, Run
-from sordino_sim.timing import Timing
+from sordino_hw.spec.asm import decode_segment, encode
+from sordino_hw.spec.errors import TrapError
+from sordino_hw.spec.isa import IMM_BITS, NONZERO, REG_BITS, REGISTERS, Cause, Opcode, Region, Trap
+from sordino_hw.spec.program import Program
+from sordino_sim.golden.model import Golden
+from sordino_sim.rtl.images import segment_images
+from sordino_sim.rtl.machine import Rtl, Run
+from sordino_sim.timing.model import Timing
 
 ARCH = next(a for a in ARCHS if a.cores == 4 and a.lanes == 8)
 LIMIT = 2000

@@ -7,13 +7,13 @@ import pytest
 
 from sordino_compiler.graph import Conv, MaxPool, Requant, Window
 from sordino_compiler.graph import Value as V
-from sordino_hw.arch import ArchConfig
-from sordino_hw.asm import Assembler
-from sordino_hw.errors import BinaryError, InputError
-from sordino_hw.isa import Flag, Mode
-from sordino_hw.program import Layer, Op, Program, Segment, Tensor
-from sordino_sim import golden as golden_module
-from sordino_sim.golden import Golden
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.asm import Assembler
+from sordino_hw.spec.errors import BinaryError, InputError
+from sordino_hw.spec.isa import Flag, Mode
+from sordino_hw.spec.program import Layer, Op, Program, Segment, Tensor
+from sordino_sim.golden import model as golden_module
+from sordino_sim.golden.model import Golden
 
 ARCH = ArchConfig(lanes=8, ppu=4, act_depth=256, weight_depth=256, mask_depth=32, param_depth=8, state_depth=64)
 RNG = np.random.default_rng(3)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from raw_ops import ARCHS, interpret, random_activations, random_images, random_op
-from sordino_hw.asm import Assembler
-from sordino_hw.errors import TrapError
-from sordino_hw.isa import Flag, Mode, Opcode, Trap
-from sordino_hw.program import Op, Segment
-from sordino_sim import machine as machine_module
-from sordino_sim.machine import Machine
+from sordino_hw.spec.asm import Assembler
+from sordino_hw.spec.errors import TrapError
+from sordino_hw.spec.isa import Flag, Mode, Opcode, Trap
+from sordino_hw.spec.program import Op, Segment
+from sordino_sim.golden import machine as machine_module
+from sordino_sim.golden.machine import Machine
 
 
 def check_case(seed: list[int]) -> None:

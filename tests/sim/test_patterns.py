@@ -5,9 +5,9 @@ import pytest
 
 from sordino_compiler.backend import compile_graph
 from sordino_compiler.random_layers import random_case
-from sordino_hw.errors import InputError
-from sordino_sim.patterns import time_patterns
-from sordino_sim.timing import Timing
+from sordino_hw.spec.errors import InputError
+from sordino_sim.timing.model import Timing
+from sordino_sim.timing.patterns import time_patterns
 
 
 def test_equal_to_the_timing_model(seed):

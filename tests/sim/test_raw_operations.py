@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from raw_ops import ARCHS, random_images, random_machine, random_op
-from sordino_hw.asm import Assembler
-from sordino_hw.core.sequencer import PREFETCH
-from sordino_hw.isa import Cause, Flag, Mode, Region, Trap
-from sordino_sim.images import segment_images
-from sordino_sim.rtl import Rtl, Run
-from sordino_sim.timing import SegmentTiming
+from sordino_hw.gateware.sequencer import PREFETCH
+from sordino_hw.spec.asm import Assembler
+from sordino_hw.spec.isa import Cause, Flag, Mode, Region, Trap
+from sordino_sim.rtl.images import segment_images
+from sordino_sim.rtl.machine import Rtl, Run
+from sordino_sim.timing.model import SegmentTiming
 
 ARCH = max(ARCHS, key=lambda arch: arch.cores)
 ALONE = next(arch for arch in ARCHS if arch.in_flight == 1)

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from raw_ops import ARCHS, RawOp, random_activations, random_images, random_op
-from sordino_hw.arch import ArchConfig
-from sordino_hw.asm import NO_FLAGS, Assembler
-from sordino_hw.core import latencies as c
-from sordino_hw.core.layouts import job_depth
-from sordino_hw.errors import BinaryError, TrapError
-from sordino_hw.isa import PERF_FIELDS, RECORD_CYCLES, REGISTERS, RUN_MAX, Cause, Flag, Mode, Opcode, Trap
-from sordino_hw.program import Op, Segment
-from sordino_sim import pipeline
+from sordino_hw.spec import latencies as c
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.asm import NO_FLAGS, Assembler
+from sordino_hw.spec.errors import BinaryError, TrapError
+from sordino_hw.spec.isa import PERF_FIELDS, RECORD_CYCLES, REGISTERS, RUN_MAX, Cause, Flag, Mode, Opcode, Trap
+from sordino_hw.spec.program import Op, Segment
+from sordino_hw.spec.structure import job_depth
 from sordino_sim.geometry import geometry, residual_addresses
-from sordino_sim.machine import Machine
-from sordino_sim.timing import SegmentTiming
+from sordino_sim.golden.machine import Machine
+from sordino_sim.timing import pipeline
+from sordino_sim.timing.model import SegmentTiming
 
 CLUSTER = ARCHS[1].replace(cores=8, ports=2, ppu=4)
 FIELD = {name: i for i, name in enumerate(PERF_FIELDS)}

@@ -15,14 +15,14 @@ import pytest
 
 from sordino_compiler.backend import compile_graph
 from sordino_compiler.random_layers import ARCHS, random_case
-from sordino_hw.asm import Assembler, assemble
-from sordino_hw.errors import ArchError, BinaryError, InputError, ToolError, TrapError
-from sordino_hw.isa import PERF_FIELDS, Flag, Mode, Region, Trap, region_bits, region_depth, row_pieces
-from sordino_hw.program import Layer, Op, Program, Segment, Tensor
-from sordino_sim import build, images
-from sordino_sim.golden import Golden
-from sordino_sim.rtl import Rtl, Run
-from sordino_sim.verilator import Verilator, stale_rows
+from sordino_hw.spec.asm import Assembler, assemble
+from sordino_hw.spec.errors import ArchError, BinaryError, InputError, ToolError, TrapError
+from sordino_hw.spec.isa import PERF_FIELDS, Flag, Mode, Region, Trap, region_bits, region_depth, row_pieces
+from sordino_hw.spec.program import Layer, Op, Program, Segment, Tensor
+from sordino_sim.golden.model import Golden
+from sordino_sim.rtl import build, images
+from sordino_sim.rtl.backend import Verilator, stale_rows
+from sordino_sim.rtl.machine import Rtl, Run
 
 ARCH = next(a for a in ARCHS if a.cores == 4 and a.lanes == 8)
 READABLE = {Region.ACT: "lanes", Region.STATE: "ppu"}
@@ -250,7 +250,7 @@ def test_refusals():
 def test_the_key_covers_the_gateware():
     """Whatever the Verilog is made from is a source that the cache's key covers."""
     code = (
-        "import sys, sordino_hw.generate, sordino_hw.top\n"
+        "import sys, sordino_hw.gateware.generate, sordino_hw.gateware.top\n"
         "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'sordino_hw'), sep='\\n')"
     )
     used = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
@@ -299,7 +299,7 @@ def test_unwritable_cache(monkeypatch, tmp_path):
 def test_two_processes_build_once(tmp_path):
     env = {**os.environ, "SORDINO_CACHE": str(tmp_path)}
     code = (
-        "from sordino_sim.build import library; from sordino_compiler.random_layers import ARCHS\n"
+        "from sordino_sim.rtl.build import library; from sordino_compiler.random_layers import ARCHS\n"
         f"print(library(ARCHS[{ARCHS.index(ARCH)}], quiet=True))"
     )
     jobs = [subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]

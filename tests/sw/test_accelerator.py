@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import sordino as sd
-from sordino.comparison import _trace
-from sordino_hw.asm import decode_segment
-from sordino_hw.isa import PERF_FIELDS, Opcode
-from sordino_sim.golden import Golden
+from sordino.runtime.compare import _trace
+from sordino_hw.spec.asm import decode_segment
+from sordino_hw.spec.isa import PERF_FIELDS, Opcode
+from sordino_sim.golden.model import Golden
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from sordino import fpga_benchmark
 from sordino.cli import app
-from sordino.fpga_benchmark import bench_fpga, parse_seeds
-from sordino_hw.arch import preset
-from sordino_hw.errors import InputError, ToolError
+from sordino.experiments import fpga_bench as fpga_benchmark
+from sordino.experiments.fpga_bench import bench_fpga, parse_seeds
 from sordino_hw.fpga import DEVICES, CriticalPath, Hop, Routed, SlowGroup, Synthesis
+from sordino_hw.spec.arch import preset
+from sordino_hw.spec.errors import InputError, ToolError
 
 ARCH, DEVICE = preset("icebreaker"), DEVICES["icebreaker"]
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sordino.benchmark import DENSITIES, ENOUGH, SUITE, bench_suite, roomy
 from sordino.cli import app
-from sordino.network_benchmark import bench_network, ideal_memory
-from sordino.workloads import WorkloadLayer, load_workload
+from sordino.experiments.layer_bench import DENSITIES, ENOUGH, SUITE, bench_suite, roomy
+from sordino.experiments.network_bench import bench_network, ideal_memory
+from sordino.experiments.workloads import WorkloadLayer, load_workload
 from sordino_compiler.backend import compile_graph
-from sordino_hw.arch import preset
-from sordino_hw.errors import InputError
-from sordino_sim.timing import Timing
+from sordino_hw.spec.arch import preset
+from sordino_hw.spec.errors import InputError
+from sordino_sim.timing.model import Timing
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "workloads"
 FILES = sorted(FOLDER.glob("*.json"))

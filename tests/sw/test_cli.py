@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import sordino as sd
 from sordino.cli import app
+from sordino.experiments.tasks import load_checkpoint
 from sordino.report import render
-from sordino.tasks import load_checkpoint
 
 OWN = """
 import torch

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import sordino as sd
-from sordino.costs import COSTS
 from sordino.nn import sites
+from sordino.sparsity.cost import COSTS
 from sordino.train import fit
 
 ONE = sd.ArchConfig(name="one core")
@@ -152,7 +152,7 @@ def test_a_model_with_two_inputs(images):
 
 
 def test_a_model_elsewhere_is_measured_as_a_copy_on_the_cpu(network, images, monkeypatch):
-    monkeypatch.setattr("sordino.costs.device_of", lambda model: torch.device("meta"))
+    monkeypatch.setattr("sordino.sparsity.cost.device_of", lambda model: torch.device("meta"))
     copied = []
     monkeypatch.setattr(nn.Module, "cpu", lambda self: copied.append(self) or self)
     assert sd.cost(network, images).sites and copied and copied[0] is not network

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import sordino as sd
-from sordino.study.delta import delta_run
+from sordino.experiments.study.delta import delta_run
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from sordino.data import CIFAR100, KITTI, UCF101, VOC2007, Cityscapes, ImageNet, Resize, collate
-from sordino_hw.errors import InputError, ToolError
+from sordino_hw.spec.errors import InputError, ToolError
 
 
 def refuses(message):

@@ -9,8 +9,8 @@ from torch import nn
 
 import sordino as sd
 from sordino.nn import penalty
-from sordino.pruning import masks
-from sordino_sim.timing import Timing
+from sordino.sparsity.prune import masks
+from sordino_sim.timing.model import Timing
 
 
 class Net(nn.Module):

@@ -14,10 +14,10 @@ from sordino.quantization import finish_qat, layerwise, prepare_qat, quantize, t
 from sordino_compiler.backend import compile_graph
 from sordino_compiler.frontend import from_exported
 from sordino_compiler.graph import Conv, Depthwise
-from sordino_hw.arch import preset
-from sordino_hw.errors import CompileError, InputError
-from sordino_hw.numbers import multiplier
-from sordino_sim.golden import Golden
+from sordino_hw.spec.arch import preset
+from sordino_hw.spec.errors import CompileError, InputError
+from sordino_hw.spec.numbers import multiplier
+from sordino_sim.golden.model import Golden
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from sordino.nn import threshold_relu
 from sordino.quantization import layerwise, quantize
-from sordino_hw.arch import PRESETS
+from sordino_hw.spec.arch import PRESETS
 
 torch.set_num_threads(1)
 

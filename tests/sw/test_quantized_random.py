@@ -10,7 +10,7 @@ from torch import nn
 
 from sordino.quantization import layerwise, quantize
 from sordino_compiler.backend import compile_graph
-from sordino_sim.golden import Golden
+from sordino_sim.golden.model import Golden
 
 torch.set_num_threads(1)
 

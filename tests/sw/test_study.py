@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 import sordino as sd
 from sordino.cli import app
+from sordino.experiments.study import LADDERS, Point, Settings, Store, figures, run_trial, work
+from sordino.experiments.study.plan import points
+from sordino.experiments.study.store import Watch
+from sordino.experiments.study.summary import group, rows
 from sordino.report import render
-from sordino.study import LADDERS, Point, Settings, Store, figures, run_trial, work
-from sordino.study.plan import points
-from sordino.study.store import Watch
-from sordino.study.summary import group, rows
 
 TINY = Settings(task="digits-wide", plain_epochs=1, sparse_epochs=1, train_images=64, timing_images=2)
 RELU, L1 = Point("relu", 1.0, "uniform", 0), Point("l1", 1.0, "uniform", 0)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from sordino.data import digits, redundancy, video
 from sordino.data.__main__ import app
 from sordino.data.video import CAMERAS, COLUMNS, DIGIT_SPEED, WINDOW, render, scenes
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 PARTS = ("train", "validation", "test")
 

@@ -14,13 +14,13 @@ from torch import nn
 
 from sordino import zoo
 from sordino.nn.base import sites
-from sordino.sparsification import functional_relus, sparsify
+from sordino.sparsity import functional_relus, sparsify
 from sordino.zoo.blocks import divisible
 from sordino.zoo.boxes import box_iou, nms
 from sordino.zoo.mobilenet_v2 import InvertedResidual
 from sordino.zoo.page import figures, zoo_page
 from sordino_compiler.frontend import inspect
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping as MappingOf
 
 import numpy as np
 
-from sordino_hw.program import Layer, Program, Tensor
+from sordino_hw.spec.program import Layer, Program, Tensor
 
 from ..graph import Conv, Depthwise, Graph, Input, Node
 from .allocate import Allocation, allocate

@@ -6,7 +6,7 @@ time (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Infere
 
 from dataclasses import dataclass
 
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.errors import CompileError
 
 from ..graph import Graph, Input
 from .layout import Place, is_view

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.asm import decode_segment
-from sordino_hw.errors import CompileError
-from sordino_hw.isa import Cause, Flag, Opcode
-from sordino_sim.timing import SegmentTiming
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.asm import decode_segment
+from sordino_hw.spec.errors import CompileError
+from sordino_hw.spec.isa import Cause, Flag, Opcode
+from sordino_sim.timing.model import SegmentTiming
 
 from ..graph import Conv
 from .mapping import Mapping, Plan

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.errors import CompileError
 
 from ..graph import Concat, Flatten, Graph, Slice
 from .layout import Relayout

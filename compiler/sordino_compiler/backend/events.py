@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
+from sordino_hw.spec.arch import ArchConfig
 
 from ..graph import Conv
 from .fold import Phase

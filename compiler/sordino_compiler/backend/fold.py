@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
+from sordino_hw.spec.arch import ArchConfig
 
 from ..graph import Conv, Flatten, Graph, Input, Window
 from .operation import View

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import CompileError
-from sordino_hw.isa import REGISTERS
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import CompileError
+from sordino_hw.spec.isa import REGISTERS
 
 from ..graph import Conv, Depthwise, MaxPool, Node, Window
 from .fold import in_phases

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import CompileError
-from sordino_hw.isa import RUN_MAX
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import CompileError
+from sordino_hw.spec.isa import RUN_MAX
 
 __all__ = ["Forced", "Mapping", "Plan", "forced_plan"]
 

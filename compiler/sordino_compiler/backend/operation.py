@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.isa import Flag, Mode, Opcode
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.isa import Flag, Mode, Opcode
 
 from .mapping import Mapping
 

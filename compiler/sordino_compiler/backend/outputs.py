@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import CompileError
-from sordino_hw.isa import WINDOW_MAX, Flag, Mode, Opcode
-from sordino_hw.numbers import split_wide
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import CompileError
+from sordino_hw.spec.isa import WINDOW_MAX, Flag, Mode, Opcode
+from sordino_hw.spec.numbers import split_wide
 
 from ..graph import Conv, Depthwise, MaxPool, Requant
 from .events import event_images, reaching, trimmed

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.errors import CompileError
 
 from ..graph import Concat, Conv, Depthwise, Flatten, Graph, Input, MaxPool, Node, Requant, Slice, Window
 from .layout import Place, Relayout, Slots, compact, natural, packed, place

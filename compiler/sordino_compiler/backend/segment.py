@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.asm import Assembler
-from sordino_hw.errors import CompileError
-from sordino_hw.isa import Opcode
-from sordino_hw.program import Op, Segment
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.asm import Assembler
+from sordino_hw.spec.errors import CompileError
+from sordino_hw.spec.isa import Opcode
+from sordino_hw.spec.program import Op, Segment
 
 from .operation import Operation
 

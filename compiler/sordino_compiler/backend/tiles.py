@@ -6,8 +6,8 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import CompileError
 
 __all__ = ["STEP_MAX", "Tile", "bands", "choose_tiles"]
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.numbers import split_wide
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.numbers import split_wide
 
 from ..graph import Depthwise
 from .tiles import Tile

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.errors import CompileError
 
 from .activation import CLAMPS
 from .arguments import arguments

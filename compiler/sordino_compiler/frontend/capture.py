@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.utils import parametrize
 
-from sordino_hw.errors import CompileError, InputError
+from sordino_hw.spec.errors import CompileError, InputError
 
 from .canonical import canonicalise
 from .parametrised import plain

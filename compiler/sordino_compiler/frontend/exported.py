@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.errors import CompileError
 
 from .arguments import constant
 from .plan import operator_name

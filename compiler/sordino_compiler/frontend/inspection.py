@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from sordino_hw.arch import ArchConfig, preset
+from sordino_hw.spec.arch import ArchConfig, preset
 
 from ..graph import Graph
 from .arguments import constant

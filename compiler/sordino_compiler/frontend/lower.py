@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import CompileError
 
 from .. import graph as g
 from .activation import Activation

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.errors import CompileError
 
 __all__ = ["Problem", "refuse"]
 

@@ -3,8 +3,8 @@
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from sordino_hw.arch import ArchConfig, preset
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.arch import ArchConfig, preset
+from sordino_hw.spec.errors import CompileError
 
 from ..graph import Graph
 from .exported import Scale, Weights, strip

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.errors import CompileError
 
 from .arguments import arguments, attribute, constant, is_constant
 from .plan import is_size, operator_name

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..arch import ArchConfig
-from ..errors import SordinoError
+from ..spec.arch import ArchConfig
+from ..spec.errors import SordinoError
 
 __all__ = ["DEVICES", "Device", "Fabric", "Site", "device_of"]
 

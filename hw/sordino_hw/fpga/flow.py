@@ -10,14 +10,14 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable, Signal
 
-from ..errors import ToolError
-from ..primitives import Target
+from ..ecp5_pnr.netlist import Packed
+from ..ecp5_pnr.placer import place
+from ..ecp5_pnr.router import NoRoute, route
+from ..ecp5_pnr.timing import TimingGraph
+from ..gateware.primitives import Target
+from ..spec.errors import ToolError
 from .devices import Device
-from .packed import Packed
-from .placer import place
 from .report import Routed
-from .router import NoRoute, route
-from .timing import TimingGraph
 from .tools import TimeLimit, chip_database, run, run_yosys
 
 __all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]

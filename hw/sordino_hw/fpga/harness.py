@@ -2,9 +2,9 @@
 
 from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Signal, Value
 
-from ..arch import ArchConfig
-from ..serial import SerialTop
-from ..top import Top
+from ..gateware.host.serial import SerialTop
+from ..gateware.top import Top
+from ..spec.arch import ArchConfig
 from .devices import Device
 
 __all__ = ["Harness", "Registered", "SerialHarness", "harness_of"]

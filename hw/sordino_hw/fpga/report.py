@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import ToolError
+from ..spec.errors import ToolError
 from .devices import Device
 
 __all__ = ["CriticalPath", "Hop", "Routed", "SlowGroup"]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import ToolError
+from ..spec.errors import ToolError
 
 __all__ = ["TOOLS", "TimeLimit", "chip_database", "missing_tools", "require", "run", "run_yosys", "tool_versions"]
 

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from sordino_hw.arch import ArchConfig, preset
-from sordino_hw.errors import InputError
 from sordino_hw.fpga import DEVICES, device_of
+from sordino_hw.spec.arch import ArchConfig, preset
+from sordino_hw.spec.errors import InputError
 
-from ..benchmark import DENSITIES, LayerShape, bench_layer, bench_sim, bench_suite, roomy
-from ..fpga_benchmark import bench_fpga, parse_seeds
-from ..network_benchmark import bench_network
-from ..workloads import load_workload
+from ..experiments.fpga_bench import bench_fpga, parse_seeds
+from ..experiments.layer_bench import DENSITIES, LayerShape, bench_layer, bench_sim, bench_suite, roomy
+from ..experiments.network_bench import bench_network
+from ..experiments.workloads import load_workload
 from .common import ArchOption, JsonOption, SeedOption, console, friendly, progress_bar, save_json
 
 SLOW_GROUPS = 12

@@ -6,10 +6,10 @@ from typing import Annotated
 import torch
 import typer
 
-from sordino_hw.errors import CompileError, InputError
+from sordino_hw.spec.errors import CompileError, InputError
 
-from ..checking import check as check_model
-from ..tasks import TASKS, load_checkpoint
+from ..experiments.tasks import TASKS, load_checkpoint
+from ..runtime.check import check as check_model
 from .common import ArchOption, JsonOption, console, factory, friendly, save_json, tensors
 
 

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from sordino_hw.arch import PRESETS
-from sordino_hw.errors import InputError, SordinoError
+from sordino_hw.spec.arch import PRESETS
+from sordino_hw.spec.errors import InputError, SordinoError
 
-from .. import tables, train
-from ..jsonfile import write_json
+from .. import train
+from ..report import tables
+from ..report.jsonfile import write_json
 
 __all__ = [
     "ArchOption",

@@ -10,13 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from sordino_hw.arch import preset
-from sordino_hw.errors import InputError
+from sordino_hw.spec.arch import preset
+from sordino_hw.spec.errors import InputError
 
-from ..checking import memory_use
-from ..compilation import compile as compile_model
+from ..experiments.tasks import TASKS, load_checkpoint
 from ..quantization import quantize
-from ..tasks import TASKS, load_checkpoint
+from ..runtime.check import memory_use
+from ..runtime.compile import compile as compile_model
 from .common import ArchOption, JsonOption, console, factory, friendly, save_json, tensors
 
 

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
-from ..demo import disagreements, run_demo, verdict
-from ..jsonfile import document, write_text
+from ..experiments.demo import disagreements, run_demo, verdict
 from ..report import render
+from ..report.jsonfile import document, write_text
 from .common import ArchOption, JsonOption, SeedOption, console, friendly, progress_bar, save_json
 
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sordino_hw.asm import disassemble
+from sordino_hw.spec.asm import disassemble
 
-from ..accelerator import load
+from ..runtime.accelerator import load
 from .common import console, friendly
 
 

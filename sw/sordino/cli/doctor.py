@@ -13,8 +13,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sordino_hw.errors import ToolError
-from sordino_sim.build import PROGRAMS, cache_dir
+from sordino_hw.spec.errors import ToolError
+from sordino_sim.rtl.build import PROGRAMS, cache_dir
 
 from .common import JsonOption, console, friendly, save_json
 

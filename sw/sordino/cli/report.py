@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..jsonfile import read_json, write_text
 from ..report import render
+from ..report.jsonfile import read_json, write_text
 from .common import console, friendly
 
 

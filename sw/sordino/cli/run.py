@@ -6,11 +6,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from sordino_hw.errors import InputError
-from sordino_hw.files import replacing
+from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.files import replacing
 
-from ..accelerator import Accelerator
-from ..tables import stats_table
+from ..report.tables import stats_table
+from ..runtime.accelerator import Accelerator
 from .common import BackendOption, JsonOption, arrays, console, friendly, progress_bar, save_json
 
 

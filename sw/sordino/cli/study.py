@@ -9,12 +9,12 @@ import typer
 from rich.progress import Progress as Bars
 from rich.progress import TaskID
 
-from sordino_hw.errors import InputError, ToolError
+from sordino_hw.spec.errors import InputError, ToolError
 
-from ..jsonfile import document, write_text
+from ..experiments.study import LADDERS, STUDY_TASKS, Settings, Store, figures, summary_table, work
+from ..experiments.study.plan import points
 from ..report import render
-from ..study import LADDERS, STUDY_TASKS, Settings, Store, figures, summary_table, work
-from ..study.plan import points
+from ..report.jsonfile import document, write_text
 from .common import ArchOption, JsonOption, console, friendly, progress_bar, save_json
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
+from ..experiments.tasks import TASKS, Kind, load_checkpoint, save_checkpoint, train_task
 from ..nn import METHODS
-from ..tasks import TASKS, Kind, load_checkpoint, save_checkpoint, train_task
 from .common import JsonOption, SeedOption, console, friendly, progress_bar, save_json
 
 

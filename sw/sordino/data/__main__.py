@@ -11,10 +11,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from sordino_hw.errors import InputError, SordinoError
-from sordino_hw.files import replacing
+from sordino_hw.spec.errors import InputError, SordinoError
+from sordino_hw.spec.files import replacing
 
-from ..jsonfile import write_json
+from ..report.jsonfile import write_json
 from .video import CAMERAS, redundancy, render, scenes
 
 app = typer.Typer(add_completion=False)

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 __all__ = ["Split", "digits"]
 

@@ -18,7 +18,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torch.nn import functional
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 from .digits import Split, digits
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 from .base import SparseActivation, register
 from .shares import whole_mean

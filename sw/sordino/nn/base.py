@@ -6,7 +6,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 __all__ = [
     "METHODS",

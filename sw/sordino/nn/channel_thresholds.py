@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 from .base import register
 from .learned import Learned, gather_channels, hard_threshold, spread

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 from .base import SparseActivation, register
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 from .base import SparseActivation, density, layer_inputs, register
 from .ops import threshold_relu

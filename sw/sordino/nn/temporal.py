@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 from .base import SparseActivation, sites
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 from .base import SparseActivation, register
 from .learned import gather_channels

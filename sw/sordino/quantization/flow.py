@@ -17,8 +17,8 @@ from sordino_compiler.frontend.capture import examples
 from sordino_compiler.frontend.lower import threshold_steps
 from sordino_compiler.frontend.plan import Plan
 from sordino_compiler.frontend.scales import product_factor
-from sordino_hw.arch import ArchConfig, preset
-from sordino_hw.errors import InputError
+from sordino_hw.spec.arch import ArchConfig, preset
+from sordino_hw.spec.errors import InputError
 
 from ._torchao import convert_pt2e, prepare_pt2e
 from .model import QuantizedModel, check_batch

@@ -12,8 +12,8 @@ from torch.fx import GraphModule, Interpreter, Node
 from sordino_compiler.frontend import lower_quantised
 from sordino_compiler.frontend.plan import Layer
 from sordino_compiler.graph import Graph, Value
-from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import InputError
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import InputError
 
 __all__ = ["QuantizedModel"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sordino_compiler.frontend.scales import WIDE_MAX, snap_factor
-from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import CompileError
 
 from ._torchao import FakeQuantizeBase
 

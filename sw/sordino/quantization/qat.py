@@ -10,9 +10,9 @@ from torch.fx import GraphModule
 from sordino_compiler.frontend import capture
 from sordino_compiler.frontend.canonical import fold_norms
 from sordino_compiler.frontend.plan import operator_name
-from sordino_hw.arch import ArchConfig, preset
+from sordino_hw.spec.arch import ArchConfig, preset
 
-from ..pruning import masks
+from ..sparsity.prune import masks
 from ._torchao import prepare_qat_pt2e
 from .flow import Calibration, finish, load, observe, switch
 from .model import QuantizedModel

@@ -7,8 +7,8 @@ from torch.fx import GraphModule, Node
 
 from sordino_compiler.frontend.plan import Layer, Plan, plan
 from sordino_compiler.frontend.source import where
-from sordino_hw.arch import ArchConfig
-from sordino_hw.errors import CompileError
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import CompileError
 
 from ._torchao import QuantizationAnnotation, QuantizationSpec, Quantizer, SharedQuantizationSpec
 from .fixed import FixedQuantizer

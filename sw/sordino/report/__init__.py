@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 from . import plots
 

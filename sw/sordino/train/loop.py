@@ -14,7 +14,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 from ..nn.base import device_of, penalty
 from ..nn.shares import share_of_batch

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sordino_hw.errors import InputError
-from sordino_hw.files import replacing
+from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.files import replacing
 
 from .history import Epoch
 

@@ -10,7 +10,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from sordino_hw.errors import SordinoError
+from sordino_hw.spec.errors import SordinoError
 
 from ..nn.base import device_of
 

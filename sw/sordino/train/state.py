@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sordino_hw.errors import InputError
-from sordino_hw.files import replacing
+from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.files import replacing
 
 __all__ = ["load", "random_state", "save", "set_random_state", "snapshot"]
 

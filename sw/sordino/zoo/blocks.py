@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 __all__ = ["activation_module", "choice", "conv_bn", "divisible", "initialise", "positive"]
 

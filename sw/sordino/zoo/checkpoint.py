@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 __all__ = ["load_checkpoint"]
 

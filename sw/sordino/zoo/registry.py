@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 __all__ = ["IMAGENET", "Entry", "add", "entry", "model", "names"]
 

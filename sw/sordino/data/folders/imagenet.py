@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 from .layout import Folder, Layout, Transform, as_tensor, read_image
 

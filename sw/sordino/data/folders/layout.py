@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sordino_hw.errors import InputError
+from sordino_hw.spec.errors import InputError
 
 __all__ = ["Folder", "Layout", "Transform", "as_tensor", "boxes_within", "read_image", "read_index_image", "read_lines", "read_xml"]
 

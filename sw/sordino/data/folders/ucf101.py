@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sordino_hw.errors import InputError, ToolError
+from sordino_hw.spec.errors import InputError, ToolError
 
 from .layout import Folder, Layout, Transform, read_lines
 

@@ -1,1 +1,0 @@
-"""The gateware of the cluster, one module a stage."""

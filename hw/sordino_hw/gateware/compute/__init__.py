@@ -1,0 +1,1 @@
+"""Multipliers and accumulators."""

@@ -1,0 +1,184 @@
+"""The lanes: one multiplier and one accumulator per output channel, and the shadow accumulators."""
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...spec import isa
+from ...spec.arch import ArchConfig
+from ...spec.latencies import LATENCY, MULTIPLIER_LATENCY, Latencies
+from ...spec.structure import Kind, reads_late
+from ..issue.issue import VECTOR_LATENCY
+from ..layouts import Event
+from ..lib.combinators import delay
+from ..primitives import MaskedAdder, MultiplierArray, Serialiser, copies
+
+__all__ = ["Lanes"]
+
+assert VECTOR_LATENCY == LATENCY, "an operand is registered beside its byte of the weight row"
+
+SHARE = 4
+"""Lanes that one copy of the control signals drives."""
+
+
+class Control(data.StructLayout):
+    """What a lane must know of an event when it takes its activation.
+
+    `op`: the lanes multiply; `floor`: an output that skipped an empty word must not fall below zero.
+    """
+
+    def __init__(self):
+        super().__init__({"event": 1, "op": 1, "floor": 1})
+
+
+class Halves(data.StructLayout):
+    """Which half of a wide weight is read, and kept, in this cycle."""
+
+    def __init__(self):
+        super().__init__({"low": 1, "high": 1})
+
+
+class Choice(data.StructLayout):
+    """What a lane's weight is: the wide one that it keeps, 1 for MAX, or else what was read."""
+
+    def __init__(self):
+        super().__init__({"wide": 1, "max": 1})
+
+
+class Step(data.StructLayout):
+    """What a lane must know of a product. `clear`: it replaces the sum."""
+
+    def __init__(self):
+        super().__init__({"valid": 1, "max": 1, "first": 1, "clear": 1})
+
+
+class Lanes(wiring.Component):
+    """Multiplies and accumulates; at an output's end moves the sums to the shadow accumulators, which show them by chunks.
+
+    Rigid: one event per cycle, nothing stalls. Weight read, product and accumulation follow each other, so that the first
+    sums show `Latencies.shadow` cycles after the issue.
+
+    Members
+    -------
+    event, event_valid, operands
+        From the `Issuer`; `operands` are the lanes' own for a vector event of `VECTOR_LATENCY` cycles before, and, if
+        activations are read late, the word of any event.
+    w_addr, w_data
+        Weight memory.
+    shadow : Out(array of ppu x signed 32)
+        The sums of a chunk.
+    coming : Out(1)
+        `shadow` shows an output's first chunk `Latencies.turn_lead` cycles later, and the others after it.
+    trap : Out(1)
+        A weight row beyond the memory, registered.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        self.arch = arch
+        # Whether the address of a weight row waits a cycle, which has fewer bits than a row that does.
+        self.waits = reads_late(arch) and arch.wide_cycles == 2
+        super().__init__(
+            {
+                "event": In(Event(arch)),
+                "event_valid": In(1),
+                "operands": In(data.ArrayLayout(signed(arch.event_bits), arch.lanes)),
+                "w_addr": Out(max(1, (arch.weight_depth - 1).bit_length())),
+                "w_data": In(isa.region_bits(arch, isa.Region.WEIGHT)),
+                "shadow": Out(data.ArrayLayout(signed(32), arch.ppu)),
+                "coming": Out(1),
+                "trap": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        arch, lanes, event = self.arch, self.arch.lanes, self.event
+        is_max, is_wide, reads = event.kind == Kind.MAX, event.kind == Kind.MAC2, Signal()
+        addresses = m.d.sync if self.waits else m.d.comb
+        addresses += self.w_addr.eq(event.w)
+        m.d.comb += [reads.eq(self.event_valid & event.op & ~is_max)]
+        m.d.sync += self.trap.eq(reads & (event.w >= arch.weight_depth))
+
+        # The low half of a wide weight is only kept: the cycle of the high half multiplies by both.
+        control, halves, choice, step = Signal(Control()), Signal(Halves()), Signal(Choice()), Signal(Step())
+        low = is_wide & ~event.high & ~event.again
+        m.d.comb += [
+            control.event.eq(event.kind == Kind.EVENT),
+            control.op.eq(event.op & ~low),
+            control.floor.eq(is_max & event.zero),
+            halves.low.eq(reads & low),
+            halves.high.eq(self.event_valid & event.high),
+            choice.wide.eq(event.high | (is_wide & event.again)),
+            choice.max.eq(is_max),
+            step.valid.eq(self.event_valid),
+            step.max.eq(is_max),
+            step.first.eq(event.first),
+            step.clear.eq(event.first | is_max),
+        ]
+        shares = -(-lanes // SHARE)
+        controls = copies(
+            m, delay(m, control, VECTOR_LATENCY - 1, "control", reset_less=True), shares, "controls", init=None, reset_less=True
+        )
+        if reads_late(arch):
+            lane = delay(m, event.lane, VECTOR_LATENCY, "lane", reset_less=True)
+            broadcast = [Array(self.operands)[lane]] * shares
+        else:
+            broadcast = copies(
+                m, delay(m, event.act, VECTOR_LATENCY - 1, "act", reset_less=True), shares, "broadcast", reset_less=True
+            )
+        kept = copies(
+            m, delay(m, halves, LATENCY - 1 + self.waits, "halves", reset_less=True), shares, "kept", init=None, reset_less=True
+        )
+        choices = copies(m, delay(m, choice, LATENCY, "choice", reset_less=True), shares, "choices", init=None, reset_less=True)
+        weights = [self._weight(m, kept[i // SHARE], choices[i // SHARE], i) for i in range(lanes)]
+        m.submodules.multipliers = multipliers = MultiplierArray(lanes, arch.event_bits, len(weights[0]))
+
+        depth, lead = LATENCY + 1 + MULTIPLIER_LATENCY, Latencies(arch).turn_lead
+        steps = copies(m, delay(m, step, depth - 1, "step", reset_less=True), shares, "steps", init=None, reset_less=True)
+        coming = delay(m, self.event_valid & event.end, depth + 3 - lead, "coming")
+        ends = copies(m, delay(m, coming, lead - 3, "end"), arch.ppu, "ended", reset_less=True)
+        m.d.comb += self.coming.eq(coming)
+
+        accumulators = Signal(data.ArrayLayout(signed(32), lanes), reset_less=True)
+        for i in range(lanes):
+            operand = Signal(signed(arch.event_bits), name=f"operand_{i}", reset_less=True)
+            c, s, value, product = controls[i // SHARE], steps[i // SHARE], self.operands[i], multipliers.p[i]
+            m.d.sync += operand.eq(Mux(c.event, broadcast[i // SHARE], value))
+            with m.If(~c.op | (c.floor & (value < 0))):
+                m.d.sync += operand.eq(0)
+            m.d.comb += [multipliers.a[i].eq(operand), multipliers.b[i].eq(weights[i])]
+            accumulator = accumulators[i]
+            m.submodules[f"adder_{i}"] = adder = MaskedAdder(32)
+            m.d.comb += [adder.a.eq(accumulator), adder.b.eq(product), adder.mask.eq(s.clear)]
+            # A maximum is an activation: it is compared in as many bits.
+            greater = accumulator[: arch.event_bits].as_signed() < product[: arch.event_bits].as_signed()
+            with m.If(s.valid & (~s.max | s.first | greater)):
+                m.d.sync += accumulator.eq(adder.s)
+        for i in range(arch.ppu):
+            m.submodules[f"shadow_{i}"] = shadow = Serialiser(arch.chunks, 32)
+            m.d.comb += [
+                shadow.load.eq(ends[i]),
+                *(shadow.i[k].eq(accumulators[i + k * arch.ppu]) for k in range(arch.chunks)),
+                self.shadow[i].eq(shadow.o),
+            ]
+        return m
+
+    def _weight(self, m, keep, choice, i):
+        """Lane `i`'s multiplier operand.
+
+        The byte that is read is registered, so that the halves of a wide weight are kept in time for the high one's event.
+        """
+        row, read = self.w_data[8 * i : 8 * i + 8], Signal(8, name=f"read_{i}", reset_less=True)
+        low, high = Signal(7, name=f"low_{i}", reset_less=True), Signal(8, name=f"high_{i}", reset_less=True)
+        rows = m.d.comb if self.waits else m.d.sync
+        rows += read.eq(row)
+        with m.If(keep.low):
+            m.d.sync += low.eq(row)
+        if self.arch.wide_cycles == 1:
+            with m.If(keep.high):
+                m.d.sync += high.eq(row)
+        else:
+            m.d.comb += high.eq(read)
+        lower = Mux(choice.wide, low, Mux(choice.max, 1, read[:7]))
+        upper = Mux(choice.wide, high, (read[7] & ~choice.max).replicate(8))
+        return Cat(lower, upper).as_signed()

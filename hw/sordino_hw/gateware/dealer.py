@@ -1,0 +1,235 @@
+"""The dealer: from an operation to its outputs, each dealt to a group of cores."""
+
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..spec.arch import ArchConfig
+from ..spec.latencies import DEAL_LATENCY, DRAINED, FREED, Latencies
+from ..spec.structure import job_depth, sharing, tag_bits
+from .flight import snapshot
+from .layouts import INDEX, DealDescriptor, Job, Output
+from .lib.combinators import buffered, lowest
+
+__all__ = ["Dealer"]
+
+
+class Dealer(wiring.Component):
+    """Deals the outputs of an operation in their order, up to one per cycle; the next operation follows without a bubble.
+
+    A run of outputs goes to one group: to the lowest whose fetcher has at most one job waiting and whose cores have room for
+    their outputs, or, of a stateful operation, to the group whose turn it is. Before the groups change, every job must
+    have left the fetchers.
+
+    Who gets an output is decided in the cycle before its deal, from registers alone: the dealer counts itself what it
+    dealt, and hears a cycle late what fetchers and cores have done with it.
+
+    Members
+    -------
+    op : In(stream of DealDescriptor)
+        Taken while idle, or in the cycle of the last deal; its first deal is `DEAL_LATENCY` cycles later at the earliest.
+    jobs : Out(Job), deal : Out(cores)
+        The job that fetcher g takes in a cycle with bit g of `deal`, at most one; `jobs.to` are its cores.
+    outputs : Out(array of cores x Output), output_valid : Out(cores)
+        In the same cycle, for the cores.
+    taken : In(cores)
+        The fetcher's walker takes a job, which makes room for another that is dealt `FREED` cycles later.
+    closed : In(cores)
+        The core closes an output, which makes room for another that is dealt `FREED` cycles later.
+    drained : In(cores)
+        The fetcher's scanner asked for the last word of a job.
+    busy : Out(1)
+        An operation is not wholly dealt.
+    dealt : Out(1), dealt_tag : Out(tag_bits)
+        The last output of operation `dealt_tag` is dealt in this cycle.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        self.arch = arch
+        super().__init__(
+            {
+                "op": In(stream.Signature(DealDescriptor(arch))),
+                "jobs": Out(Job(arch)),
+                "deal": Out(arch.cores),
+                "outputs": Out(data.ArrayLayout(Output(arch), arch.cores)),
+                "output_valid": Out(arch.cores),
+                "taken": In(arch.cores),
+                "closed": In(arch.cores),
+                "drained": In(arch.cores),
+                "busy": Out(1),
+                "dealt": Out(1),
+                "dealt_tag": Out(tag_bits(arch)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        cores, o = self.arch.cores, self.op.payload
+        assert DEAL_LATENCY == 2, "a register each for: the operation, the deal"
+        # What waits is loaded in every cycle in which it could be taken: whether there is anything comes late.
+        load, dealing, deals = Signal(init=1), Signal(), Signal()
+        d = snapshot(m, self.arch, o, load, "operation")
+        last_ox, next_last, address = self._step(m, d, dealing, load)
+        m.d.sync += [dealing.eq(deals), load.eq(Mux(load, ~self.op.valid, deals & next_last))]
+        m.d.comb += [
+            self.op.ready.eq(load),
+            self.dealt.eq(dealing & load),
+            self.dealt_tag.eq(d.tag),
+            self.busy.eq(dealing | ~load),
+        ]
+
+        # Cores of each fetcher, and the slice that each core has, in this operation.
+        groups = [Signal(cores, name=f"group_{g}") for g in range(cores)]
+        slices = [Signal(range(cores), name=f"slice_{c}") for c in range(cores)]
+        sizes = [1 << k for k in range(cores.bit_length())]
+        with m.If(load):
+            for c in range(cores):
+                m.d.sync += slices[c].eq(0)
+                for g, group in enumerate(groups):
+                    fits = [o.SPLIT[n.bit_length() - 1] & (c // n < o.SLICES) for n in sizes if g < n and c % n == g]
+                    m.d.sync += group[c].eq(Cat(fits).any())
+                for n in sizes:
+                    with m.If(o.SPLIT[n.bit_length() - 1]):
+                        m.d.sync += slices[c].eq(c // n)
+
+        # What the next output finds: `dealing` says that the one at hand is being dealt.
+        fresh, current, turn = Signal(), Signal(cores), Signal(cores)
+        turn_ends = Cat(turn[n - 1] & d.SPLIT[n.bit_length() - 1] for n in sizes).any()
+        run_ends, state = last_ox | self._run_ends(m, d, load, dealing, last_ox), Signal.like(d.S_BASE)
+        turned = Mux(turn_ends, 1, turn << 1)[:cores]
+        next_fresh, next_current = Mux(dealing, run_ends, fresh), Mux(dealing, self.deal, current)
+        next_turn = Mux(dealing & d.stateful, turned, turn)
+        with m.If(dealing), m.If(d.stateful & turn_ends):
+            m.d.sync += state.eq(state + d.DRAIN)
+        m.d.sync += [fresh.eq(next_fresh), current.eq(next_current), turn.eq(next_turn)]
+        with m.If(load):
+            m.d.sync += [fresh.eq(1), turn.eq(Mux(o.stateful, 1, (1 << cores) - 1)), state.eq(o.S_BASE)]
+
+        # A run starts behind one job at most: the FIFO has room for all of it, or for one at a time.
+        idle, few, room, more_room = self._counts(m)
+        free, next_ = Signal(cores), Signal(cores)
+        for g, group in enumerate(groups):
+            open_ = Mux(self.deal[g], (~group | more_room).all(), (~group | room).all()) & group[g]
+            ahead = Mux(self.deal[g], idle[g] if job_depth(self.arch) > 1 else 0, few[g])
+            m.d.comb += [
+                free[g].eq(open_ & next_turn[g] & ahead),
+                next_[g].eq(open_ & next_current[g] & (1 if sharing(self.arch) else ahead)),
+            ]
+        chosen, _ = lowest(free, cores)
+        ready = ~load & self._settled(m, load, dealing)
+        m.d.comb += deals.eq(Mux(next_fresh, free.any(), next_.any()) & ready)
+        m.d.sync += self.deal.eq(Mux(next_fresh, chosen, next_) & ready.replicate(cores))
+        m.d.comb += [
+            self.output_valid.eq(reduce(or_, (Mux(deal, group, 0) for deal, group in zip(self.deal, groups, strict=True)))),
+            self.jobs.to.eq(self.output_valid),
+            self.jobs.fresh.eq(fresh),
+            self.jobs.tag.eq(d.tag),
+        ]
+        for output, part in zip(self.outputs, slices, strict=True):
+            m.d.comb += [output.address.eq(address + part), output.state.eq(state), output.tag.eq(d.tag)]
+        return m
+
+    def _step(self, m, d, dealing, load):
+        """Steps input position, residual and output addresses with each deal.
+
+        Returns whether this is the last column, whether the output of the next cycle is the last of all, and the output's address.
+        Counters say which column or row is next, so that a comparison of registers tells a step before whether it is the last.
+        """
+        oy, ox, ry, rx = (Signal(n, name=name) for name, n in (("oy", 12), ("ox", 12), ("ry", 8), ("rx", 8)))
+        last_oy, last_ox, last_ry, last_rx = (Signal(name=f"last_{name}") for name in ("oy", "ox", "ry", "rx"))
+        iy0, ix0 = Signal(signed(INDEX)), Signal(signed(INDEX))
+        a_row, a, r_row, r, o_row, o = (Signal.like(d.A_BASE, name=name) for name in ("a_row", "a", "r_row", "r", "o_row", "o"))
+        m.d.comb += [self.jobs.iy0.eq(iy0), self.jobs.left.eq(-ix0), self.jobs.a.eq(a), self.jobs.r.eq(r)]
+        counters = ((oy, last_oy, "OH"), (ox, last_ox, "OW"), (ry, last_ry, "REPY"), (rx, last_rx, "REPX"))
+
+        def restart(counter, last, count):
+            return [counter.eq(2), last.eq(count == 1)]
+
+        def step(counter, last, count):
+            return [counter.eq(counter + 1), last.eq(counter == count)]
+
+        deals = buffered(m, dealing, "dealing")
+        with m.If(deals & last_ox):
+            m.d.sync += [*restart(ox, last_ox, d.OW), *restart(rx, last_rx, d.REPX), *step(oy, last_oy, d.OH), ix0.eq(d.IX0)]
+            m.d.sync += [s.eq(r_row + d.R_OY) for s in (r_row, r)]
+            m.d.sync += [s.eq(o_row + d.O_OY) for s in (o_row, o)]
+            with m.If(last_ry):
+                m.d.sync += [*restart(ry, last_ry, d.REPY), iy0.eq(iy0 + d.SY)]
+                m.d.sync += [s.eq(a_row + d.A_OY) for s in (a_row, a)]
+            with m.Else():
+                m.d.sync += [*step(ry, last_ry, d.REPY), a.eq(a_row)]
+        with m.Elif(deals):
+            m.d.sync += [*step(ox, last_ox, d.OW), r.eq(r + d.R_OX), o.eq(o + d.O_OX)]
+            with m.If(last_rx):
+                m.d.sync += [*restart(rx, last_rx, d.REPX), ix0.eq(ix0 + d.SX), a.eq(a + d.A_OX)]
+            with m.Else():
+                m.d.sync += step(rx, last_rx, d.REPX)
+        with m.If(buffered(m, load, "load")):
+            first = self.op.payload
+            for counter, last, name in counters:
+                m.d.sync += restart(counter, last, first[name])
+            m.d.sync += [iy0.eq(first.IY0), ix0.eq(first.IX0)]
+            m.d.sync += [s.eq(first.A_BASE) for s in (a_row, a)]
+            m.d.sync += [s.eq(first.R_BASE) for s in (r_row, r)]
+            m.d.sync += [s.eq(first.O_BASE) for s in (o_row, o)]
+        in_last_row = Mux(dealing & last_ox, oy == d.OH, last_oy)
+        return last_ox, in_last_row & Mux(dealing, Mux(last_ox, d.OW == 1, ox == d.OW), last_ox), o
+
+    def _run_ends(self, m, d, load, dealing, last_ox):
+        """Whether the output at hand is the RUN-th of its run."""
+        position, last = Signal(4), Signal(name="last_position")
+        with m.If(dealing & (last | last_ox)):
+            m.d.sync += [position.eq(2), last.eq(d.RUN == 1)]
+        with m.Elif(dealing):
+            m.d.sync += [position.eq(position + 1), last.eq(position == d.RUN)]
+        with m.If(load):
+            m.d.sync += [position.eq(2), last.eq(self.op.payload.RUN == 1)]
+        return last
+
+    def _counts(self, m):
+        """By core: whether its fetcher has no job, or few enough for another; whether it has room for an output, or for two. All
+        before this cycle's deal.
+        """
+        assert FREED == 3, "a register each for: the event, the count, the deal"
+        cores, most = self.arch.cores, Latencies(self.arch).outputs
+        names = ("idle", "few", "room", "more_room")
+        idle, few, room, more_room = (Signal(cores, name=name, init=(1 << cores) - 1) for name in names)
+        ahead = 0 if job_depth(self.arch) == 1 else 1
+        taken, closed = Signal(cores, name="taken_before"), Signal(cores, name="closed_before")
+        m.d.sync += [taken.eq(self.taken), closed.eq(self.closed)]
+        for c in range(cores):
+            jobs = Signal(range(job_depth(self.arch) + 1), name=f"jobs_{c}")
+            outputs = Signal(range(most + 1), name=f"outputs_{c}")
+            with m.If(self.deal[c] & ~taken[c]):
+                m.d.sync += [jobs.eq(jobs + 1), idle[c].eq(0), few[c].eq(jobs + 1 <= ahead)]
+            with m.Elif(taken[c] & ~self.deal[c]):
+                m.d.sync += [jobs.eq(jobs - 1), idle[c].eq(jobs == 1), few[c].eq(jobs <= ahead + 1)]
+            with m.If(self.output_valid[c] & ~closed[c]):
+                m.d.sync += [outputs.eq(outputs + 1), room[c].eq(more_room[c]), more_room[c].eq(outputs < most - 2)]
+            with m.Elif(closed[c] & ~self.output_valid[c]):
+                m.d.sync += [outputs.eq(outputs - 1), room[c].eq(1), more_room[c].eq(room[c])]
+        return idle, few, room, more_room
+
+    def _settled(self, m, load, dealing):
+        """Whether no job of an operation with another SPLIT is in a fetcher, `DRAINED` cycles before the deal."""
+        cores = self.arch.cores
+        if cores == 1:
+            return 1
+        assert DRAINED == 4, "a register each for: the count of jobs that leave, the jobs left, the comparison, the deal"
+        left, jobs, quiet = Signal(range(cores + 1)), Signal(range(Latencies(self.arch).outputs * cores + 1)), Signal(init=1)
+        m.d.sync += [
+            left.eq(sum(self.drained[g] for g in range(cores))),
+            jobs.eq(jobs + dealing - left),
+            quiet.eq((jobs == 0) & ~dealing),
+        ]
+        split, waiting = Signal.like(self.op.payload.SPLIT), Signal()
+        with m.If(dealing):
+            m.d.sync += waiting.eq(0)
+        with m.If(load):
+            m.d.sync += waiting.eq((split != 0) & (split != self.op.payload.SPLIT))
+        with m.If(load & self.op.valid):
+            m.d.sync += split.eq(self.op.payload.SPLIT)
+        return ~waiting | quiet

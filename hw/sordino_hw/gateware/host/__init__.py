@@ -1,0 +1,1 @@
+"""The host's side: register window, AXI4-Lite, serial line."""

@@ -1,0 +1,285 @@
+"""The host port: control registers and memory windows on AXI4-Lite."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.utils import ceil_log2
+
+from ...spec.arch import ArchConfig
+from ...spec.errors import ArchError
+from ...spec.isa import (
+    CSR,
+    HOST_ADDR_BITS,
+    ID_VALUE,
+    PER_CORE,
+    PERF_FIELDS,
+    REGION_SHIFT,
+    Region,
+    region_bits,
+    region_depth,
+    region_stride,
+    row_bytes,
+    row_pieces,
+    window_pieces,
+)
+from ...spec.latencies import Latencies
+from ..lib.combinators import delay
+from ..primitives import SmallMemory
+from .axi import AXI4LiteSignature, Resp, Subordinate
+from .interfaces import ControlSignature, WindowSignature
+
+__all__ = ["READABLE", "WRITABLE", "HostPort", "check_address_space"]
+
+WRITABLE = (Region.IMEM, Region.WEIGHT, Region.MASK, Region.PARAM, Region.ACT, Region.STATE, Region.TABLE)
+READABLE = (Region.ACT, Region.STATE, Region.PERF)
+
+
+def check_address_space(arch: ArchConfig) -> None:
+    """Raises `ArchError` if a memory, or those of all cores together, is larger than its region of the host's address space."""
+    limit = 1 << REGION_SHIFT
+    for region in (*WRITABLE, Region.PERF):
+        cores = arch.cores if region in PER_CORE else 1
+        rows = region_stride(arch, region) if region in PER_CORE else region_depth(arch, region)
+        size = cores * rows * row_bytes(region_bits(arch, region))
+        if size > limit:
+            most = rows * limit // size // (len(PERF_FIELDS) if region is Region.PERF else 1)
+            who = f"{region.name} memories of {cores} cores take" if cores > 1 else f"{region.name} memory takes"
+            raise ArchError(
+                f"architecture {arch.name!r}: the {who} {size} bytes of the host's address space, "
+                f"and a region has {limit}: make {region.name.lower()}_depth at most {most}"
+            )
+
+
+class HostPort(Component):
+    """Control registers (`isa.CSR`) and memory windows (`isa.Region`) behind one AXI4-Lite port.
+
+    Control registers answer at any time. An access to a memory window waits on the bus while the machine runs, and
+    holds back later accesses of its own direction only. LIMIT may be written during a run: 0 stops it.
+
+    Writing: the 32-bit pieces of a row are staged, and the last one commits the row. They must come in ascending
+    order, from piece 0, without another row's between them (control registers may come between): so a row is
+    written whole or not at all. Reading: every piece is fetched by itself.
+
+    `SLVERR` answers, and nothing is written by: an address that is no multiple of 4; any byte strobe clear; a piece
+    beyond its row or out of order; a write to PERF or to a read-only register; a read of IMEM, WEIGHT, MASK, PARAM
+    or TABLE. `DECERR` answers: a region, core, row or register that does not exist. Errors read as zero.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+        Raises `ArchError` if a memory is larger than its region of the address space.
+
+    Members
+    -------
+    bus : In(AXI4LiteSignature(28))
+    window : Out(WindowSignature(arch))
+    control : Out(ControlSignature())
+
+    Throughput: a write or a control register every 3 cycles; a row's last piece adds a cycle for each that the window takes, and a
+    fetch `Latencies.window` + 3.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        check_address_space(arch)
+        self.arch = arch
+        super().__init__(
+            {
+                "bus": In(AXI4LiteSignature(HOST_ADDR_BITS)),
+                "window": Out(WindowSignature(arch)),
+                "control": Out(ControlSignature()),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.axi = axi = Subordinate(HOST_ADDR_BITS)
+        connect(m, flipped(self.bus), axi.bus)
+        window, control = self.window, self.control
+
+        busy = Signal()  # the window is taken, or will be the running machine's in the next cycle
+        m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
+        fetched = Signal()
+        asked, wants, fetch, source = self._read(m, axi.read, busy, fetched)
+        commit, target, piece = self._write(m, axi.write, busy, asked, wants)
+
+        fetching = Signal()
+        latency = Latencies(self.arch).window
+        countdown, last = Signal(range(latency + 1)), Signal.like(window.piece)
+        m.d.comb += busy.eq(control.start | window.we | fetching | delay(m, fetching, 1, "fetching"))
+        m.d.sync += fetched.eq(fetched & asked)
+        with m.If(fetch | commit):
+            # Nothing is committed while a read waits that could fetch.
+            place = Cat(window.piece, window.region, window.row)
+            m.d.sync += [window.we.eq(commit), window.re.eq(fetch), place.eq(Mux(asked, source, target))]
+        with m.If(commit):
+            m.d.sync += last.eq(piece if window_pieces(self.arch) > 1 else 0)
+        with m.If(window.we & (window.piece != last)):
+            m.d.sync += [window.we.eq(1), window.piece.eq(window.piece + 1)]
+        with m.If(fetch):
+            m.d.sync += [fetching.eq(1), countdown.eq(latency)]
+        with m.If(fetching):
+            m.d.sync += countdown.eq(countdown - 1)
+            with m.If(countdown == 0):
+                m.d.sync += [fetching.eq(0), fetched.eq(1)]
+        return m
+
+    def _decode(self, m, address, regions, name):
+        """Decodes an address of a memory window: (region, row, piece, last piece, response).
+
+        `regions` are those that the access may reach. The response is OKAY if the access exists; otherwise it is all that counts.
+        """
+        rows = max(region_stride(self.arch, r) * (self.arch.cores if r in PER_CORE else 1) for r in WRITABLE + READABLE)
+        region, index = Signal(Region, name=f"{name}_region"), Signal(range(rows), name=f"{name}_row")
+        most = max(row_pieces(region_bits(self.arch, r)) for r in regions)
+        piece, last = Signal(range(max(most, 2)), name=f"{name}_piece"), Signal(range(max(most, 2)), name=f"{name}_last")
+        resp = Signal(Resp, name=f"{name}_resp")
+        m.d.comb += [region.eq(address[REGION_SHIFT:]), resp.eq(Resp.DECERR)]
+        with m.Switch(address[REGION_SHIFT:]):
+            for r in Region:
+                if r is Region.CSR:
+                    continue
+                bits = region_bits(self.arch, r)
+                low = ceil_log2(row_bytes(bits))
+                with m.Case(r.value):
+                    if r in regions:
+                        here = address[2:low] if low > 2 else Const(0, 1)
+                        m.d.comb += [index.eq(address[low:REGION_SHIFT]), piece.eq(here), last.eq(row_pieces(bits) - 1)]
+                    with m.If(self._exists(r, address[low:REGION_SHIFT])):
+                        m.d.comb += resp.eq(Resp.SLVERR)
+                        if r in regions:
+                            with m.If((address[:2] == 0) & (here < row_pieces(bits))):
+                                m.d.comb += resp.eq(Resp.OKAY)
+        return region, index, piece, last, resp
+
+    def _exists(self, region, row):
+        """Whether a region has a row of this number."""
+        if region not in PER_CORE:
+            return row < region_depth(self.arch, region)
+        stride = ceil_log2(region_stride(self.arch, region))
+        return (row[:stride] < region_depth(self.arch, region)) & (row[stride:] < self.arch.cores)
+
+    def _read(self, m, port, busy, fetched):
+        """Serves reads, in the second cycle of a request: the first decodes.
+
+        Returns whether a request is in its second cycle, whether it is served unless the window is busy, whether it fetches a
+        piece, and which one.
+        """
+        window, control = self.window, self.control
+        decoded = self._decode(m, port.address, READABLE, "read")
+        region, index, piece, resp = (delay(m, decoded[k], 1, "read") for k in (0, 1, 2, 4))
+        asks_csr = port.address[REGION_SHIFT:] == Region.CSR.value
+        is_csr = delay(m, asks_csr, 1, "read_csr")
+        shown, csr_resp = Signal(32), Signal(Resp)
+        m.d.sync += [shown.eq(0), csr_resp.eq(Resp.DECERR)]
+        with m.Switch(port.address[2:REGION_SHIFT]):
+            for name in CSR:
+                with m.Case(CSR[name] >> 2):
+                    m.d.sync += csr_resp.eq(Mux(port.address[:2] == 0, Resp.OKAY, Resp.SLVERR))
+        with m.Switch(port.address[2:5]):
+            for name, value in {
+                "ID": Const(ID_VALUE, 32),
+                "HASH": Const(self.arch.hash, 32),
+                "CTRL": Const(0, 32),
+                "STATUS": Cat(control.running, control.halted, Const(0, 2), control.trap),
+                "LIMIT": control.limit,
+                "PC": control.pc,
+                "CYCLES": control.cycles,
+                "OPS": control.ops,
+            }.items():
+                with m.Case(CSR[name] >> 2):
+                    m.d.sync += shown.eq(value)
+
+        asked, wants, fetch = self._second(m, port, "read"), Signal(), Signal()
+        good, csr_good = resp == Resp.OKAY, is_csr & (csr_resp == Resp.OKAY)
+        place, data = Signal.like(window.piece), window.rdata
+        if len(data) > 32:
+            data = data.word_select(piece, 32)
+        else:
+            m.d.comb += place.eq(piece)
+        m.d.comb += [
+            wants.eq(asked & (is_csr | ~control.running)),
+            fetch.eq(asked & ~busy & ~control.running & good & ~fetched),
+            port.ready.eq(wants & ~busy & ~fetch),
+            port.resp.eq(Mux(is_csr, csr_resp, resp)),
+            port.data.eq(data & good.replicate(32) | shown & csr_good.replicate(32)),
+        ]
+        return asked, wants, fetch, Cat(place, region, index)
+
+    def _write(self, m, port, busy, read, reading):
+        """Serves writes in the second cycle of a request, unless the window is `busy` or a read is served.
+
+        A read that waits (`read`) is served (`reading`) as soon as the window may be used, so a row waits for it.
+
+        Returns whether a row is complete, where it is, and the number of its last piece.
+        """
+        control = self.control
+        decoded = self._decode(m, port.address, WRITABLE, "write")
+        region, index, piece, resp = (delay(m, decoded[k], 1, "write") for k in (0, 1, 2, 4))
+        last = delay(m, decoded[2] == decoded[3], 1, "write_last")
+        expected = Signal(HOST_ADDR_BITS - 2)  # word address of the row's next piece; that of no row at 0
+        is_csr, whole, in_order, aligned = (
+            delay(m, s, 1, f"write_{name}")
+            for name, s in (
+                ("csr", port.address[REGION_SHIFT:] == Region.CSR.value),
+                ("whole", port.strobe.all()),
+                ("in_order", (decoded[2] == 0) | (port.address[2:] == expected)),
+                ("aligned", port.address[:2] == 0),
+            )
+        )
+        asked, good, stored, commit = self._second(m, port, "write"), Signal(), Signal(), Signal()
+        m.d.comb += [
+            port.ready.eq(asked & ~busy & ~reading & (is_csr | ~control.running)),
+            port.resp.eq(resp),
+            good.eq(asked & (resp == Resp.OKAY) & whole & in_order),
+            stored.eq(good & ~busy & ~read & ~control.running),
+            commit.eq(stored & last),
+        ]
+        with m.If(is_csr):
+            m.d.comb += port.resp.eq(Resp.DECERR)
+            with m.Switch(port.address[2:REGION_SHIFT]):
+                for name, offset in CSR.items():
+                    with m.Case(offset >> 2):
+                        m.d.comb += port.resp.eq(Resp.SLVERR)
+                        if name in ("CTRL", "LIMIT"):
+                            with m.If(whole & aligned):
+                                m.d.comb += port.resp.eq(Resp.OKAY)
+                                with m.If(port.ready):
+                                    if name == "LIMIT":
+                                        m.d.sync += control.limit.eq(port.data)
+                                    else:
+                                        m.d.sync += control.start.eq(port.data[0])
+        with m.Elif((resp == Resp.OKAY) & ~(whole & in_order)):
+            m.d.comb += port.resp.eq(Resp.SLVERR)
+        # A piece may be staged while it is blocked: nobody looks at the row before it is complete, nor is one staged while a row
+        # is written.
+        self._stage(m, good & ~self.window.we, piece, port.data)
+        with m.If(stored):
+            m.d.sync += expected.eq(port.address[2:] + 1)
+        with m.If(control.running):
+            m.d.sync += expected.eq(0)
+        return commit, Cat(Const(0, len(self.window.piece)), region, index), piece
+
+    def _stage(self, m, put, piece, value):
+        """Keeps the pieces of the row that is being written, in registers where they are shown together; shows them."""
+        window = self.window
+        together = max(len(window.whole), len(window.wdata) if len(window.wdata) > 32 else 0)
+        staged = Signal(data.ArrayLayout(32, row_pieces(together)), reset_less=True)
+        with m.If(put), m.Switch(piece):
+            for i in range(len(staged)):
+                with m.Case(i):
+                    m.d.sync += staged[i].eq(value)
+        m.d.comb += window.whole.eq(staged)
+        if len(window.wdata) > 32:
+            m.d.comb += window.wdata.eq(staged)
+            with m.If(self.control.running):
+                m.d.sync += staged.eq(0)
+            return
+        m.submodules.row = row = SmallMemory(1 << len(piece), 32)
+        m.d.comb += [row.w_en.eq(put), row.w_addr.eq(piece), row.w_data.eq(value), row.r_addr.eq(window.piece)]
+        m.d.sync += window.wdata.eq(row.r_data)
+        with m.If(~window.we):
+            m.d.sync += window.wdata.eq(0)
+
+    def _second(self, m, port, name):
+        """Whether a request was there in the cycle before already: it stays until it is served."""
+        return delay(m, port.valid & ~port.ready, 1, f"{name}_asked")

@@ -1,0 +1,1 @@
+"""From activation words to events: weight masks, segments, one event a cycle."""

@@ -1,0 +1,284 @@
+"""What flows between the stages of the cluster. Each layout is one word of a stream or a FIFO."""
+
+from amaranth.hdl import Shape, signed, unsigned
+from amaranth.lib import data
+
+from ..spec import isa
+from ..spec.arch import ArchConfig
+from ..spec.structure import Kind, reads_late, sharing, tag_bits
+
+__all__ = [
+    "DealDescriptor",
+    "DrainDescriptor",
+    "Event",
+    "Job",
+    "Output",
+    "OutputState",
+    "ReadWord",
+    "Request",
+    "Row",
+    "RowBits",
+    "RowTag",
+    "SegmentEntry",
+    "Span",
+    "SpanRange",
+    "TapDescriptor",
+    "Word",
+    "act_address",
+    "mask_address",
+    "weight_address",
+]
+
+INDEX = 14
+"""Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
+OFFSET = 17
+"""Bits of a word index within a span, at most: with a sign, as many as a multiplier takes."""
+WINDOW_BITS = 4
+"""Bits of a place in a window of `isa.WINDOW_MAX` words squared."""
+
+
+def act_address(arch: ArchConfig) -> int:
+    """Bits of an activation address. Address arithmetic is modular."""
+    return isa.address_bits(arch, isa.Region.ACT)
+
+
+def weight_address(arch: ArchConfig) -> int:
+    """Bits of a weight row's address."""
+    return isa.address_bits(arch, isa.Region.WEIGHT)
+
+
+def mask_address(arch: ArchConfig) -> int:
+    """Bits of a mask row's address."""
+    return isa.address_bits(arch, isa.Region.MASK)
+
+
+def _registers(arch: ArchConfig, names: tuple[str, ...]) -> dict[str, Shape]:
+    """The registers of an operation that passed the sequencer's checks: some are known to be small then."""
+    most = {"DRAIN": arch.chunks, "TABLE": arch.tables - 1, "SPLIT": arch.cores, "SLICES": arch.cores}
+    shapes = {}
+    for name in names:
+        r = isa.REGISTERS[name]
+        bits = isa.register_bits(arch, name) if name not in most else most[name].bit_length()
+        shapes[name] = signed(bits) if r.signed else unsigned(bits)
+    return shapes
+
+
+def _act(arch: ArchConfig, channels: int):
+    """Activations of a word, or where they are."""
+    late = reads_late(arch)
+    address = max(1, (arch.act_depth - 1).bit_length())
+    return {"act": data.ArrayLayout(signed(arch.event_bits), 0 if late else channels), "address": address if late else 0}
+
+
+DEAL_REGISTERS = (
+    *("OH", "OW", "IY0", "IX0", "SY", "SX", "REPY", "REPX", "A_BASE", "A_OY", "A_OX", "R_BASE", "R_OY", "R_OX"),
+    *("O_BASE", "O_OY", "O_OX", "S_BASE", "DRAIN", "SPLIT", "SLICES", "RUN"),
+)
+TAP_REGISTERS = (
+    *("KH", "KX", "SPAN", "WORDS", "H", "W", "DY", "DX", "A_KY", "A_KX"),
+    *("W_BASE", "W_SPAN", "W_WORD", "M_BASE", "M_SPAN", "R_W"),
+)
+DRAIN_REGISTERS = ("P_BASE", "DRAIN", "LO", "HI", "TABLE")
+
+
+class DealDescriptor(data.StructLayout):
+    """An operation, as the dealer needs it. `stateful`: SOURCE or SINK."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({**_registers(arch, DEAL_REGISTERS), "stateful": 1, "tag": tag_bits(arch)})
+
+
+class TapDescriptor(data.StructLayout):
+    """An operation, as a walker needs it. `shared`: see `sharing`; `reused`: columns of a window that the one before in its
+    run has too."""
+
+    def __init__(self, arch: ArchConfig):
+        reused = (isa.WINDOW_MAX - 1).bit_length() if sharing(arch) else 0
+        flags = {"kind": Kind, "dense": 1, "residual": 1, "shared": sharing(arch), "reused": reused}
+        super().__init__({**_registers(arch, TAP_REGISTERS), **flags})
+
+
+class DrainDescriptor(data.StructLayout):
+    """An operation, as an issuer and a PPU need it."""
+
+    def __init__(self, arch: ArchConfig):
+        first = _registers(arch, ("S_BASE",)) if arch.in_flight == 1 else {}
+        super().__init__({**_registers(arch, DRAIN_REGISTERS), **first, "source": 1, "sink": 1, "table": 1})
+
+
+class Job(data.StructLayout):
+    """An output for a fetcher: where its first tap and its first residual word lie, and the cores that it is for (`to`).
+
+    `iy0`: row of the first tap; `left`: columns from it to the image's left edge, minus its own column; `fresh`: first of
+    its run, so that nothing of its window is there.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__(
+            {
+                "iy0": signed(INDEX),
+                "left": signed(INDEX),
+                "a": act_address(arch),
+                "r": act_address(arch),
+                "to": arch.cores,
+                "fresh": 1,
+                "tag": tag_bits(arch),
+            }
+        )
+
+
+class Output(data.StructLayout):
+    """An output for a core: where its word goes (its own slice's), its first state row, and its operation."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"address": act_address(arch), **_output(arch)})
+
+
+class OutputState(data.StructLayout):
+    """What a PPU must know of an output when its turn comes. Of one operation in flight it counts the state rows itself."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__(_output(arch))
+
+
+def _output(arch: ArchConfig):
+    return {"state": isa.address_bits(arch, isa.Region.STATE) if arch.in_flight > 1 else 0, "tag": tag_bits(arch)}
+
+
+def _tags(arch: ArchConfig):
+    """What a fetcher's items carry from the walker on.
+
+    `w`, `m`: weight and mask row of the span's word 0; `w_word`: weight rows of a word; `to`: the cores that an item is for;
+    `group`: those that its output is for; `end`: the last item of the output for each core in `to`; `last`: the last one for
+    the fetcher, too; `shared`: the groups that share a port (`sharing`); `place`: of the word in the window, where it is
+    already if `reuse`.
+    """
+    return {
+        "w": weight_address(arch),
+        "m": mask_address(arch),
+        "w_word": 0 if arch.in_flight == 1 else isa.REGISTERS["W_WORD"].bits,
+        "kind": Kind,
+        "dense": 0 if arch.in_flight == 1 else 1,
+        "end": 1,
+        "last": 1 if arch.cores > 1 else 0,
+        "to": arch.cores if arch.cores > 1 else 0,
+        "group": arch.cores if arch.cores > 1 else 0,
+        "shared": sharing(arch),
+        "reuse": 1 if sharing(arch) else 0,
+        "place": WINDOW_BITS if sharing(arch) else 0,
+    }
+
+
+class Span(data.StructLayout):
+    """A span before clipping: its pixels `low` to `high` lie within the columns of the image, `inside` says if its row does.
+    `before` is `a` less one.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        a = act_address(arch)
+        super().__init__({"a": a, "before": signed(a + 1), "low": 8, "high": 8, "inside": 1, "words": 8, **_tags(arch)})
+
+
+class SpanRange(data.StructLayout):
+    """A clipped span: its words from `low` on, up to `stop` (not included), word 0 of which has activation address `a`, one more
+    than `before`; nothing if `empty`.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        a = act_address(arch)
+        super().__init__({"a": a, "before": signed(a + 1), "low": a, "stop": max(16, a + 1), "empty": 1, **_tags(arch)})
+
+
+class RowTag(data.StructLayout):
+    """What accompanies a row of occupancy bits: `q` is the word index in the span of its bit 0, modulo the addresses."""
+
+    def __init__(self, arch: ArchConfig):
+        row = act_address(arch) - arch.occ_bits
+        q = min(OFFSET, act_address(arch), max(mask_address(arch), weight_address(arch)))
+        super().__init__({"row": row, "q": q, **_tags(arch)})
+
+
+class RowBits(data.StructLayout):
+    """A row of occupancy: `bits` are the words to read, `count` of them, or `none`; `size` counts the span's, empty ones too."""
+
+    def __init__(self, arch: ArchConfig):
+        count = range(arch.occ_width + 1)
+        super().__init__({"bits": arch.occ_width, "none": 1, "count": count, "size": count})
+
+
+class Row(data.StructLayout):
+    """A row for the scanner."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"tag": RowTag(arch), "row": RowBits(arch)})
+
+
+class Request(data.StructLayout):
+    """A word that the scanner asks for: activation `address` in the row of a `RowTag`, whose `q` it has.
+
+    `null`: nothing but the end of an output; `zero`: an empty word was skipped in it.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        q = RowTag(arch)["q"].shape
+        super().__init__({"address": act_address(arch), "q": q, "null": 1, "zero": 1, **_tags(arch)})
+
+
+def _item(arch: ArchConfig):
+    """`w`: weight row of the first lane; `null`: nothing but the end of an output; `zero`: an empty word was skipped in it."""
+    return {"w": weight_address(arch), "kind": Kind, "null": 1, "end": 1, "zero": 1}
+
+
+class ReadWord(data.StructLayout):
+    """An activation word on its way to the cores; `live`: the lanes to issue as far as activations decide it."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({**_act(arch, arch.lanes), "live": arch.lanes, **_item(arch)})
+
+
+class Word(data.StructLayout):
+    """An activation word with a core's event mask."""
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({**_act(arch, arch.lanes), "mask": arch.lanes, **_item(arch)})
+
+
+class SegmentEntry(data.StructLayout):
+    """Up to eight events, or a vector item whose word waits in the vector FIFO, or (`null`) only an end.
+
+    `again`: a MAC2 item whose weights the lanes keep; `once`: the item takes one cycle.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__(
+            {
+                **_act(arch, arch.segment),
+                "mask": arch.segment,
+                "again": 1,
+                "once": 1,
+                **_item(arch),
+            }
+        )
+
+
+class Event(data.StructLayout):
+    """One lane cycle. EVENT: `act` goes to every lane, or, if activations are read late, that of `lane` in the vector that
+    follows; otherwise each lane takes its own of a vector that follows.
+
+    `op`: the lanes do something; `high`: with the high half of a wide weight; `again`: with the wide weight that they keep.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__(
+            {
+                **({"lane": range(arch.lanes)} if reads_late(arch) else {"act": signed(arch.event_bits)}),
+                "w": weight_address(arch),
+                "kind": Kind,
+                "op": 1,
+                "high": 1,
+                "again": 1,
+                "zero": 1,
+                "first": 1,
+                "end": 1,
+            }
+        )

@@ -1,0 +1,1 @@
+"""FIFOs and combinational helpers."""

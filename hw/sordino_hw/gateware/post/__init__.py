@@ -1,0 +1,1 @@
+"""Post-processing of sums: requantise, threshold, table, store."""

@@ -1,0 +1,234 @@
+"""The sequencer: runs the instruction stream, snapshots operations, traps."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..spec import isa
+from ..spec.arch import ArchConfig
+from ..spec.latencies import START_LATENCY, Latencies
+from ..spec.structure import Kind, tag_bits
+from .layouts import DEAL_REGISTERS, DRAIN_REGISTERS, TAP_REGISTERS, DealDescriptor, DrainDescriptor, TapDescriptor
+from .lib.combinators import delay
+from .lib.fifo import Credit, Fifo
+
+__all__ = ["Sequencer"]
+
+PREFETCH = 8
+"""Instructions prefetched; more than the way through memory and queue, so that one leaves per cycle."""
+
+assert START_LATENCY == 2
+
+
+class _Entry(data.StructLayout):
+    """A prefetched instruction, decoded: at most one of `set`, `op`, `wait` and `halt`; `vec`: the operation is a VEC; `trap`: what
+    the instruction itself, or the memory's end, traps with.
+    """
+
+    def __init__(self):
+        kinds = ("set", "op", "vec", "wait", "halt")
+        super().__init__({"imm": isa.IMM_BITS, "reg": isa.REG_BITS, **dict.fromkeys(kinds, 1), "trap": isa.Trap})
+
+
+class Sequencer(wiring.Component):
+    """One instruction per cycle; `CONV` and `VEC` wait for the dealer, `WAIT` and `HALT` for the last store.
+
+    Held in reset while the machine does not run; every run starts at instruction 0 with all registers zero.
+
+    Members
+    -------
+    i_addr, i_data
+        Instruction memory.
+    started : Out(1)
+        An operation starts in this cycle: `deal` takes its descriptor, and `tap` and `drain` show theirs.
+    checked : Out(1)
+        The operation at hand passed its checks: it may start in this cycle.
+    deal : Out(stream of DealDescriptor), tap : Out(TapDescriptor), drain : Out(DrainDescriptor)
+    tag : In(tag_bits), free : In(1), idle : In(1), recorded : In(1)
+        Of `Flight`.
+    halt : Out(1)
+        HALT completes in this cycle.
+    trap : Out(isa.Trap), trapped : Out(1)
+        A trap of the sequencer's own, in this cycle; and whether there is one.
+    passed : Out(1)
+        In the cycle before, an instruction was done, and the next one's turn came.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        self.arch = arch
+        super().__init__(
+            {
+                "i_addr": Out(max(1, (arch.imem_depth - 1).bit_length())),
+                "i_data": In(32),
+                "started": Out(1),
+                "checked": Out(1),
+                "deal": Out(stream.Signature(DealDescriptor(arch))),
+                "tap": Out(TapDescriptor(arch)),
+                "drain": Out(DrainDescriptor(arch)),
+                "tag": In(tag_bits(arch)),
+                "free": In(1),
+                "idle": In(1),
+                "recorded": In(1),
+                "halt": Out(1),
+                "trap": Out(isa.Trap),
+                "trapped": Out(1),
+                "passed": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        queue = self._prefetch(m)
+        regs = {name: Signal(isa.register_bits(self.arch, name), name=f"r_{name.lower()}") for name in isa.REGISTERS}
+        word, is_vec = queue.payload, queue.payload.vec
+        flags = {f: word.imm[f.value.bit_length() - 1] for f in isa.Flag}
+        mode = word.imm[isa.MODE_SHIFT : isa.MODE_SHIFT + 2]
+
+        kind = Mux(is_vec, Mux(mode == isa.Mode.MAX, Kind.MAX, Mux(mode == isa.Mode.MAC2, Kind.MAC2, Kind.MAC)), Kind.EVENT)
+        deal, tap, drain = self.deal.payload, self.tap, self.drain
+        m.d.comb += [
+            *(deal[name].eq(regs[name]) for name in DEAL_REGISTERS),
+            deal.stateful.eq(flags[isa.Flag.SOURCE] | flags[isa.Flag.SINK]),
+            deal.tag.eq(self.tag),
+            *(tap[name].eq(regs[name]) for name in TAP_REGISTERS),
+            tap.kind.eq(kind),
+            tap.dense.eq(flags[isa.Flag.DENSE]),
+            tap.residual.eq(flags[isa.Flag.RESIDUAL]),
+            tap.shared.eq(regs["SPLIT"] >> self.arch.ports.bit_length()),
+            *(drain[name].eq(regs[name]) for name in DRAIN_REGISTERS),
+            *(drain[name].eq(regs[name]) for name in ("S_BASE",) if self.arch.in_flight == 1),
+            drain.source.eq(flags[isa.Flag.SOURCE]),
+            drain.sink.eq(flags[isa.Flag.SINK]),
+            drain.table.eq(flags[isa.Flag.TABLE]),
+        ]
+
+        # Of a window that does not move there is no column left to put residual words in.
+        kx, sx = regs["KX"], regs["SX"]
+        with m.If(flags[isa.Flag.WINDOW] & (sx != 0) & (sx < kx)):
+            m.d.comb += tap.reused.eq(kx - sx)
+
+        # An operation is checked in two cycles, while it waits at the head of the queue; then it starts, or traps.
+        checking, pending, under_way, start, take = Signal(), Signal(), Signal(), Signal(), Signal()
+        undefined, config = self._check(m, word, is_vec, flags, mode, regs)
+        op_trap, faulty = Signal(isa.Trap), Signal()
+        m.d.comb += start.eq(self.checked & self.free)
+        m.d.sync += [
+            checking.eq(queue.valid & word.op & ~take),
+            self.checked.eq(checking & ~undefined & ~config & ~take),
+            faulty.eq(checking & (undefined | config)),
+            op_trap.eq(Mux(undefined, isa.Trap.OPCODE, isa.Trap.CONFIG)),
+        ]
+        m.d.comb += [
+            self.deal.valid.eq(start & ~under_way),
+            self.started.eq(self.deal.valid & self.deal.ready),
+            # Alone, it keeps its registers and its flags: the queue's head.
+            take.eq(start & under_way if self.arch.in_flight == 1 else self.started),
+        ]
+
+        with m.If(queue.valid & word.set), m.Switch(word.reg):
+            for name, r in isa.REGISTERS.items():
+                with m.Case(r.index):
+                    m.d.sync += regs[name].eq(word.imm)
+        waits = queue.valid & word.wait
+        m.d.comb += [
+            self.trapped.eq(faulty | (waits & ~pending) | (queue.valid & ~(word.set | word.op | word.wait | word.halt))),
+            queue.ready.eq(word.set | (word.wait & pending & self.idle) | take),
+            self.halt.eq(queue.valid & word.halt & self.idle & self.recorded),
+        ]
+        with m.If(self.trapped):
+            m.d.comb += self.trap.eq(Mux(word.wait, isa.Trap.WAIT, Mux(word.op, op_trap, word.trap)))
+        m.d.sync += self.passed.eq(queue.valid & queue.ready)
+        with m.If(self.started):
+            m.d.sync += [pending.eq(1), under_way.eq(self.arch.in_flight == 1)]
+        with m.Elif(take):
+            m.d.sync += under_way.eq(0)
+        with m.Elif(waits & self.idle):
+            m.d.sync += pending.eq(0)
+        return m
+
+    def _prefetch(self, m):
+        """The stream of instructions, decoded. Past the memory's end an entry says so, and traps when its turn comes."""
+        depth, latency = self.arch.imem_depth, Latencies(self.arch).memory
+        if self.arch.pipelining == 1:
+            return self._show(m)
+        m.submodules.credit = credit = Credit(PREFETCH)
+        m.submodules.queue = queue = Fifo(_Entry(), PREFETCH, guarded=True)
+        address = Signal(range(depth + 1))
+        at_end, asked, entry = Signal(), Signal(), queue.i.payload
+        m.d.comb += [
+            at_end.eq(address == depth),
+            asked.eq(credit.grant),
+            credit.take.eq(asked),
+            self.i_addr.eq(address),
+        ]
+        with m.If(asked & ~at_end):
+            m.d.sync += address.eq(address + 1)
+        m.d.comb += [
+            queue.i.valid.eq(delay(m, asked, latency, "arrived")),
+            credit.give.eq(queue.o.valid & queue.o.ready),
+        ]
+        self._decode(m, entry, delay(m, at_end, latency, "at_end"))
+        return queue.o
+
+    def _show(self, m):
+        """As `_prefetch`, but straight from the memory, which shows an instruction as long as its address stays."""
+        out = stream.Signature(_Entry()).create()
+        pc, following = Signal(range(self.arch.imem_depth + 1)), Signal(range(self.arch.imem_depth + 1))
+        m.d.comb += [following.eq(pc + (out.valid & out.ready)), self.i_addr.eq(following)]
+        m.d.sync += [pc.eq(following), out.valid.eq(1)]
+        self._decode(m, out.payload, pc == self.arch.imem_depth)
+        return out
+
+    def _decode(self, m, entry, at_end):
+        """Decodes the memory's instruction."""
+        word = Signal(data.StructLayout(isa.INSTRUCTION))
+        m.d.comb += [
+            word.as_value().eq(self.i_data),
+            entry.imm.eq(word.imm),
+            entry.reg.eq(word.reg),
+            entry.vec.eq(word.opcode == isa.Opcode.VEC),
+        ]
+        with m.If(at_end):
+            m.d.comb += entry.trap.eq(isa.Trap.END)
+        with m.Else(), m.Switch(word.opcode):
+            with m.Case(isa.Opcode.SET), m.Switch(word.reg):
+                with m.Case(*(r.index for r in isa.REGISTERS.values())):
+                    m.d.comb += entry.set.eq(1)
+                with m.Default():
+                    m.d.comb += entry.trap.eq(isa.Trap.REGISTER)
+            with m.Case(isa.Opcode.CONV, isa.Opcode.VEC):
+                m.d.comb += entry.op.eq(1)
+            with m.Case(isa.Opcode.WAIT):
+                m.d.comb += entry.wait.eq(1)
+            with m.Case(isa.Opcode.HALT):
+                m.d.comb += entry.halt.eq(1)
+            with m.Default():
+                m.d.comb += entry.trap.eq(isa.Trap.OPCODE)
+
+    def _check(self, m, word, is_vec, flags, mode, regs):
+        """Whether the operation at hand traps, as (OPCODE, CONFIG); a cycle after its registers were set.
+
+        The rules are those of `asm.config_fault`.
+        """
+        arch, high = self.arch, word.imm[isa.MODE_SHIFT :]
+        known = sum(f.value for f in isa.Flag)
+        odd_vec = (high > isa.Mode.MAX.value) | ((mode == isa.Mode.MAX) & flags[isa.Flag.RESIDUAL])
+        splits = [(regs["SPLIT"] == s) & (regs["SLICES"] <= arch.cores // s) for s in (1, 2, 4, 8) if s <= arch.cores]
+        stateful = flags[isa.Flag.SOURCE] | flags[isa.Flag.SINK]
+        small = [regs[name] <= isa.WINDOW_MAX for name in ("KH", "KX")]
+        single = [regs[name] == 1 for name in ("SPAN", "WORDS", "DX", "REPX")]
+        window = Signal(2)
+        m.d.sync += window.eq(Cat(flags[isa.Flag.WINDOW], is_vec & Cat(*small, *single).all()))
+        faults = Cat(
+            *(regs[name] == 0 for name in isa.NONZERO),
+            regs["DRAIN"] > arch.chunks,
+            flags[isa.Flag.TABLE] & (regs["TABLE"] >= arch.tables),
+            ~Cat(splits).any(),
+            (regs["RUN"] > isa.RUN_MAX) | ((regs["RUN"] > 1) & stateful),
+        )
+        found, odd = Signal(len(faults)), Signal(2)
+        m.d.sync += [
+            found.eq(faults),
+            odd.eq(Cat((word.imm[: isa.MODE_SHIFT] & ~known) != 0, Mux(is_vec, odd_vec, high != 0))),
+        ]
+        return odd.any(), found.any() | (window == 1)

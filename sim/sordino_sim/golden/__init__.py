@@ -1,0 +1,1 @@
+"""The golden model: executes a program instruction by instruction with NumPy."""

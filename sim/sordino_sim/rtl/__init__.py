@@ -1,0 +1,1 @@
+"""The RTL in Verilator: build, drive, run whole programs."""

@@ -1,0 +1,267 @@
+"""The RTL back end: runs a `Program` on the simulated gateware, through its AXI4-Lite port."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from sordino_hw.spec.asm import decode_segment, disassemble, encode
+from sordino_hw.spec.errors import BinaryError, InputError, TrapError
+from sordino_hw.spec.isa import PERF_FIELDS, TRAP_DOC, Flag, Opcode, Region, Trap
+from sordino_hw.spec.program import Program, Segment
+
+from ..backend import Progress, Result, check_inputs, check_keep
+from ..geometry import geometry, modular, output_addresses, residual_addresses
+from ..golden.model import Golden
+from .build import processors
+from .images import segment_images
+from .machine import Rtl
+
+__all__ = ["Verilator", "stale_rows"]
+
+
+class Verilator:
+    """Runs programs on the RTL, several images side by side. Use it as a context manager, or call `close`.
+
+    Outputs, kept tensors and performance records are read from the machine. What the machine does not count, the
+    events and non-zero multiply-accumulates of `Result`, is counted by the golden model on the same inputs.
+
+    Parameters
+    ----------
+    program : Program
+        Raises `BinaryError` if a segment has more operations than the performance log has records.
+    waves : path, optional
+        File for the waves, `.vcd` or `.fst`: everything is much slower, and one image runs at a time.
+    quiet : bool
+        Build the simulator without a message.
+    jobs : int, optional
+        Simulators that run side by side; as many as there are processors by default.
+    """
+
+    def __init__(self, program: Program, waves: str | Path | None = None, quiet: bool = False, jobs: int | None = None):
+        self.program = program
+        for i, segment in enumerate(program.segments):
+            if len(segment.ops) + 1 > program.arch.perf_depth:
+                raise BinaryError(
+                    f"segment {i} has {len(segment.ops)} operations; the performance log of {program.arch.name} holds "
+                    f"{program.arch.perf_depth} records, one of them for the tail. Compile the model again, for an architecture "
+                    "with a larger perf_depth."
+                )
+        self.jobs = 1 if waves is not None else jobs or processors()
+        self._golden = Golden(program)
+        self._stale = stale_rows(program)
+        self._machines = [_Machine(program, self._stale, Rtl(program.arch, waves, quiet))]
+
+    def run(self, inputs: Mapping[str, np.ndarray], keep: Sequence[str] = (), progress: Progress | None = None) -> Result:
+        """Runs a batch. `inputs`: integers [batch, c, h, w] by name, within `ArchConfig.act_range`.
+
+        `keep` may name any tensor: for one whose memory is reused later, the program is run again up to the last
+        operation of its layer. Raises `InputError` and `TrapError`.
+        """
+        program = self.program
+        values = check_inputs(program, inputs)
+        names = tuple(dict.fromkeys((*check_keep(program, keep), *program.outputs)))
+        stops: dict[int, list[str]] = {}
+        for name in names:
+            stops.setdefault(self._last_operation(name), []).append(name)
+        last = stops.pop(len(program.ops), [])
+        batch = len(next(iter(values.values())))
+        tensors = {name: np.empty((batch, *program.tensors[name].shape), np.int16) for name in names}
+        records = np.empty((batch, len(program.ops) + len(program.segments), program.arch.cores, len(PERF_FIELDS)), np.int64)
+
+        def image(b: int, machine: _Machine, check: Callable[[int], None]) -> None:
+            packed = {name: program.pack(name, values[name][b]) for name in program.inputs}
+            for operations, some in stops.items():
+                machine.execute(packed, check, operations)
+                for name in some:
+                    tensors[name][b] = machine.tensor(name)
+            records[b] = machine.execute(packed, check)
+            for name in last:
+                tensors[name][b] = machine.tensor(name)
+
+        self._side_by_side(batch, image, progress)
+        counts = self._golden.run(values)
+        return Result(
+            outputs={name: tensors[name] for name in program.outputs},
+            tensors={name: tensors[name] for name in keep},
+            records=records,
+            events=counts.events,
+            nonzero_macs=counts.nonzero_macs,
+        )
+
+    def close(self) -> None:
+        """Frees the simulations and finishes the waves."""
+        for machine in self._machines:
+            machine.rtl.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _side_by_side(self, batch: int, image: "Callable[[int, _Machine, Callable], None]", progress: Progress | None) -> None:
+        """Calls `image` for every index of the batch, each with a machine of its own while it runs."""
+        while len(self._machines) < min(self.jobs, batch):
+            self._machines.append(_Machine(self.program, self._stale, Rtl(self.program.arch, quiet=True)))
+        idle: SimpleQueue[_Machine] = SimpleQueue()
+        for machine in self._machines:
+            idle.put(machine)
+        stop = Event()
+
+        def check(cycles: int) -> None:
+            if stop.is_set():
+                raise _StoppedError
+
+        def job(b: int) -> None:
+            machine = idle.get()
+            try:
+                image(b, machine, check)
+            finally:
+                idle.put(machine)
+
+        with ThreadPoolExecutor(len(self._machines)) as pool:
+            futures = [pool.submit(job, b) for b in range(batch)]
+            try:
+                for done, future in enumerate(as_completed(futures)):
+                    future.result()
+                    if progress is not None:
+                        progress(done + 1, batch)
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _last_operation(self, name: str) -> int:
+        """Operations after which a tensor is read: all of them if its memory is kept, else up to its layer's last."""
+        ops, t = self.program.ops, self.program.tensors[name]
+        if t.kept:
+            return len(ops)
+        written = [i for i, op in enumerate(ops) if op.layer == t.layer]
+        if not written:
+            raise InputError(f"keep: the memory of {name!r}, an input, is reused by the program; it cannot be read back.")
+        return max(written) + 1
+
+
+class _StoppedError(Exception):
+    """Another image of the batch failed, or the user interrupted it."""
+
+
+class _Machine:
+    """One simulated accelerator and what its memories hold of the program."""
+
+    def __init__(self, program: Program, stale: Mapping[tuple[Region, int], np.ndarray], rtl: Rtl):
+        self.program, self.stale, self.rtl = program, stale, rtl
+        self.loaded: dict[tuple[Region, int], np.ndarray] = {}
+
+    def execute(
+        self,
+        packed: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        check: Callable[[int], None],
+        operations: int | None = None,
+    ) -> np.ndarray:
+        """Runs the program, or its first `operations`, on one image; returns the records of the segments that ran.
+
+        `check` is called now and then, and may raise.
+        """
+        rtl, arch = self.rtl, self.program.arch
+        for (region, core), rows in self.stale.items():
+            width = arch.lanes if region is Region.ACT else arch.ppu
+            rtl.write(region, np.zeros((len(rows), width), np.int16), rows, core)
+        for addresses, words in packed.values():
+            rtl.write(Region.ACT, words, addresses)
+        records = []
+        for i, segment in enumerate(self.program.segments):
+            count = len(segment.ops) if operations is None else min(operations, len(segment.ops))
+            self._load(segment, count)
+            run = rtl.run(segment.cycle_limit, check)
+            if run.trap is not Trap.NONE:
+                raise _trap(i, segment, run.trap, run.pc)
+            records.append(rtl.records(count + 1))
+            if operations is not None:
+                operations -= count
+                if operations == 0:
+                    break
+        return np.concatenate(records)
+
+    def tensor(self, name: str) -> np.ndarray:
+        """Reads a tensor out of activation memory: int16 [c, h, w]."""
+        arch = self.program.arch
+        rows = np.unique(self.program.addresses(name))
+        memory = np.zeros((arch.act_depth, arch.lanes), np.int16)
+        memory[rows] = self.rtl.read(Region.ACT, rows)
+        return self.program.unpack(name, memory)
+
+    def _load(self, segment: Segment, operations: int) -> None:
+        """Writes the images that the memories do not hold yet, with a HALT after the first `operations`."""
+        images = segment_images(segment)
+        if operations < len(segment.ops):
+            steps = [s for s in decode_segment(segment.imem, self.program.arch) if s.opcode in (Opcode.CONV, Opcode.VEC)]
+            images[Region.IMEM, 0] = np.append(segment.imem[: steps[operations - 1].pc + 1], np.uint32(encode(Opcode.HALT)))
+        for place, image in images.items():
+            held = self.loaded.get(place)
+            if held is None or not np.array_equal(held[: len(image)], image):
+                self.loaded.pop(place, None)  # half-written if this is interrupted
+                region, core = place
+                self.rtl.write(region, image, core=core)
+                self.loaded[place] = image
+
+
+def _trap(index: int, segment: Segment, trap: Trap, pc: int) -> TrapError:
+    where = f"segment {index}, instruction {pc}"
+    if pc < len(segment.imem):
+        where += f" ({disassemble([int(segment.imem[pc])])[0]})"
+    return TrapError(
+        f"The machine stopped with trap {trap.name} at {where}: {TRAP_DOC[trap]}. Compile the model again; if it traps "
+        "again, report it.",
+        trap,
+        pc,
+    )
+
+
+def stale_rows(program: Program) -> dict[tuple[Region, int], np.ndarray]:
+    """Rows of activation and state memory that a program reads before it writes them, by region and core.
+
+    They are zero in a fresh machine and hold the last image's values in one that ran before.
+    """
+    arch = program.arch
+    written = np.zeros(arch.act_depth, bool)
+    state_written = np.zeros((arch.cores, arch.state_depth), bool)
+    stale, state_stale = np.zeros_like(written), np.zeros_like(state_written)
+    for name in program.inputs:
+        written[program.addresses(name)] = True
+    for segment in program.segments:
+        for step in decode_segment(segment.imem, arch):
+            if step.opcode not in (Opcode.CONV, Opcode.VEC):
+                continue
+            r, g = step.regs, geometry(step.regs, arch)
+            reads = [g.addresses[g.addresses >= 0]]
+            if step.has(Flag.RESIDUAL):
+                reads.append(residual_addresses(r, arch).reshape(-1))
+            _note(stale, written, np.concatenate(reads), reads=True)
+            for c in range(r["SPLIT"] * r["SLICES"]):
+                turns = len(range(c % r["SPLIT"], g.outputs, r["SPLIT"]))
+                state = modular(r["S_BASE"] + np.arange(turns * r["DRAIN"]), arch, Region.STATE)
+                if step.has(Flag.SOURCE):
+                    _note(state_stale[c], state_written[c], state, reads=True)
+                if step.has(Flag.SINK):
+                    _note(state_stale[c], state_written[c], state, reads=False)
+            if not step.has(Flag.SINK):
+                _note(stale, written, output_addresses(r, arch).reshape(-1), reads=False)
+    rows = {(Region.ACT, 0): np.flatnonzero(stale)}
+    rows.update({(Region.STATE, c): np.flatnonzero(core) for c, core in enumerate(state_stale)})
+    return {place: index for place, index in rows.items() if len(index)}
+
+
+def _note(stale: np.ndarray, written: np.ndarray, rows: np.ndarray, *, reads: bool) -> None:
+    """Marks rows as written, or those that are read and not written as stale; rows beyond the memory trap by themselves."""
+    rows = rows[rows < len(written)]
+    if reads:
+        stale[rows[~written[rows]]] = True
+    else:
+        written[rows] = True

@@ -1,0 +1,1 @@
+"""The timing model: predicts the RTL's cycles exactly."""

@@ -1,0 +1,191 @@
+"""Workloads: networks as lists of layers with the density of each input, and the graph of one layer of them."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sordino_compiler.graph import Conv, Depthwise, Graph, Input, MaxPool, Node, Requant, Value, Window
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.numbers import nearest_multiplier
+
+__all__ = ["OPERATORS", "Workload", "WorkloadLayer", "load_workload"]
+
+OPERATORS = ("conv", "dwconv", "maxpool", "avgpool", "add")
+
+
+@dataclass(frozen=True)
+class WorkloadLayer:
+    """One layer; keys of the file format (see benchmarks/workloads/README.md). `added`: the name of the addition fused into it."""
+
+    op: str
+    name: str
+    h: int
+    w: int
+    cin: int
+    cout: int
+    density: float
+    k: int = 1
+    stride: int = 1
+    pad: int = 0
+    dilation: int = 1
+    groups: int = 1
+    added: str | None = None
+    added_density: float = 1.0
+
+    def __post_init__(self):
+        def rule(ok: bool, text: str):
+            if not ok:
+                raise InputError(f"workload layer {self.name!r}: {text}.")
+
+        rule(self.op in OPERATORS, f"unknown op {self.op!r}: known are {', '.join(OPERATORS)}")
+        for name in ("h", "w", "cin", "cout", "k", "stride", "dilation", "groups"):
+            rule(type(getattr(self, name)) is int and getattr(self, name) > 0, f"{name} must be a positive integer")
+        rule(type(self.pad) is int and self.pad >= 0, "pad must be an integer, not negative")
+        rule(isinstance(self.density, int | float) and 0 <= self.density <= 1, f"density must be from 0 to 1, not {self.density!r}")
+        rule(self.op == "conv" or self.cin == self.cout, f"an {self.op} must have as many outputs as inputs")
+        rule(self.op != "conv" or self.cin % self.groups == self.cout % self.groups == 0, "groups must divide cin and cout")
+        rule(min(self.out_size) >= 1, "it has no output")
+
+    @property
+    def window(self) -> Window:
+        return Window((self.k, self.k), (self.stride, self.stride), (self.pad,) * 4, (self.dilation, self.dilation))
+
+    @property
+    def on_image(self) -> bool:
+        """Whether it reads the network's input, an image of three channels, which alone may be folded."""
+        return self.cin == 3
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        return self.window.out_size(self.h, self.w)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, zeros and padding included; 0 of pooling and additions."""
+        oh, ow = self.out_size
+        per_output = {"conv": self.cin // self.groups, "dwconv": 1}.get(self.op, 0) * self.k**2
+        return oh * ow * self.cout * per_output
+
+    def nonzero_macs(self, nonzero: np.ndarray) -> int:
+        """Multiply-accumulates with an input in bounds that is not zero; `nonzero`: bool [cin, h, w]."""
+        if self.op not in ("conv", "dwconv"):
+            return 0
+        oh, ow = self.out_size
+        rows, cols = (self._reads(n, size) for n, size in ((oh, self.h), (ow, self.w)))
+        products = self.cout // self.groups if self.op == "conv" else 1
+        return int(rows @ nonzero.sum(0, dtype=np.int64) @ cols) * products
+
+    def _reads(self, outputs: int, size: int) -> np.ndarray:
+        """Along one axis: how many outputs and taps read each input, int64 [size]."""
+        at = np.arange(outputs)[:, None] * self.stride - self.pad + np.arange(self.k) * self.dilation
+        return np.bincount(at[(at >= 0) & (at < size)], minlength=size)
+
+    def draw(self, seed: list[int]) -> dict[str, np.ndarray]:
+        """Which inputs are not zero, at random: bool [c, h, w] by tensor: `x`, and `r` of an addition."""
+        rng = np.random.default_rng(seed)
+        found = {"x": rng.random((self.cin, self.h, self.w), np.float32) < self.density}
+        if self.added is not None or self.op == "add":
+            density = self.density if self.op == "add" else self.added_density
+            found["r"] = rng.random((self.cout, *self.out_size), np.float32) < density
+        return found
+
+    def graph(self, arch: ArchConfig, seed: int | None = 0) -> Graph:
+        """The layer as a graph from `x` (and `r`, the operand of an addition) to `y`, zeros of the input not considered.
+
+        No weight is zero: they are random, or those of a `conv` all 1 where `seed` is None, which takes little memory. The requantiser of a
+        convolution uses the whole output range.
+        """
+        high = arch.act_range(False)[1]
+        x = Value("x", (self.cin, self.h, self.w), 1.0, False)
+        y = Value("y", (self.cout, *self.out_size), 1.0, False)
+        add = self.added is not None or self.op == "add"
+        inputs = ("x", "r") if add else ("x",)
+        ones = np.ones(self.cout, np.int64) if add else None
+        requant = Requant.identity(self.cout, arch, False)
+        node: Node
+        if self.op == "conv":
+            weight = _weights((self.cout, self.cin // self.groups, self.k, self.k), seed)
+            if seed is not None:
+                spread = 32 * high * (weight[0].size) ** 0.5
+                mantissa, shift = nearest_multiplier(high / spread, arch)
+                full = np.ones(self.cout, np.int64)
+                requant = dataclasses.replace(requant, mantissa=mantissa * full, shift=shift * full)
+            node = Conv(y, inputs, weight, self.window, requant, self.groups, ones)
+        elif self.op == "maxpool":
+            node = MaxPool(y, inputs, self.window, requant)
+        else:
+            shape = (self.cout, self.k, self.k)
+            weight = _weights(shape, (seed or 0) if self.op == "dwconv" else None).astype(np.int64)
+            label = {"dwconv": "depthwise"}.get(self.op, self.op)
+            node = Depthwise(y, inputs, weight, self.window, requant, residual_weight=ones, label=label)
+        sources: list[Node] = [Input(x, ())]
+        if add:
+            sources.append(Input(dataclasses.replace(y, name="r"), ()))
+        graph = Graph(arch, [*sources, node], ["y"])
+        graph.check()
+        return graph
+
+
+def _weights(shape: tuple[int, ...], seed: int | None) -> np.ndarray:
+    if seed is None:
+        return np.broadcast_to(np.int8(1), shape)
+    rng = np.random.default_rng(seed)
+    return rng.integers(1, 128, shape).astype(np.int8) * rng.choice(np.array([-1, 1], np.int8), shape)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network: its layers in order, additions fused into the convolutions before them."""
+
+    name: str
+    note: str
+    layers: list[WorkloadLayer]
+
+
+def load_workload(path: str | os.PathLike) -> Workload:
+    """Reads a workload file. Raises `InputError`, naming file and layer, for what is not one."""
+    path = Path(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}. Workloads are in benchmarks/workloads of the repository.") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON document ({error}).") from None
+    if not isinstance(document, dict) or not isinstance(document.get("layers"), list) or not document["layers"]:
+        raise InputError(f"{path}: not a workload: it must be an object with a list 'layers' of at least one layer.")
+    layers: list[WorkloadLayer] = []
+    for i, fields in enumerate(document["layers"]):
+        try:
+            layer = _layer(fields, i)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        before = layers[-1] if layers else None
+        if layer.op == "add" and before is not None and _takes(before, layer):
+            layers[-1] = dataclasses.replace(before, added=layer.name, added_density=layer.density)
+        else:
+            layers.append(layer)
+    return Workload(str(document.get("name", path.stem)), str(document.get("note", "")), layers)
+
+
+def _takes(before: WorkloadLayer, add: WorkloadLayer) -> bool:
+    """Whether an addition can be fused into the layer before it."""
+    same = (before.cout, *before.out_size) == (add.cin, add.h, add.w)
+    return same and before.added is None and before.op in ("conv", "dwconv") and before.groups in (1, before.cin)
+
+
+def _layer(fields: Any, index: int) -> WorkloadLayer:
+    if not isinstance(fields, dict):
+        raise InputError(f"layer {index} is not an object.")
+    known = {f.name: f for f in dataclasses.fields(WorkloadLayer) if not f.name.startswith("added")}
+    needed = [n for n, f in known.items() if f.default is dataclasses.MISSING and n != "name"]
+    for name in needed:
+        if name not in fields:
+            raise InputError(f"layer {fields.get('name', index)!r} lacks the key {name!r}; it needs {', '.join(needed)}.")
+    picked = {name: fields[name] for name in known if name in fields}
+    return WorkloadLayer(**{"name": f"{fields['op']}{index}", **picked})

@@ -1,0 +1,144 @@
+"""`compare`: the first tensor, layer and coordinate where two executions of a network part."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sordino_compiler.graph import Graph
+from sordino_hw.spec.errors import InputError
+
+from .accelerator import Accelerator, _array
+
+if TYPE_CHECKING:
+    from ..quantization import QuantizedModel
+
+__all__ = ["Comparison", "Difference", "compare"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first tensor that differs, and its first differing value."""
+
+    tensor: str
+    layer: str
+    """Name of the layer that writes the tensor; empty for a network input."""
+    source: str
+    """Where the layer comes from in the user's model."""
+    image: int
+    coordinate: tuple[int, int, int]
+    """(channel, row, column)"""
+    a: int
+    b: int
+    count: int
+    """How many values of the tensor differ, in the whole batch."""
+    largest: int
+    """The largest absolute difference in the tensor."""
+
+    def __str__(self) -> str:
+        layer = f", layer {self.layer!r}" + (f" ({self.source})" if self.source else "") if self.layer else ""
+        c, y, x = self.coordinate
+        return (
+            f"tensor {self.tensor!r}{layer}: image {self.image}, channel {c}, row {y}, column {x}: {self.a} / {self.b}; "
+            f"{self.count} values differ, by {self.largest} at most"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found. True where nothing differs by more than the tolerance."""
+
+    tensors: tuple[str, ...]
+    """The tensors that both executions have, in order of execution."""
+    values: int
+    """How many values were compared."""
+    difference: Difference | None
+    largest: dict[str, int]
+    """Largest absolute difference by tensor."""
+
+    def __bool__(self) -> bool:
+        return self.difference is None
+
+    def __str__(self) -> str:
+        if self.difference is None:
+            return f"equal: {self.values} values of {len(self.tensors)} tensors"
+        return str(self.difference)
+
+
+def compare(
+    a: "Accelerator | Graph | QuantizedModel", b: "Accelerator | Graph | QuantizedModel", *inputs: Any, tolerance: int = 0
+) -> Comparison:
+    """Runs `a` and `b` on the same inputs and compares every tensor that both have, in order of execution.
+
+    Parameters
+    ----------
+    a, b : accelerators (any back end), integer graphs, or the quantised model: PyTorch's own execution of it
+    inputs : floats [batch, c, h, w], NumPy or torch
+    tolerance : largest absolute difference, in integers, that counts as equal
+
+    Raises `InputError` for inputs that do not fit, and if the two have no tensor in common.
+    """
+    left, where = _trace(a, inputs)
+    right, other = _trace(b, inputs)
+    where = {**other, **where}
+    names = [n for n in left if n in right]
+    if not names:
+        raise InputError("compare: the two have no tensor in common; compile both from the same quantised model")
+    largest: dict[str, int] = {}
+    found = None
+    for name in names:
+        x, y = left[name].astype(np.int64), right[name].astype(np.int64)
+        if x.shape != y.shape:
+            raise InputError(
+                f"compare: tensor {name!r} has shape {x.shape} in one and {y.shape} in the other; are these the same model?"
+            )
+        gap = np.abs(x - y)
+        largest[name] = int(gap.max())
+        if found is None and largest[name] > tolerance:
+            wrong = gap > tolerance
+            image, c, row, column = (int(i) for i in np.argwhere(wrong)[0])
+            layer, source = where.get(name, ("", ""))
+            found = Difference(
+                name,
+                layer,
+                source,
+                image,
+                (c, row, column),
+                int(x[image, c, row, column]),
+                int(y[image, c, row, column]),
+                int(wrong.sum()),
+                largest[name],
+            )
+    return Comparison(tuple(names), sum(left[n].size for n in names), found, largest)
+
+
+def _trace(what: Any, inputs: Sequence[Any]) -> tuple[dict[str, np.ndarray], Mapping[str, tuple[str, str]]]:
+    """Every tensor by name, in order of execution, and the (layer, source) that writes each."""
+    from ..quantization import QuantizedModel
+
+    if isinstance(what, Accelerator):
+        program = what.program
+        values = {n: what.quantise(n, x) for n, x in zip(program.inputs, inputs, strict=True)}
+        order = sorted((n for n in program.tensors if n not in values), key=lambda n: program.tensors[n].layer)
+        tensors = what.run(values, order).tensors
+        layers = {layer.output: (layer.name, layer.source) for layer in program.layers}
+        return values | {n: tensors[n] for n in order}, layers
+    if isinstance(what, QuantizedModel):
+        graph = what.graph
+        integers = what.quantise_inputs(*inputs)
+        traced = what.torch_values(*inputs)
+        return integers | {n.out.name: traced[n.out.name] for n in graph.nodes if n.out.name in traced}, _sources(graph)
+    if isinstance(what, Graph):
+        if len(inputs) != len(what.inputs):
+            raise InputError(f"compare: {len(inputs)} inputs given; the graph has {len(what.inputs)}")
+        integers = {}
+        for v, x in zip(what.inputs, inputs, strict=True):
+            q = np.rint(_array(v.name, x).astype(np.float32) * np.float32(1 / v.scale)).clip(*what.arch.act_range(v.signed))
+            integers[v.name] = q.astype(np.int64).reshape(-1, *v.shape)
+        return what.run(integers), _sources(what)
+    raise InputError(f"compare: a {type(what).__name__} cannot be run; give an Accelerator, a QuantizedModel or its graph")
+
+
+def _sources(graph: Graph) -> dict[str, tuple[str, str]]:
+    return {n.out.name: (n.out.name, n.source) for n in graph.nodes if n.inputs}

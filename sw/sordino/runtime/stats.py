@@ -1,0 +1,156 @@
+"""What a run cost: cycles, stalls, events and utilisation, per layer and in all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sordino_hw.spec.isa import PERF_FIELDS, Cause
+from sordino_hw.spec.program import Program
+from sordino_sim.backend import Result
+
+__all__ = ["CAUSES", "LayerStats", "Stats", "cycles_of", "of_cluster"]
+
+CAUSES = tuple(c.name.lower() for c in Cause)
+"""What a cycle can be spent on, in the order of `isa.Cause`."""
+
+
+def cycles_of(records: np.ndarray) -> np.ndarray:
+    """Cycles of performance records [..., cores, fields]: int64 [...]. They are the same for every core."""
+    return records[..., 0, : len(CAUSES)].sum(-1)
+
+
+def of_cluster(records: np.ndarray) -> np.ndarray:
+    """Performance records [..., cores, fields] of the cluster as a whole: float64 [..., fields].
+
+    Cycles by cause are means over the cores, so that they add up to the cycles; words are sums.
+    """
+    return np.concatenate([records[..., : len(CAUSES)].mean(-2), records[..., len(CAUSES) :].sum(-2)], -1)
+
+
+@dataclass(frozen=True)
+class LayerStats:
+    """Figures of one layer, means over the images of a run. `None` where the back end counts no cycles."""
+
+    name: str
+    kind: str
+    source: str
+    macs: float
+    """Multiply-accumulates of the original layer, zeros included."""
+    nonzero_macs: float
+    """Those whose activation is in bounds and not zero and whose weight word is not zero."""
+    events: float
+    """Weight words issued (event mode), non-zero lanes read (vector mode)."""
+    density: float
+    """Non-zero part of the layer's input tensor; of the whole network, that of the tensors between its layers."""
+    cycles: float | None
+    causes: dict[str, float] | None
+    """Cycles by cause (see `CAUSES`), means over the cores; they add up to `cycles`."""
+    words: float | None
+    """Activation words read."""
+    skipped: float | None
+    """Empty activation words skipped."""
+    eta: float | None
+    """Fraction of the non-zero-MAC roofline: nonzero_macs / (cores x lanes x cycles)."""
+
+    def to_dict(self) -> dict:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Figures of one run of a batch: per layer, and for the whole network.
+
+    The whole network's cycles include those that belong to no layer: the tail of each program segment.
+    """
+
+    backend: str
+    images: int
+    layers: list[LayerStats]
+    total: LayerStats
+    densities: dict[str, float]
+    """Non-zero part of every tensor, network inputs and outputs included."""
+    nonzero: dict[str, float]
+    """Non-zero values of every tensor, mean over the images."""
+    nonzero_activations: float
+    """Non-zero values of the tensors between the layers together, mean over the images."""
+    cycles: np.ndarray | None
+    """int64 [images]: cycles of each image."""
+
+    def to_dict(self) -> dict:
+        """Everything as JSON values (see docs/cli.md)."""
+        return {
+            "backend": self.backend,
+            "images": self.images,
+            "layers": [x.to_dict() for x in self.layers],
+            "total": self.total.to_dict(),
+            "densities": self.densities,
+            "nonzero": self.nonzero,
+            "nonzero_activations": self.nonzero_activations,
+            "cycles": None if self.cycles is None else self.cycles.tolist(),
+        }
+
+    @classmethod
+    def of(cls, program: Program, backend: str, result: Result, nonzero: Mapping[str, int]) -> "Stats":
+        """Derives the figures from a back end's `result` and the non-zero values of every tensor over the batch."""
+        images = len(result.events)
+        op_layers = np.array([op.layer for op in program.ops], np.int64)
+        densities = {n: nonzero[n] / (images * int(np.prod(program.tensors[n].shape))) for n in program.tensors}
+        owner = _record_layers(program)
+        counted = None if result.records is None else of_cluster(result.records).mean(0)
+        layers = []
+        for i, layer in enumerate(program.layers):
+            mine = op_layers == i
+            records = None if counted is None else counted[owner == i].sum(0)
+            layers.append(
+                _layer(
+                    program,
+                    (layer.name, layer.kind, layer.source),
+                    layer.macs,
+                    float(result.nonzero_macs[:, mine].sum(1).mean()),
+                    float(result.events[:, mine].sum(1).mean()),
+                    densities[layer.inputs[0]],
+                    records,
+                )
+            )
+        inner = [layer.output for layer in program.layers if layer.output not in program.outputs]
+        size = sum(int(np.prod(program.tensors[n].shape)) for n in inner)
+        total = _layer(
+            program,
+            ("total", "network", ""),
+            sum(layer.macs for layer in program.layers),
+            float(result.nonzero_macs.sum(1).mean()),
+            float(result.events.sum(1).mean()),
+            sum(nonzero[n] for n in inner) / (images * size) if size else densities[program.inputs[0]],
+            None if counted is None else counted.sum(0),
+        )
+        cycles = None if result.records is None else cycles_of(result.records).sum(1)
+        means = {n: nonzero[n] / images for n in program.tensors}
+        return cls(backend, images, layers, total, densities, means, sum(means[n] for n in inner), cycles)
+
+
+def _record_layers(program: Program) -> np.ndarray:
+    """Layer of each performance record: those of a segment's operations in turn, then -1 for its tail."""
+    owners: list[int] = []
+    for segment in program.segments:
+        owners += [*(op.layer for op in segment.ops), -1]
+    return np.array(owners, np.int64)
+
+
+def _layer(
+    program: Program,
+    names: tuple[str, str, str],
+    macs: float,
+    nonzero_macs: float,
+    events: float,
+    density: float,
+    record: np.ndarray | None,
+) -> LayerStats:
+    cycles = causes = words = skipped = eta = None
+    if record is not None:
+        counters = dict(zip(PERF_FIELDS, map(float, record), strict=True))
+        causes = {c: counters[c] for c in CAUSES}
+        cycles, words, skipped = sum(causes.values()), counters["words"], counters["skipped"]
+        eta = nonzero_macs / (program.arch.cores * program.arch.lanes * cycles) if cycles else None
+    name, kind, source = names
+    return LayerStats(name, kind, source, float(macs), nonzero_macs, events, density, cycles, causes, words, skipped, eta)
