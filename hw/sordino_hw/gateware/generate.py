@@ -10,7 +10,8 @@ from amaranth.hdl import ClockDomain, Module, Value
 from amaranth.lib.wiring import Component
 
 from ..spec.arch import PRESETS, ArchConfig, preset
-from ..spec.errors import ArchError, SordinoError
+from ..spec.errors import ArchError, InputError, SordinoError
+from ..spec.files import replacing
 
 __all__ = ["to_verilog", "top_verilog"]
 
@@ -62,16 +63,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         text = top_verilog(_architecture(args.arch), reset=not args.no_reset)
+        if args.output is None:
+            print(text)
+        else:
+            with replacing(args.output, InputError) as temporary:
+                temporary.write_text(text)
     except SordinoError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    if args.output is None:
-        print(text)
-        return 0
-    try:
-        args.output.write_text(text)
-    except OSError as error:
-        print(f"error: cannot write {args.output}: {error.strerror}.", file=sys.stderr)
         return 2
     return 0
 

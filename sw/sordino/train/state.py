@@ -1,5 +1,6 @@
 """The state of a training in a file, and the random numbers of its processes."""
 
+import io
 import os
 from typing import Any
 
@@ -32,8 +33,10 @@ def set_random_state(state: dict[str, Tensor], noise: torch.Generator, device: t
 
 def save(state: dict[str, Any], path: str | os.PathLike) -> None:
     """Writes the file whole or not at all. Raises `InputError` if it cannot be written."""
+    buffer = io.BytesIO()  # of a full disk torch.save would say no more than that its writer failed
+    torch.save(state, buffer)
     with replacing(path, InputError) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load(path: str | os.PathLike, settings: dict[str, Any]) -> dict[str, Any]:
