@@ -36,7 +36,7 @@ ARCHS = [
 ARCHS.append(
     ARCHS[0].replace(name="d", ppu=1, event_bits=8, in_flight=1, occ_width=8, row_fifo=2, segment_fifo=2, state_depth=1024)
 )
-ARCHS.append(ARCHS[-1].replace(name="e", pipelining=1, word_fifo=2, segment_fifo=1, row_fifo=1, mask_depth=1024))
+ARCHS.append(ARCHS[-1].replace(name="e", profile="small", word_fifo=2, segment_fifo=1, row_fifo=1, mask_depth=1024))
 
 
 @dataclass

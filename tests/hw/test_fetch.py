@@ -21,7 +21,7 @@ from sordino_hw.gateware.primitives import BlockMemory
 from sordino_hw.spec import isa
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.latencies import DEAL_LATENCY, DRAINED, FREED, Latencies
-from sordino_hw.spec.structure import Kind, job_depth, reads_late
+from sordino_hw.spec.structure import Kind, job_depth, output_depth, reads_late
 
 BASE = {"lanes": 8, "ppu": 4, "act_depth": 256, "weight_depth": 64, "mask_depth": 64, "param_depth": 16, "state_depth": 16}
 ACT, WEIGHT, MASK, STATE = 512, 128, 128, 32
@@ -203,7 +203,7 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
 
     def room(core: int, time: int) -> bool:
         """Whether a core can be dealt another output."""
-        before = outputs[core] - Latencies(arch).outputs
+        before = outputs[core] - output_depth(arch)
         return before < 0 or (before < len(trace.closes[core]) and trace.closes[core][before] + FREED <= time)
 
     def ahead(fetcher: FetcherModel, time: int) -> bool:

@@ -19,7 +19,7 @@ from sordino_sim.rtl.images import segment_images
 from sordino_sim.rtl.machine import Run
 from sordino_sim.timing.model import SegmentTiming
 
-ARCH = next(arch for arch in ARCHS if arch.pipelining == 1).replace(
+ARCH = next(arch for arch in ARCHS if arch.profile == "small").replace(
     name="serial",
     act_depth=32,
     weight_depth=64,
@@ -237,7 +237,7 @@ def test_a_run_is_stopped(line):
 
 def test_refusals(line):
     with pytest.raises(
-        ArchError, match=r"^architecture 'ulx3s-85f': a serial port needs pipelining=1 and rows of at most 64 bits, not"
+        ArchError, match=r"^architecture 'ulx3s-85f': a serial port needs profile='small' and rows of at most 64 bits, not"
     ):
         SerialPort(preset("ulx3s-85f"), 12)
     with pytest.raises(ValueError, match=r"^a bit must take at least 8 cycles, not 4$"):
@@ -266,20 +266,18 @@ def test_a_silent_line_is_reported():
         SerialLink(ARCH, SilentLine())
 
 
+SMALL = "profile='small' needs cores=1, lanes=8, wide_cycles=2, in_flight=1, word_fifo=2, segment_fifo=1, row_fifo=1, not "
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"cores": 2}, "pipelining=1 needs cores=1, lanes=8, wide_cycles=2 and in_flight=1, not pipelining=1, cores=2, lanes=8, "),
-        (
-            {"wide_cycles": 1},
-            "pipelining=1 needs cores=1, lanes=8, wide_cycles=2 and in_flight=1, not pipelining=1, cores=1, lanes=8, ",
-        ),
-        (
-            {"word_fifo": 8},
-            "pipelining=1 needs word_fifo=2, segment_fifo=1 and row_fifo=1, not word_fifo=8, segment_fifo=1, row_fifo=1",
-        ),
-        ({"pipelining": 3}, "pipelining must be 1 or 2, not pipelining=3"),
-        ({"pipelining": 2}, "segment_fifo must be from 2 to 64, not segment_fifo=1"),
+        ({"cores": 2}, f"{SMALL}cores=2$"),
+        ({"wide_cycles": 1}, f"{SMALL}wide_cycles=1$"),
+        ({"word_fifo": 8, "row_fifo": 2}, f"{SMALL}word_fifo=8, row_fifo=2$"),
+        ({"profile": "tiny"}, "profile must be 'pipelined' or 'small', not profile='tiny'$"),
+        ({"profile": 1}, "profile must be 'pipelined' or 'small', not profile=1$"),
+        ({"profile": "pipelined"}, "segment_fifo must be from 2 to 64, not segment_fifo=1$"),
     ],
 )
 def test_what_a_small_core_is(changes, message):

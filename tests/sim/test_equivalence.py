@@ -15,7 +15,7 @@ BLOCK = 25
 
 
 SMALL = next(arch for arch in ARCHS if arch.lanes == 8 and arch.cores == 1).replace(
-    name="small", in_flight=1, pipelining=1, occ_width=8, segment_fifo=1, row_fifo=1
+    name="small", in_flight=1, profile="small", occ_width=8, segment_fifo=1, row_fifo=1
 )
 """Two requantisers, unlike `icebreaker`, and memory for larger layers."""
 

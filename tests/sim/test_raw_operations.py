@@ -13,7 +13,7 @@ from sordino_sim.timing.model import SegmentTiming
 
 ARCH = max(ARCHS, key=lambda arch: arch.cores)
 ALONE = next(arch for arch in ARCHS if arch.in_flight == 1)
-SMALL = next(arch for arch in ARCHS if arch.pipelining == 1)
+SMALL = next(arch for arch in ARCHS if arch.profile == "small")
 
 
 def check_case(rtl: Rtl, seed: list[int]) -> None:

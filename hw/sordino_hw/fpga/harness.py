@@ -99,4 +99,4 @@ class SerialHarness(Elaboratable):
 
 def harness_of(arch: ArchConfig, device: Device) -> Harness | SerialHarness:
     """What is measured of an architecture on a device: behind the serial line that a small board has, or else at the bus."""
-    return SerialHarness(arch) if device.serial_pins and arch.pipelining == 1 else Harness(arch)
+    return SerialHarness(arch) if device.serial_pins and arch.profile == "small" else Harness(arch)

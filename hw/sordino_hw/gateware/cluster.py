@@ -143,7 +143,7 @@ class Cluster(wiring.Component):
             sources = [fetchers[g] for g in fetchers_of(self.arch, c)]
             served = [Signal.like(s, name=f"served_{s.name}", reset_less=True) for s in (words[c].as_value(), m_addrs[c])]
             m.d.comb += [core.word.as_value().eq(served[0]), core.m_addr.eq(served[1])]
-            serve = stages.d.sync if self.arch.pipelining == 2 else m.d.comb
+            serve = stages.d.sync if self.latency.serve else m.d.comb
             serve += [
                 served[0].eq(words[c].as_value()),
                 served[1].eq(m_addrs[c]),
@@ -249,7 +249,7 @@ class Cluster(wiring.Component):
                 shown[r] = values[self._core_of(r, row)]
         rdata = Signal.like(window.rdata, reset_less=True)
         m.d.comb += window.rdata.eq(rdata)
-        show = m.d.sync if arch.pipelining == 2 else m.d.comb
+        show = m.d.sync if self.latency.show else m.d.comb
         show += rdata.eq(_either((reads[r], value) for r, value in shown.items()))
 
     def _core_of(self, region, row):

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out, connect
 from ..spec import isa
 from ..spec.arch import ArchConfig
 from ..spec.latencies import Latencies
-from ..spec.structure import reads_late, tag_bits
+from ..spec.structure import output_depth, reads_late, tag_bits
 from .compute.lanes import Lanes
 from .flight import Descriptors, Outstanding
 from .issue.issue import Issuer, MaskReader, Segmenter
@@ -33,7 +33,7 @@ def _closed_within(arch: ArchConfig, cycles: int) -> int:
 
 class HostAccess(data.StructLayout):
     """The host's access to a core's memories: piece `piece` of row `row`, and where `data` is written. Only while the machine is
-    stopped; otherwise `data` is zero, but for a machine of `ArchConfig.pipelining` 1."""
+    stopped; otherwise `data` is zero, unless the profile is `small`."""
 
     def __init__(self, arch: ArchConfig):
         writes = ("weight", "mask", "param", "state", "table")
@@ -126,19 +126,19 @@ class Core(wiring.Component):
         stages = Module()
         stages.submodules.reader = reader = MaskReader(arch)
         stages.submodules.segmenter = segmenter = Segmenter(arch)
-        small = arch.pipelining == 1
+        small = arch.profile == "small"
         stages.submodules.issuer = issuer = SmallIssuer(arch) if small else Issuer(arch)
         stages.submodules.lanes = lanes = SmallLanes(arch) if small else Lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
         turned = latency.shadow - latency.turn_lead + 1  # from an output's close to its first turn, at most
         drained, finished, stored = (
-            latency.outputs + _closed_within(arch, cycles)
+            output_depth(arch) + _closed_within(arch, cycles)
             for cycles in (turned, turned + latency.finished + 1, latency.shadow + latency.store + arch.cores)
         )
-        stages.submodules.dealt = dealt = Fifo(tag_bits(arch), latency.outputs)
+        stages.submodules.dealt = dealt = Fifo(tag_bits(arch), output_depth(arch))
         stages.submodules.undrained = undrained = Fifo(OutputState(arch), drained)
         stages.submodules.unplaced = unplaced = Fifo(act_address(arch), finished)
-        stages.submodules.unclosed = unclosed = Outstanding(arch, latency.outputs)
+        stages.submodules.unclosed = unclosed = Outstanding(arch, output_depth(arch))
         stages.submodules.unstored = unstored = Outstanding(arch, stored)
         m.submodules.stages = ResetInserter(held)(stages)
         m.submodules.perf = perf = PerformanceLog(arch)
@@ -222,7 +222,7 @@ class Core(wiring.Component):
         ):
             m.d.comb += [file.w_en.eq(self.drain_we), file.w_tag.eq(self.drain_tag), file.i.eq(value), file.tag.eq(tag)]
         m.d.comb += [ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
-        if self.arch.pipelining == 2:
+        if self.arch.profile == "pipelined":
             m.d.comb += issuer.drain.eq(drains.o)
 
     def _memories(self, m, held, reader, lanes, ppu, perf):
@@ -301,7 +301,7 @@ class Core(wiring.Component):
             lanes.w_data.eq(weight.r_data),
             reader.mask_data.eq(mask.r_data),
             # Where a serial port shifts in the row, it is not zero while the machine runs.
-            ppu.host.eq(Mux(held, piece(state), 0) if arch.pipelining == 1 else piece(state)),
+            ppu.host.eq(Mux(held, piece(state), 0) if arch.profile == "small" else piece(state)),
             state.w_en.eq(
                 Mux(writing, delay(m, written(host.state, groups(state)), 1, "host_state"), ppu.s_we.replicate(len(state.w_en)))
             ),

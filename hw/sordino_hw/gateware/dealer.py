@@ -8,8 +8,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..spec.arch import ArchConfig
-from ..spec.latencies import DEAL_LATENCY, DRAINED, FREED, Latencies
-from ..spec.structure import job_depth, sharing, tag_bits
+from ..spec.latencies import DEAL_LATENCY, DRAINED, FREED
+from ..spec.structure import job_depth, output_depth, sharing, tag_bits
 from .flight import snapshot
 from .layouts import INDEX, DealDescriptor, Job, Output
 from .lib.combinators import buffered, lowest
@@ -194,7 +194,7 @@ class Dealer(wiring.Component):
         before this cycle's deal.
         """
         assert FREED == 3, "a register each for: the event, the count, the deal"
-        cores, most = self.arch.cores, Latencies(self.arch).outputs
+        cores, most = self.arch.cores, output_depth(self.arch)
         names = ("idle", "few", "room", "more_room")
         idle, few, room, more_room = (Signal(cores, name=name, init=(1 << cores) - 1) for name in names)
         ahead = 0 if job_depth(self.arch) == 1 else 1
@@ -219,7 +219,7 @@ class Dealer(wiring.Component):
         if cores == 1:
             return 1
         assert DRAINED == 4, "a register each for: the count of jobs that leave, the jobs left, the comparison, the deal"
-        left, jobs, quiet = Signal(range(cores + 1)), Signal(range(Latencies(self.arch).outputs * cores + 1)), Signal(init=1)
+        left, jobs, quiet = Signal(range(cores + 1)), Signal(range(output_depth(self.arch) * cores + 1)), Signal(init=1)
         m.d.sync += [
             left.eq(sum(self.drained[g] for g in range(cores))),
             jobs.eq(jobs + dealing - left),

@@ -149,7 +149,7 @@ class Sequencer(wiring.Component):
     def _prefetch(self, m):
         """The stream of instructions, decoded. Past the memory's end an entry says so, and traps when its turn comes."""
         depth, latency = self.arch.imem_depth, Latencies(self.arch).memory
-        if self.arch.pipelining == 1:
+        if self.arch.profile == "small":
             return self._show(m)
         m.submodules.credit = credit = Credit(PREFETCH)
         m.submodules.queue = queue = Fifo(_Entry(), PREFETCH, guarded=True)

@@ -1,4 +1,4 @@
-"""Stages of the smallest core (`ArchConfig.pipelining` 1): their clock is slow, so a cycle has room for what takes several elsewhere.
+"""Stages of the small core (profile `small`): their clock is slow, so a cycle has room for what takes several elsewhere.
 
 The accumulators are those of the multipliers. They keep an output's sums until these have drained, and nothing is issued
 meanwhile.

@@ -11,13 +11,32 @@ from dataclasses import dataclass
 
 from .errors import ArchError
 
-__all__ = ["PRESETS", "ArchConfig", "preset"]
+__all__ = ["PRESETS", "PROFILES", "ArchConfig", "preset"]
 
 MOST_IN_FLIGHT = 4
 """Most operations between the sequencer and their last store."""
 
 REQUANT_FRACTION = 9
 """Fraction bits kept after the first shift of requantisation (see `numbers.requantise`)."""
+
+PROFILES: dict[str, dict[str, int]] = {
+    "pipelined": {},
+    "small": {
+        "cores": 1,
+        "lanes": 8,
+        "wide_cycles": 2,
+        "in_flight": 1,
+        "word_fifo": 2,
+        "segment_fifo": 1,
+        "row_fifo": 1,
+    },
+}
+"""Microarchitectures of a core, and the fields that each of them fixes.
+
+`pipelined` has a register wherever a clock of 100 MHz needs one, and drains the sums of an output while those of the next add up.
+`small` is one core with few logic cells, at a quarter of that clock: it registers only what waits, and its sums drain out of the accumulators.
+Latencies by profile are in `latencies`, the stages that the gateware builds in `gateware.stages`.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,9 +75,8 @@ class ArchConfig:
     in_flight: int = 4
     """Operations that may be between the sequencer and their last store: 1, 2 or 4. Of one nothing is copied: it keeps its
     registers, and the next instruction waits until it is done."""
-    pipelining: int = 2
-    """2: registers wherever a clock of 100 MHz wants one, and the sums of an output drain while those of the next add up. 1: one
-    small core at a quarter of that clock, with registers where something waits alone; its sums drain out of the accumulators."""
+    profile: str = "pipelined"
+    """Microarchitecture: one of `PROFILES`."""
     act_depth: int = 4096
     """Activation memory: words of `lanes` x `event_bits`."""
     weight_depth: int = 4096
@@ -84,7 +102,7 @@ class ArchConfig:
 
         rule(isinstance(self.name, str), "name must be text", "name")
         for f in dataclasses.fields(self):
-            if f.name != "name":
+            if f.name not in ("name", "profile"):
                 value = getattr(self, f.name)
                 rule(type(value) is int and value > 0, f"{f.name} must be a positive integer", f.name)
         rule(self.cores in (1, 2, 4, 8), "cores must be 1, 2, 4 or 8", "cores")
@@ -100,18 +118,18 @@ class ArchConfig:
         rule(2 <= self.mantissa_bits <= 8, "mantissa_bits must be from 2 to 8", "mantissa_bits")
         rule(self.wide_cycles in (1, 2), "wide_cycles must be 1 or 2", "wide_cycles")
         rule(self.in_flight in (1, 2, MOST_IN_FLIGHT), "in_flight must be 1, 2 or 4", "in_flight")
-        rule(self.pipelining in (1, 2), "pipelining must be 1 or 2", "pipelining")
         rule(
-            self.pipelining == 2 or (self.cores == 1 and self.lanes == 8 and self.wide_cycles == 2 and self.in_flight == 1),
-            "pipelining=1 needs cores=1, lanes=8, wide_cycles=2 and in_flight=1",
-            *("pipelining", "cores", "lanes", "wide_cycles", "in_flight"),
+            isinstance(self.profile, str) and self.profile in PROFILES,
+            f"profile must be {' or '.join(map(repr, PROFILES))}",
+            "profile",
         )
-        fifos = ("word_fifo", "segment_fifo", "row_fifo")
-        depths = tuple(getattr(self, name) for name in fifos)
-        rule(self.pipelining == 2 or depths == (2, 1, 1), "pipelining=1 needs word_fifo=2, segment_fifo=1 and row_fifo=1", *fifos)
+        fixed = PROFILES[self.profile]
+        needs = ", ".join(f"{name}={value}" for name, value in fixed.items())
+        wrong = [name for name, value in fixed.items() if getattr(self, name) != value]
+        rule(not wrong, f"profile={self.profile!r} needs {needs}", *wrong)
         rule(self.segment == 8, "segment must be 8", "segment")
-        for name, least in (("segment_fifo", self.pipelining), ("word_fifo", 2), ("row_fifo", self.pipelining)):
-            rule(least <= getattr(self, name) <= 64, f"{name} must be from {least} to 64", name)
+        for name in ("segment_fifo", "word_fifo", "row_fifo"):
+            rule(name in fixed or 2 <= getattr(self, name) <= 64, f"{name} must be from 2 to 64", name)
         for name in ("act_depth", "weight_depth", "mask_depth", "param_depth", "state_depth", "imem_depth", "perf_depth"):
             rule(2 <= getattr(self, name) <= 1 << 22, f"{name} must be from 2 to 2**22", name)
         rule(self.occ_width in (8, 16, 32), "occ_width must be 8, 16 or 32", "occ_width")
@@ -223,7 +241,7 @@ PRESETS: dict[str, ArchConfig] = {
             word_fifo=2,
             row_fifo=1,
             in_flight=1,
-            pipelining=1,
+            profile="small",
             occ_width=8,
             act_depth=512,
             weight_depth=16384,

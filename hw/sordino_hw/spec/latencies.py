@@ -1,5 +1,7 @@
 """Latencies and depths that the gateware is built with and the timing model counts with. All in cycles or items."""
 
+from dataclasses import asdict, dataclass
+
 from .arch import ArchConfig
 
 __all__ = [
@@ -8,10 +10,12 @@ __all__ = [
     "DONE_LATENCY",
     "DRAINED",
     "FREED",
+    "LATENCIES",
     "LATENCY",
     "MULTIPLIER_LATENCY",
     "START_LATENCY",
     "Latencies",
+    "ProfileLatencies",
 ]
 
 LATENCY = 2
@@ -37,36 +41,78 @@ REQUANT_LATENCY = 8
 """Of the requantiser, from accumulator + bias to the clamped value."""
 
 
-class Latencies:
-    """Those that depend on the architecture (`ArchConfig.pipelining`)."""
+@dataclass
+class ProfileLatencies:
+    """Latencies that the profile of an architecture decides (`arch.PROFILES`)."""
+
+    memory: int
+    """From a memory's address to its row."""
+    fifo: int
+    """From an item's push to the first cycle in which it can leave."""
+    start: int
+    """Cycle in which the first instruction of a run can execute."""
+    clip: int
+    """From the cycle in which a span is walked to the first in which it is clipped."""
+    split: int
+    """From the cycle in which a span is clipped to the first in which the splitter takes it; 0: there is no register between."""
+    row: int
+    """From a row's request to the first cycle in which the scanner can look at it."""
+    read: int
+    """From a word's request to the cycle in which its fetcher shows it to the cores."""
+    serve: int
+    """From the cycle in which a fetcher shows a word to the cycle in which the core takes it."""
+    issue: int
+    """From the cycle in which an item is issued to the one in which its event is at the lanes."""
+    shadow: int
+    """From the issue of an output's last item to the first cycle in which its first sums show."""
+    chunk_pause: int
+    """Cycles without issue behind an output's last item, for each chunk of its sums: they drain out of the accumulators."""
+    show: int
+    """From the cycle in which a memory shows a row to the cycle in which the host's window shows it."""
+
+
+LATENCIES = {
+    "pipelined": ProfileLatencies(
+        memory=LATENCY,
+        fifo=2,
+        start=4,
+        clip=1,
+        split=1,
+        row=6,
+        read=5,
+        serve=1,
+        issue=2,
+        shadow=10,
+        chunk_pause=0,
+        show=1,
+    ),
+    "small": ProfileLatencies(
+        memory=1,
+        fifo=1,
+        start=1,
+        clip=3,
+        split=0,
+        row=1,
+        read=1,
+        serve=0,
+        issue=0,
+        shadow=3,
+        chunk_pause=1,
+        show=0,
+    ),
+}
+"""By profile."""
+
+
+class Latencies(ProfileLatencies):
+    """Latencies of an architecture: those of its profile, and those that follow from them."""
 
     def __init__(self, arch: ArchConfig):
-        fast = arch.pipelining == 2
-        self.memory: int = arch.pipelining
-        """From a memory's address to its row."""
-        self.fifo: int = 2 if fast else 1
-        """From an item's push to the first cycle in which it can leave."""
-        self.outputs: int = 16 if fast else 2
-        """Not a latency: outputs dealt to a core that it has not closed."""
-        self.start: int = self.memory + self.fifo if fast else 1
-        """Cycle in which the first instruction of a run can execute."""
-        self.clip: int = 1 if fast else 3
-        """From the cycle in which a span is walked to the first in which it is clipped."""
-        self.split: int = 1 if fast else 0
-        """From the cycle in which a span is clipped to the first in which the splitter takes it; 0: there is no register between."""
-        self.row: int = self.memory + (2 + self.fifo if fast else 0)
-        """From a row's request to the first cycle in which the scanner can look at it."""
-        self.read: int = self.memory + (3 if fast else 0)
-        """From a word's request to the cycle in which its fetcher shows it to the cores."""
-        self.word: int = self.read + (1 if fast else 0) + self.fifo
-        """From a word's request to the first cycle in which the segmenter can take it: a core registers its fetcher's word, or
-        takes it as it comes."""
-        self.issue: int = 2 if fast else 0
-        """From the cycle in which an item is issued to the one in which its event is at the lanes."""
-        self.shadow: int = self.issue + self.memory + (MULTIPLIER_LATENCY + 4 if fast else 2)
-        """From the issue of an output's last item to the first cycle in which its first sums show."""
-        self.pause: int = 0 if fast else arch.chunks
-        """Cycles after the issue of an output's last item in which nothing is issued: the sums drain out of the accumulators."""
+        super().__init__(**asdict(LATENCIES[arch.profile]))
+        self.word: int = self.read + self.serve + self.fifo
+        """From a word's request to the first cycle in which the segmenter can take it."""
+        self.pause: int = self.chunk_pause * arch.chunks
+        """Cycles without issue behind an output's last item."""
         self.turn_lead: int = self.memory + 1
         """From the turn of an output's first chunk to the first cycle in which its sums show."""
         self.summed: int = self.turn_lead + 1

@@ -5,7 +5,7 @@ from enum import IntEnum
 from . import isa
 from .arch import ArchConfig
 
-__all__ = ["Kind", "fetchers_of", "job_depth", "reads_late", "sharing", "tag_bits"]
+__all__ = ["Kind", "fetchers_of", "job_depth", "output_depth", "reads_late", "sharing", "tag_bits"]
 
 
 class Kind(IntEnum):
@@ -49,3 +49,8 @@ def job_depth(arch: ArchConfig) -> int:
     The smallest core, whose outputs take their time, does with one.
     """
     return 1 if arch.in_flight == 1 else 1 + (isa.RUN_MAX if sharing(arch) else 1)
+
+
+def output_depth(arch: ArchConfig) -> int:
+    """Outputs dealt to a core that it has not closed, at most."""
+    return {"pipelined": 16, "small": 2}[arch.profile]

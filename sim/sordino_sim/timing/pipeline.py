@@ -86,8 +86,8 @@ class Clock:
         memories = (isa.Region.ACT, isa.Region.WEIGHT, isa.Region.MASK)
         self.t[A_MASK:OUTPUTS] = [(1 << isa.address_bits(arch, memory)) - 1 for memory in memories]
         by_arch = latencies.Latencies(arch)
-        assert by_arch.outputs <= MAX_FIFO
-        self.t[OUTPUTS:FREED] = by_arch.outputs, by_arch.clip, latencies.DEAL_LATENCY, by_arch.fifo
+        assert structure.output_depth(arch) <= MAX_FIFO
+        self.t[OUTPUTS:FREED] = structure.output_depth(arch), by_arch.clip, latencies.DEAL_LATENCY, by_arch.fifo
         self.t[FREED:SPLITTING] = latencies.FREED, latencies.DRAINED
         self.t[SPLITTING:ALONE] = by_arch.split, by_arch.row, by_arch.word, by_arch.shadow, by_arch.store, by_arch.pause
         self.t[ALONE] = structure.job_depth(arch) == 1

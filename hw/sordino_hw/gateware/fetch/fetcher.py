@@ -90,9 +90,9 @@ class Fetcher(wiring.Component):
         m.submodules.walker = walker = Walker(arch)
         m.submodules.clip = clip = Clip(arch)
         m.submodules.splitter = splitter = Splitter(arch)
-        m.submodules.occupancy = occupancy = SmallOccupancy(arch) if arch.pipelining == 1 else Occupancy(arch)
+        m.submodules.occupancy = occupancy = SmallOccupancy(arch) if arch.profile == "small" else Occupancy(arch)
         m.submodules.scanner = scanner = Scanner(arch, self.index)
-        m.submodules.reader = reader = SmallWordReader(arch) if arch.pipelining == 1 else WordReader(arch)
+        m.submodules.reader = reader = SmallWordReader(arch) if arch.profile == "small" else WordReader(arch)
 
         m.d.comb += [
             jobs.i.payload.eq(self.job),

@@ -145,7 +145,7 @@ class Scanner(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        occ_width, fast = self.arch.occ_width, self.arch.pipelining == 2
+        occ_width, fast = self.arch.occ_width, self.arch.profile == "pipelined"
         row, tag, request = self.rows.payload.row, self.rows.payload.tag, self.request
         seen, zero = Signal(occ_width), Signal()
         left = row.bits & ~seen

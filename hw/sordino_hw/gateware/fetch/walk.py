@@ -152,7 +152,7 @@ def _single(count):
 class Clip(wiring.Component):
     """Turns the pixels of a span into words; rows outside the image become empty. One span per cycle.
 
-    One cycle, or, at `ArchConfig.pipelining` 1, one multiplier and three, in the third of which the splitter takes it.
+    One cycle, or, in the profile `small`, one multiplier and three, in the third of which the splitter takes it.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -168,7 +168,7 @@ class Clip(wiring.Component):
             out.empty.eq(~p.inside | (p.high <= p.low)),
             *(out[name].eq(p[name]) for name in same),
         ]
-        if self.arch.pipelining == 1:
+        if self.arch.profile == "small":
             low, stop = Signal.like(out.low, reset_less=True), Signal.like(out.stop, reset_less=True)
             first, done = Signal(), Signal()
             m.d.comb += [
@@ -232,7 +232,7 @@ class Splitter(wiring.Component):
             self.i.ready.eq(~self.valid | (last & self.ready)),
         ]
         # On a slow clock the next span comes a cycle later, so that nothing waits for the scanner but the splitter.
-        fast = self.arch.pipelining == 2
+        fast = self.arch.profile == "pipelined"
         if not fast:
             m.d.comb += self.i.ready.eq(~self.valid)
             with m.If(last & self.ready):

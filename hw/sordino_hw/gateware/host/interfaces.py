@@ -23,7 +23,7 @@ class WindowSignature(Signature):
     we : Out(1)
         Writes a piece. A row is written whole: its pieces follow each other, from piece 0.
     wdata : Out(window_bits)
-        The piece, in the cycle after `we`; zero while the machine runs, unless `ArchConfig.pipelining` is 1.
+        The piece, in the cycle after `we`; zero while the machine runs, unless the profile is `small`.
     whole : Out(row of ACT)
         The whole row, in the cycle after its piece 0: an activation word's occupancy bit follows from all of it.
     re : Out(1)

@@ -49,7 +49,7 @@ class SerialPort(Component):
     Parameters
     ----------
     arch : ArchConfig
-        Of one core, whose rows have at most 64 bits. Raises `ArchError`.
+        Of the profile `small`, with rows of at most 64 bits. Raises `ArchError`.
     divisor : int
         Clock cycles of a bit, at least 8.
 
@@ -63,10 +63,10 @@ class SerialPort(Component):
 
     def __init__(self, arch: ArchConfig, divisor: int):
         widest = max(region_bits(arch, region) for region in (*WRITABLE, Region.PERF))
-        if arch.cores > 1 or arch.pipelining == 2 or widest > 64:
+        if arch.profile != "small" or widest > 64:
             raise ArchError(
-                f"architecture {arch.name!r}: a serial port needs pipelining=1 and rows of at most 64 bits, "
-                f"not pipelining={arch.pipelining!r} and {widest} bits"
+                f"architecture {arch.name!r}: a serial port needs profile='small' and rows of at most 64 bits, "
+                f"not profile={arch.profile!r} and {widest} bits"
             )
         if divisor < 8 or divisor <= Latencies(arch).window:
             raise ValueError(f"a bit must take at least 8 cycles, not {divisor!r}")

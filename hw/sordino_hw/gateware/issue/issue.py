@@ -104,7 +104,7 @@ class Segmenter(wiring.Component):
     """Cuts words into non-empty segments of eight channels, one per cycle; a vector word is one item.
 
     The last item of an output carries `end`. Whether an item is the last is known only when the next one, or an empty
-    end, arrives: so one item is held back; at `ArchConfig.pipelining` 1 it is held until it is issued, without a FIFO.
+    end, arrives: so one item is held back; in the profile `small` it is held until it is issued, without a FIFO.
 
     Members
     -------
@@ -134,7 +134,7 @@ class Segmenter(wiring.Component):
         size, count = arch.segment, arch.lanes // arch.segment
         held = Signal(SegmentEntry(arch), reset_less=True)
         queue = None
-        if arch.pipelining == 2:
+        if arch.profile == "pipelined":
             m.submodules.queue = queue = Fifo(SegmentEntry(arch), arch.segment_fifo)
 
         # The word at hand, if there is any: an item or `several`, or an end alone (`bare`). A word that is neither passes.
