@@ -276,3 +276,55 @@ def test_two_processes_share_the_work(tmp_path):
 def test_the_command_refuses_in_one_paragraph(arguments, message, tmp_path):
     result = CliRunner().invoke(app, ["study", *arguments, "--storage", str(tmp_path / "j")])
     assert result.exit_code == 2 and message in result.output and not list(tmp_path.iterdir())
+
+
+# -- storages that were damaged, or hold a secret ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["cut", "continued", "both"])
+def test_a_torn_journal_keeps_every_finished_trial(tmp_path, damage):
+    """A disk that fills up leaves the start of a record; with space again, the next record goes on in its line."""
+    path = tmp_path / "study.journal"
+    storage = str(path)
+    filled(storage, [RELU, L1])
+    work(storage, "s", run=fake)
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    cut = lines[-1][: len(lines[-1]) // 2]
+    torn = {
+        "cut": whole + cut,
+        "continued": b"".join(lines[:3]) + cut + b"".join(lines[3:]),
+        "both": b"".join(lines[:3]) + cut + b"".join(lines[3:]) + cut,
+    }[damage]
+    path.write_bytes(torn)
+    with pytest.warns(
+        UserWarning,
+        match=r"^.*study\.journal: \d records were cut off .* set aside in .*study\.journal\.torn, and all others are kept\.$",
+    ):
+        store = Store(storage, "s")
+    assert set(store.progress().complete) == {RELU, L1} and len(store.records()) == 2
+    assert path.read_bytes() == whole
+    assert cut in (tmp_path / "study.journal.torn").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["study.journal", "study.journal.torn"]
+
+
+def test_what_is_no_journal_is_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("not a journal\nat all")
+    with pytest.raises(sd.InputError, match=r"^study: the storage .*notes\.txt cannot be opened \("):
+        Store(str(path), "s", TINY)
+    assert path.read_text() == "not a journal\nat all" and os.listdir(tmp_path) == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "url, shown",
+    [
+        ("postgresql://me:hunter2@host/db", "postgresql://me:***@host/db"),
+        ("sqlite:////nowhere/at/all/a.db?password=hunter2", "sqlite:////nowhere/at/all/a.db?password=***"),
+        ("no such://me:hunter2@host", "no such://***"),
+    ],
+)
+def test_secrets_of_a_storage_are_not_shown(url, shown):
+    with pytest.raises(sd.InputError) as refused:
+        Store(url, "s", TINY)
+    assert "hunter2" not in str(refused.value) and f"the storage {shown} cannot be opened" in str(refused.value)

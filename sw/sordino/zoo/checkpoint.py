@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.text import printable
 
 __all__ = ["load_checkpoint"]
 
@@ -39,6 +39,13 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike, skip: Sequence[st
     for name, value in own.items():
         if (skipped and name.startswith(skipped)) or (name.endswith("num_batches_tracked") and name not in state):
             state[name] = value  # old checkpoints do not count batches
+    if odd := {k: form for k, v in state.items() if (form := _odd(v, own.get(k)))}:
+        name, form = next(iter(odd.items()))
+        others = f" (neither are {len(odd) - 1} others)" if len(odd) > 1 else ""
+        raise InputError(
+            f"{path}: tensor {printable(name)} is {form}, not a plain dense tensor of real numbers{others}. "
+            "Nothing was loaded. Save the state_dict of the float model, with its tensors dense and on the CPU."
+        )
     different = [
         f"{k} is {tuple(state[k].shape)} instead of {tuple(v.shape)}"
         for k, v in own.items()
@@ -61,10 +68,23 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike, skip: Sequence[st
     model.load_state_dict(state)
 
 
+def _odd(value: Tensor, own: Tensor | None) -> str | None:
+    """What keeps a tensor from being copied into a parameter, in words; None for a plain one."""
+    if value.is_meta:
+        return "without data (on the device meta)"
+    if value.is_quantized:
+        return f"quantised ({value.dtype})"
+    if value.layout is not torch.strided:
+        return f"sparse ({value.layout})"
+    if value.is_complex() and not (own is not None and own.is_complex()):
+        return f"complex ({value.dtype})"
+    return None
+
+
 def _some(items: Iterable[str], shown: int = 5) -> str:
     items = list(items)
     rest = f" and {len(items) - shown} more" if len(items) > shown else ""
-    return ", ".join(items[:shown]) + rest
+    return ", ".join(map(printable, items[:shown])) + rest
 
 
 def _read(path: Path) -> Any:
@@ -73,20 +93,14 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises what its unpickler meets
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}: {reason[:200]}). It must be a .safetensors file, or a file of "
-            "torch.save that holds tensors and plain values only; re-save its state_dict with torch.save if it holds more."
+            f"{path}: not a readable checkpoint ({type(error).__name__}: {printable(reason)}). It must be a .safetensors file, or a file of "
+            "torch.save that holds tensors and plain values only (NumPy's numbers, which scripts save as best scores, are none); if you "
+            "trust where it comes from, load it with torch.load(..., weights_only=False) and save its state_dict with torch.save."
         ) from None
-
-
-def _numpy_scalars() -> list:
-    """NumPy's float64 scalars, which training scripts save as best scores beside the weights."""
-    scalar = np.float64(0).__reduce__()[0]
-    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, type(np.dtype("f8"))]
 
 
 def _weights(read: Any, path: Path) -> dict[str, Tensor]:

@@ -3,23 +3,29 @@
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.text import printable
 
 from ...sparsity.cost import COSTS
+from .journal import repair
 from .ladders import LADDERS
 from .plan import Point, Settings
 
-__all__ = ["Store", "Watch"]
+__all__ = ["Store", "Watch", "without_secrets"]
 
 ATTEMPTS = 3
 """How often a point is tried whose worker died."""
@@ -86,7 +92,7 @@ class Store:
     """
 
     def __init__(self, storage: str, name: str, settings: Settings | None = None):
-        self.storage, self.name = storage, name
+        self.storage, self.name, shown = storage, name, without_secrets(storage, storage)
         try:
             backend = _open(storage)
             if settings is None:
@@ -96,23 +102,24 @@ class Store:
                     study_name=name, storage=backend, directions=["maximize", "minimize"], load_if_exists=True
                 )
         except KeyError:
-            raise InputError(f"study: {storage} holds no study {name!r}. Start one with `sordino study`.") from None
+            raise InputError(f"study: {shown} holds no study {name!r}. Start one with `sordino study`.") from None
         except Exception as error:  # what drivers and file systems raise
+            reason = printable(without_secrets((str(error).splitlines() or [""])[0], storage))
             raise InputError(
-                f"study: the storage {storage} cannot be opened ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). "
+                f"study: the storage {shown} cannot be opened ({type(error).__name__}: {reason}). "
                 "Name a file in a folder that exists, or a database URL whose driver is installed."
             ) from None
         found = self.study.user_attrs.get("settings")
         if found is None:
             if settings is None:
-                raise InputError(f"study: {name!r} in {storage} is no study of sordino.")
+                raise InputError(f"study: {name!r} in {shown} is no study of sordino.")
             self.study.set_user_attr("settings", settings.to_dict())
             found = settings.to_dict()
         found = Settings(**found).to_dict()  # settings that are younger than the study have their defaults
         if settings is not None and found != settings.to_dict():
             mine = settings.to_dict()
             different = ", ".join(f"{k}: {found.get(k)!r} / {v!r}" for k, v in mine.items() if found.get(k) != v)
-            raise InputError(f"study: {name!r} in {storage} has other settings ({different}). Use them, or another --name.")
+            raise InputError(f"study: {name!r} in {shown} has other settings ({different}). Use them, or another --name.")
         self.settings = Settings(**found)
 
     # -- the plan --------------------------------------------------------------------------------------------------
@@ -210,4 +217,19 @@ def _open(storage: str) -> optuna.storages.BaseStorage:
     path = Path(storage)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist")
+    if repaired := repair(path):
+        warnings.warn(repaired, stacklevel=4)
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+def without_secrets(text: str, storage: str) -> str:
+    """`text` without the secrets of a storage's URL: its password, and the values of its query."""
+    try:
+        url = make_url(storage)
+        secrets = [value for values in url.normalized_query.values() for value in values]
+        secrets += [] if url.password is None else [str(url.password), quote(str(url.password))]
+    except ArgumentError:  # a file, or a URL that is not well formed, which may have its secrets anywhere
+        secrets = [storage.partition("://")[2]] if "://" in storage else []
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
