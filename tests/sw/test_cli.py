@@ -275,7 +275,7 @@ def test_run_on_integers_and_npz(program, images):
         assert np.array_equal(y["fc"], accelerator.integers(x))
 
 
-def test_run_refuses(program, images, here):
+def test_run_refuses(program, images, here, monkeypatch):
     refuses(r"no\.sdn: no such file\. `sordino compile` makes one\.", "run", "no.sdn", images)
     refuses(r"unknown back end 'fpga': there are golden, timing, verilator", "run", program, images, "--backend", "fpga")
     refuses(r"the program is compiled for another architecture: .*", "run", program, images, "--arch", "icebreaker")
@@ -292,6 +292,11 @@ def test_run_refuses(program, images, here):
     refuses(r"input 'x' has 64 values that are NaN or infinite, .*", "run", program, "nan.npy", "--json", "x.json")
     (here / "cut.npy").write_bytes((here / images).read_bytes()[:60])
     refuses(r"cut\.npy: not a readable \.npy or \.npz file \(.*\)\. .*", "run", program, "cut.npy")
+    np.savez_compressed("bomb.npz", x=np.zeros((1, 1 << 16), np.float32))
+    monkeypatch.setattr("sordino.cli.common.MAX_INFLATED", 1 << 18)
+    refuses(
+        r"bomb\.npz: its arrays have 262,\d+ bytes uncompressed, at most 262,144 are read at once\. .*", "run", program, "bomb.npz"
+    )
     refuses(r"cannot write no/y\.npy: No such file or directory\. .*", "run", program, images, "-o", "no/y.npy")
 
 

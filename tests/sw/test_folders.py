@@ -179,6 +179,12 @@ def test_images_that_are_not(tmp_path, rng, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with refuses(r"\S+a\.JPEG cannot be read as a JPEG or PNG image: Image size \(900 pixels\) exceeds limit"):
             ImageNet(tmp_path)[0]
+    monkeypatch.undo()
+    image(path, np.zeros((1, 6000)))  # 312 bytes that would be 256 x 1,536,000 pixels
+    with refuses(
+        r"\S+a\.JPEG cannot be read as a JPEG or PNG image: it has 6000x1 pixels, and no side may be over 64 times the other"
+    ):
+        ImageNet(tmp_path)[0]
 
 
 # -- UCF101 --------------------------------------------------------------------------------------------------------------
@@ -384,6 +390,9 @@ def test_kitti_missing(kitti):
         KITTI(kitti, "train")
     text(kitti / "ImageSets" / "val.txt", "../../secret\n")
     with refuses(r"KITTI: \S+val\.txt names '\.\./\.\./secret\.png', which is outside"):
+        KITTI(kitti, "val")
+    text(kitti / "ImageSets" / "val.txt", "x" * 300 + "\n")
+    with refuses(r"KITTI: file \S+…x+\.png, named in \S+val\.txt, is missing\."):
         KITTI(kitti, "val")
 
 

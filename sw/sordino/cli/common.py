@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -73,6 +74,10 @@ def progress_bar() -> Progress:
     return train.progress_bar(console=errors, transient=True, disable=not errors.is_terminal)
 
 
+MAX_INFLATED = 1 << 31
+"""Bytes that the arrays of one .npz file may have once they are inflated."""
+
+
 def factory(spec: str) -> nn.Module:
     """The module that `FILE.py:NAME` makes: NAME is a class or a function without arguments.
 
@@ -110,7 +115,16 @@ def factory(spec: str) -> nn.Module:
 def arrays(path: Path) -> tuple[np.ndarray, ...]:
     """The arrays of a `.npy` file (one) or a `.npz` file (in order). Raises `InputError`; nothing is unpickled."""
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if (size := sum(entry.file_size for entry in archive.infolist())) > MAX_INFLATED:
+                    raise InputError(
+                        f"{path}: its arrays have {size:,} bytes uncompressed, at most {MAX_INFLATED:,} are read at once. "
+                        "Split it into several files, or save its parts as .npy."
+                    )
         found = np.load(path, allow_pickle=False)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
     except Exception as error:  # numpy raises OSError, ValueError, EOFError, zipfile.BadZipFile, ...

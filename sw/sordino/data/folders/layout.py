@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.text import printable
 
 __all__ = ["Folder", "Layout", "Transform", "as_tensor", "boxes_within", "read_image", "read_index_image", "read_lines", "read_xml"]
 
@@ -25,6 +26,7 @@ Transform = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 MAX_TEXT = 1 << 26
 MAX_XML = 1 << 20
+MAX_ASPECT = 64
 FORMATS = ("JPEG", "PNG")
 """All that the data sets use: the rest of Pillow's decoders stay unused."""
 
@@ -59,8 +61,8 @@ class Layout:
         if pure.is_absolute() or ".." in pure.parts or "\0" in name:
             raise self.error(f"{listed_in} names {name!r}, which is outside {root}")
         path = root / pure
-        if not path.is_file():
-            raise self.error(f"file {path}, named in {listed_in}, is missing")
+        if not os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for a missing one
+            raise self.error(f"file {printable(path)}, named in {listed_in}, is missing")
         return path
 
     def choice(self, what: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -105,6 +107,9 @@ def _open(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Im
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                if max(width, height) > MAX_ASPECT * min(width, height):  # scaled to one height it would fill the memory
+                    raise ValueError(f"it has {width}x{height} pixels, and no side may be over {MAX_ASPECT} times the other")
                 return convert(image)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise InputError(f"{path} cannot be read as a JPEG or PNG image: {error}. Copy it anew from its source.") from error
