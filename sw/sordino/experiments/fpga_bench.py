@@ -18,6 +18,7 @@ from sordino_hw.fpga.tools import require
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.files import replacing
+from sordino_hw.spec.sources import code_digest
 from sordino_sim.rtl.build import cache_dir, locked
 
 __all__ = ["bench_fpga", "parse_seeds"]
@@ -38,18 +39,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 def _keys(arch: ArchConfig, device: Device, tools: dict[str, str]) -> tuple[str, str]:
     """Of everything that a netlist depends on, and of everything that its places and wires depend on."""
-    root = Path(sordino_hw.__file__).parent
-    sources = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.py"))}
-    netlist = {name: text for name, text in sources.items() if not name.startswith("ecp5_pnr/")}
+    sources = sorted(Path(sordino_hw.__file__).parent.rglob("*.py"))
+    netlist = [path for path in sources if "ecp5_pnr" not in path.parts]
     return _digest(netlist, arch, device, tools), _digest(sources, arch, device, tools)
 
 
-def _digest(sources: dict[str, bytes], arch: ArchConfig, device: Device, tools: dict[str, str]) -> str:
-    digest = hashlib.sha256()
-    for name, text in sources.items():
-        digest.update(name.encode() + b"\0" + text + b"\0")
-    digest.update(repr((sorted(arch.to_dict().items()), device, sorted(tools.items()))).encode())
-    return digest.hexdigest()[:20]
+def _digest(sources: list[Path], arch: ArchConfig, device: Device, tools: dict[str, str]) -> str:
+    depends = (code_digest(sources), sorted(arch.to_dict().items()), device, sorted(tools.items()))
+    return hashlib.sha256(repr(depends).encode()).hexdigest()[:20]
 
 
 def _kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
