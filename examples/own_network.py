@@ -41,6 +41,7 @@ for name, model, dense in (("dense mode", plain, True), ("plain ReLU", plain, Fa
     total = acc.stats.total
     print(f"{name}: accuracy {correct:.1%}, density {total.density:.2f}, {total.cycles:.0f} cycles an image, η {total.eta:.2f}")
 
+print(sd.compare(sparse, quantised, x[:16]))
 with sd.Accelerator(program, backend="verilator") as rtl:
     print(sd.compare(sd.Accelerator(program, backend="golden"), rtl, x[:4]))
     rtl(x[:4])

@@ -16,7 +16,16 @@ from sordino_hw.spec.errors import ArchError, BinaryError, CompileError, InputEr
 from sordino_hw.spec.program import Program
 
 from . import data, nn, train
-from .quantization import QuantizedModel, finish_qat, layerwise, prepare_qat, quantize, top1_agreement
+from .quantization import (
+    Fidelity,
+    QuantizationWarning,
+    QuantizedModel,
+    finish_qat,
+    layerwise,
+    prepare_qat,
+    quantize,
+    top1_agreement,
+)
 from .runtime.accelerator import Accelerator, load
 from .runtime.check import Report, check
 from .runtime.compare import Comparison, Difference, compare
@@ -37,9 +46,11 @@ __all__ = [
     "Cost",
     "CostWeights",
     "Difference",
+    "Fidelity",
     "InputError",
     "LayerStats",
     "Program",
+    "QuantizationWarning",
     "QuantizedModel",
     "Report",
     "SordinoError",

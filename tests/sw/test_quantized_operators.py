@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sordino import compare
 from sordino.nn import threshold_relu
 from sordino.quantization import layerwise, quantize
 from sordino_hw.spec.arch import PRESETS
@@ -156,6 +157,8 @@ def test_operator(name, arch):
         assert row.largest <= 1, row
     # Rounding may differ at ties and in the last bit of float32, not everywhere.
     assert max(row.share for row in rows) < 0.2
+    found = compare(model, q, test)
+    assert found, found.fault
     # The integer graph is close to the float model, in steps of the output's scale.
     model.eval()
     y, yq = model(test), q(test)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sordino import compare
 from sordino.quantization import layerwise, quantize
 from sordino_compiler.backend import compile_graph
 from sordino_sim.golden.model import Golden
@@ -66,6 +67,7 @@ class RandomNetwork(nn.Module):
         return self.head(values[-1])
 
 
+@pytest.mark.filterwarnings("ignore:All images of the calibration data give the same output")  # a layer may be dead
 @pytest.mark.parametrize("seed", CASES)
 def test_random_network(seed):
     rng = random.Random(seed)
@@ -77,6 +79,8 @@ def test_random_network(seed):
     q = quantize(model, x, ("ulx3s-85f", "icebreaker")[seed % 2], method=rng.choice(["mse", "minmax", "percentile"]))
     for row in layerwise(q, x):
         assert row.largest <= 1, row
+    found = compare(model, q, x)
+    assert found, found.fault
     if seed % 2 == 0:
         integers = q.quantise_inputs(x[:2])
         (name,) = q.graph.outputs

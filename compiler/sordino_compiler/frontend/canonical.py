@@ -14,7 +14,7 @@ from .plan import operator_name
 from .source import where
 from .steps import fold_steps
 
-__all__ = ["PASSES", "canonicalise", "fold_norms"]
+__all__ = ["PASSES", "canonicalise"]
 
 _aten = torch.ops.aten
 
@@ -136,43 +136,3 @@ PASSES: tuple[Callable[[GraphModule], None], ...] = (
     activation_before_pooling,
 )
 """In this order."""
-
-
-def fold_norms(module: GraphModule) -> None:
-    """Writes convolution (or fully connected layer) + batch norm as one layer with computed weights, in place.
-
-    `w' = w * gamma / sqrt(var + eps)`: gamma, beta, weight and bias stay trainable, the statistics are constants.
-    """
-    graph = module.graph
-    first = next(iter(graph.nodes))
-    for n in [n for n in graph.nodes if n.op == "get_attr" and n is not first]:
-        first.prepend(n)  # a batch norm's parameters may stand behind the convolution that will read them
-    for node in list(graph.nodes):
-        if operator_name(node) != "aten.batch_norm":
-            continue
-        core, bn = node.args[0], arguments(node)
-        if operator_name(core) not in ("aten.conv2d", "aten.conv1d", "aten.linear") or len(core.users) > 1:
-            continue
-        a = arguments(core)
-        rank = len(a["weight"].meta["val"].shape)
-        with graph.inserting_before(core):
-            spread = graph.call_function(
-                _aten.rsqrt.default, (graph.call_function(_aten.add.Tensor, (bn["running_var"], bn["eps"])),)
-            )
-            gain = spread if bn["weight"] is None else graph.call_function(_aten.mul.Tensor, (spread, bn["weight"]))
-            column = graph.call_function(_aten.reshape.default, (gain, [-1] + [1] * (rank - 1)))
-            weight = graph.call_function(_aten.mul.Tensor, (a["weight"], column))
-            weight.meta["val"] = a["weight"].meta["val"]
-            centre: Any = graph.call_function(_aten.neg.default, (bn["running_mean"],))
-            if a["bias"] is not None:
-                centre = graph.call_function(_aten.add.Tensor, (centre, a["bias"]))
-            bias = graph.call_function(_aten.mul.Tensor, (centre, gain))
-            if bn["bias"] is not None:
-                bias = graph.call_function(_aten.add.Tensor, (bias, bn["bias"]))
-        core.args = (a[next(iter(a))], weight, bias, *core.args[3:])
-        core.kwargs = {}
-        node.replace_all_uses_with(core)
-        graph.erase_node(node)
-    graph.eliminate_dead_code()
-    graph.lint()
-    module.recompile()

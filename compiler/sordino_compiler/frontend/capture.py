@@ -12,10 +12,11 @@ from torch.nn.utils import parametrize
 
 from sordino_hw.spec.errors import CompileError, InputError
 
+from .arguments import attribute
 from .canonical import canonicalise
 from .parametrised import plain
 
-__all__ = ["capture", "examples"]
+__all__ = ["capture", "evaluation", "examples"]
 
 
 def examples(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -36,7 +37,7 @@ def examples(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 @contextlib.contextmanager
-def _evaluation(model: nn.Module):
+def evaluation(model: nn.Module):
     """Evaluation mode; every submodule's own mode is put back afterwards."""
     before = {m: m.training for m in model.modules()}
     model.eval()
@@ -53,17 +54,33 @@ def capture(model: nn.Module, example: Tensor | Sequence[Tensor]) -> GraphModule
     It shares the model's parameters, but for parametrised ones: of those it has the values.
 
     The batch size stays free where the model allows it; otherwise it is 1, and `meta["batch"]` of the result says so
-    (None where it is free). Raises `InputError` for a bad example and `CompileError` where `torch.export` fails.
+    (None where it is free). Raises `InputError` for a bad example, and `CompileError` where `torch.export` fails and for
+    parameters and statistics that are not finite.
     """
     inputs = tuple(t.detach() for t in examples(example))
     if any(parametrize.is_parametrized(m) for m in model.modules()):
         model = plain(model)
-    with _evaluation(model), warnings.catch_warnings(), torch.no_grad():
+    with evaluation(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         module, batch = _export(model, inputs)
+    _finite(module)
     canonicalise(module)
     module.meta["batch"] = batch
     return module
+
+
+def _finite(module: GraphModule) -> None:
+    """Refuses a graph with a parameter or buffer that holds NaN or infinity, naming all of them."""
+    bad = {}
+    for node in module.graph.nodes:
+        value = attribute(module, str(node.target)) if node.op == "get_attr" else None
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.is_meta and (n := int((~value.isfinite()).sum())):
+            bad[str(node.target)] = f"{node.target}: {n:,} of {value.numel():,}"
+    if bad:
+        raise CompileError(
+            f"the model holds values that are NaN or infinite ({'; '.join(bad.values())}). "
+            "Load a checkpoint from before the training diverged, or repair these tensors."
+        )
 
 
 def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[GraphModule, int | None]:

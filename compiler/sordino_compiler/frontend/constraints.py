@@ -92,10 +92,13 @@ def vector_input(planner: Planner, node: Node, a: dict) -> str | None:
 
 
 def constant_statistics(planner: Planner, node: Node, a: dict) -> str | None:
-    """Batch norm has affine parameters and running statistics that are constants. Use nn.BatchNorm2d with
-    track_running_stats=True."""
+    """A batch norm's mean and variance are constants, its running statistics; without them it normalises each batch by itself,
+    also in evaluation, which the array cannot do. Build it with track_running_stats=True and run some training batches, so that
+    it has statistics, before quantising."""
     missing = [k for k in ("running_mean", "running_var") if a[k] is None or not is_constant(a[k])]
-    return f"no {' and '.join(missing)}" if missing else None
+    if missing:
+        return f"no {' and no '.join(missing)}"
+    return "training=True" if a["training"] else None
 
 
 def constant_operand(planner: Planner, node: Node, a: dict) -> str | None:

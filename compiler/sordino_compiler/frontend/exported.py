@@ -13,7 +13,7 @@ from .arguments import constant
 from .plan import operator_name
 from .source import where
 
-__all__ = ["Scale", "Stripped", "Weights", "strip"]
+__all__ = ["Scale", "Stripped", "Weights", "shallow_copy", "strip"]
 
 _Q, _DQ = "quantized_decomposed.quantize_per_tensor", "quantized_decomposed.dequantize_per_tensor"
 _DQ_CHANNEL, _Q_CHANNEL = "quantized_decomposed.dequantize_per_channel", "quantized_decomposed.quantize_per_channel"
@@ -55,17 +55,24 @@ def _wrong(node: Node, text: str) -> CompileError:
     return CompileError(f"{operator_name(node)} {node.name!r} ({where(node)}): {text} Quantise the model with sordino.quantize.")
 
 
+def shallow_copy(module: GraphModule) -> tuple[GraphModule, dict[Node, Node]]:
+    """A module with the same parameters and a graph of its own; also from the copy's nodes to those of `module`."""
+    graph, mapping = Graph(), dict[Node, Node]()
+    result = graph.graph_copy(module.graph, mapping)
+    graph.output(result)
+    graph.set_codegen(module.graph._codegen)  # it packs inputs and outputs as the model's forward does
+    copied = GraphModule(module, graph)
+    copied.meta = dict(module.meta)
+    for old, new in mapping.items():
+        new.meta = dict(old.meta)
+    return copied, {new: old for old, new in mapping.items()}
+
+
 def strip(quantised: GraphModule) -> Stripped:
     """Takes the quantise and dequantise nodes out of a copy of the graph. Raises `CompileError` for a quantisation
     with zero-points, or of another kind than per tensor (activations) and per output channel (weights)."""
-    graph, mapping = Graph(), dict[Node, Node]()
-    result = graph.graph_copy(quantised.graph, mapping)
-    graph.output(result)
-    # A shallow copy: parameters are shared, the graph is not.
-    module = GraphModule(quantised, graph)
-    for old, new in mapping.items():
-        new.meta = dict(old.meta)
-    mapped = {new: old for old, new in mapping.items()}
+    module, mapped = shallow_copy(quantised)
+    graph = module.graph
     scales: dict[Node, Scale] = {}
     weights: dict[Node, Weights] = {}
     for node in list(graph.nodes):

@@ -15,9 +15,9 @@ from .activation import Activation
 from .arguments import arguments, constant
 from .exported import Scale, Weights
 from .norm import affine
-from .plan import Layer, Plan, operator_name
+from .plan import Layer, Plan, layer_names, operator_name
 from .scales import WIDE_MAX, approximate, exact_factor
-from .source import module_path, where
+from .source import where
 
 __all__ = ["Lowered", "lower"]
 
@@ -63,8 +63,8 @@ class _Lowering:
         self.layers: dict[str, Layer] = {}
 
     def run(self) -> Lowered:
-        for layer in self.plan.layers:
-            value = g.Value(self._name(layer), layer.shape, *self._type(layer))
+        for name, layer in zip(layer_names(self.plan), self.plan.layers, strict=True):
+            value = g.Value(name, layer.shape, *self._type(layer))
             inputs = tuple(self.values[n].name for n in layer.inputs)
             emit = getattr(self, f"_{layer.kind}")
             self.nodes.append(emit(layer, value, inputs, where(layer.core)))
@@ -73,16 +73,6 @@ class _Lowering:
         graph = g.Graph(self.arch, self.nodes, [self.values[n].name for n in self.plan.outputs])
         graph.check()
         return Lowered(graph, self.layers)
-
-    def _name(self, layer: Layer) -> str:
-        """The module's path where there is one, the argument's name for an input, else the node's name."""
-        own = ("conv", "linear", "pool", "maxpool", "upsample", "affine", "activation")
-        name = str(layer.core.target) if layer.kind == "input" else module_path(layer.core) if layer.kind in own else ""
-        name, taken = name or layer.core.name, {v.name for v in self.values.values()}
-        unique, k = name, 1
-        while unique in taken:
-            unique, k = f"{name}.{k}", k + 1
-        return unique
 
     def _type(self, layer: Layer) -> tuple[float, bool]:
         scale = self.scale_of(layer.out)

@@ -123,10 +123,12 @@ def _norm(planner: Planner, node: Node, x: Node, foldable: tuple[str, ...]) -> N
 
 
 @_operator(
-    "aten.batch_norm", becomes="folded into the convolution before it; else VEC (1x1)", constraints=(must.constant_statistics,)
+    "aten.batch_norm",
+    becomes="folded into the convolution or fully connected layer before it, if nothing else reads that; else VEC (1x1)",
+    constraints=(must.constant_statistics,),
 )
 def _batch_norm(planner: Planner, node: Node, a: dict) -> None:
-    _norm(planner, node, a["input"], ("conv", "affine", "pool"))
+    _norm(planner, node, a["input"], ("conv", "linear", "affine", "pool"))
 
 
 @_operator(

@@ -13,9 +13,12 @@ from torch.utils import _pytree as pytree
 from ..graph import Window
 from .activation import Activation
 from .problems import Problem, refuse
-from .source import where
+from .source import module_path, where
 
-__all__ = ["Layer", "Plan", "Planner", "feature_rank", "feature_shape", "is_size", "operator_name", "plan"]
+__all__ = ["Layer", "Plan", "Planner", "feature_rank", "feature_shape", "is_size", "layer_names", "operator_name", "plan"]
+
+STANDS_FOR = "sordino_stands_for"
+"""Key of a node's `meta`: name of the node that it has taken the place of."""
 
 Padding = tuple[int, int, int, int]
 """(top, left, bottom, right)"""
@@ -176,6 +179,22 @@ def operator_name(node: Node) -> str:
     if packet is not None:
         return str(packet)
     return getattr(node.target, "__name__", str(node.target))
+
+
+def layer_names(plan: Plan) -> list[str]:
+    """A name for each layer: its module's path where there is one, the argument's name for an input, else its node's name.
+
+    The float graph, folded or not, and the quantised one give the same names.
+    """
+    own = ("conv", "linear", "pool", "maxpool", "upsample", "affine", "activation")
+    names: list[str] = []
+    for layer in plan.layers:
+        name = str(layer.core.target) if layer.kind == "input" else module_path(layer.core) if layer.kind in own else ""
+        name, unique, k = name or layer.core.meta.get(STANDS_FOR, layer.core.name), "", 0
+        while not unique or unique in names:
+            unique, k = f"{name}.{k}" if k else name, k + 1
+        names.append(unique)
+    return names
 
 
 def is_size(node: Node) -> bool:

@@ -66,6 +66,11 @@ class SparseActivation(Penalised):
         self.cost_weight = 1.0
         """Factor of this layer's penalty: what one of its events costs, relative to the others (see `sordino.weigh`)."""
 
+    @property
+    def exports_another_form(self) -> bool:
+        """Whether the exported graph, by design, computes other values than the module does."""
+        return False
+
     def activate(self, x: Tensor) -> Tensor:
         """x: float (N, C) or (N, C, H, W) -> the same shape."""
         raise NotImplementedError

@@ -84,6 +84,11 @@ class WTA(SparseActivation):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.ready = rate == 1
 
+    @property
+    def exports_another_form(self) -> bool:
+        """Whether the exported graph has thresholds in place of the ranking."""
+        return self.export == "threshold" and self.rate < 1
+
     def rate_now(self) -> float:
         """The share of winners at this step of training; `rate` in evaluation."""
         steps = int(self.steps)

@@ -11,19 +11,22 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from sordino_compiler.frontend import capture
 from sordino_compiler.frontend.arguments import constant
 from sordino_compiler.frontend.capture import examples
+from sordino_compiler.frontend.exported import shallow_copy
 from sordino_compiler.frontend.lower import threshold_steps
+from sordino_compiler.frontend.norms import fold_norms, freeze
 from sordino_compiler.frontend.plan import Plan
 from sordino_compiler.frontend.scales import product_factor
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.errors import InputError
 
 from ._torchao import convert_pt2e, prepare_pt2e
+from .fidelity import FloatReference
 from .model import QuantizedModel, check_batch
 from .observers import METHODS, ActivationQuantizer, WeightQuantizer
 from .quantizer import SordinoQuantizer, link
+from .remarks import warn_of_calibration, warn_of_result
 
 __all__ = ["quantize"]
 
@@ -56,14 +59,19 @@ def quantize(
     progress : bool
         Shows a progress bar while calibrating.
 
-    Raises `InputError` for empty, malformed or non-finite calibration data, and `CompileError` for a model that the
-    array cannot run, naming every operator at fault.
+    Raises `InputError` for empty, malformed or non-finite calibration data and for activations that are not finite, and
+    `CompileError` for a model that the array cannot run, naming every operator at fault, and for parameters that are not finite.
+    Warns (`QuantizationWarning`) of calibration data that says little about the model's range, and where some of it, run through
+    the result, falls away from the float module, naming the first layer; `sordino.compare(model, quantised, x)` shows all layers.
     """
     arch = preset(arch)
     if method not in METHODS:
         raise InputError(f"unknown calibration method {method!r}: choose one of {', '.join(METHODS)}.")
     example, batches = load(model, calibration, batch_size)
-    module = capture(model, example)
+    reference = FloatReference(model, example)
+    module, _ = shallow_copy(reference.module)
+    fold_norms(module)
+    freeze(module)
     batch = module.meta["batch"]
     quantizer = SordinoQuantizer(arch, method, quantile)
     with warnings.catch_warnings(), torch.no_grad():
@@ -72,7 +80,10 @@ def quantize(
         activations = link(prepared)
         switch(prepared, rounding=False, observing=True)
         observe(prepared, batches, batch, progress)
-        return finish(prepared, quantizer.plan, activations, arch, example, batch, type(model).__name__)
+        quantised = finish(prepared, quantizer.plan, activations, arch, example, batch, type(model).__name__)
+    warn_of_calibration(batches)
+    warn_of_result(reference, quantised, batches)
+    return quantised
 
 
 def load(model: nn.Module, calibration: Calibration, size: int) -> tuple[tuple[Tensor, ...], list[tuple[Tensor, ...]]]:

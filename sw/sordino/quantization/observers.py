@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sordino_compiler.frontend.scales import WIDE_MAX, snap_factor
 from sordino_hw.spec.arch import ArchConfig
-from sordino_hw.spec.errors import CompileError
+from sordino_hw.spec.errors import CompileError, InputError
 
 from ._torchao import FakeQuantizeBase
 
@@ -35,6 +35,10 @@ class ActivationQuantizer(FakeQuantizeBase):
         The values index a table: signed 8 bits, whatever the architecture's activations.
     signed : bool
         Signed even if no negative value is seen. Otherwise the first negative value decides.
+    layer : str
+        Where the tensor is made, for messages.
+
+    Observing raises `InputError` for NaN and infinity.
     """
 
     def __init__(
@@ -45,12 +49,13 @@ class ActivationQuantizer(FakeQuantizeBase):
         quantile: float = 0.9999,
         table_index: bool = False,
         signed: bool = False,
+        layer: str = "",
         dtype: torch.dtype = torch.int16,
         **_,
     ):
         super().__init__()
         self.tensor, self.arch, self.method, self.quantile = tensor, arch, method, quantile
-        self.table_index, self.always_signed = table_index, signed or table_index
+        self.table_index, self.always_signed, self.layer = table_index, signed or table_index, layer or tensor
         self.dtype, self.qscheme, self.is_dynamic = dtype, torch.per_tensor_symmetric, False
         self.averaging = False
         self.register_buffer("negative", torch.zeros((), dtype=torch.bool))
@@ -87,6 +92,11 @@ class ActivationQuantizer(FakeQuantizeBase):
         self.negative |= bool((x < 0).any())
         size = x.abs()
         top = size.max() if size.numel() else size.new_zeros(())
+        if not bool(torch.isfinite(top)):
+            raise InputError(
+                f"tensor {self.tensor!r} ({self.layer}): {int((~torch.isfinite(x)).sum()):,} of {x.numel():,} activations are NaN or "
+                "infinite on this data, in the float model already. Check the range of the inputs, and the layers up to this one."
+            )
         if self.averaging and self.largest > 0:
             self.largest += 0.01 * (top - self.largest)
             return

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from sordino_compiler.frontend import capture
-from sordino_compiler.frontend.canonical import fold_norms
+from sordino_compiler.frontend.norms import fold_norms
 from sordino_compiler.frontend.plan import operator_name
 from sordino_hw.spec.arch import ArchConfig, preset
 
@@ -17,6 +17,7 @@ from ._torchao import prepare_qat_pt2e
 from .flow import Calibration, finish, load, observe, switch
 from .model import QuantizedModel
 from .quantizer import SordinoQuantizer, link
+from .remarks import warn_of_calibration
 
 __all__ = ["QATModel", "finish_qat", "prepare_qat"]
 
@@ -64,11 +65,11 @@ def prepare_qat(
 ) -> QATModel:
     """Prepares a copy of `model` for quantisation-aware training; it starts in training mode.
 
-    Batch norms are folded into the weights before them: their gains and offsets go on training, their statistics stay as
-    they are, so start from a model that is trained already. Weights that `prune` made zero stay zero.
+    Batch norms are folded into the weights before them, or stand as a product and a sum where something else reads what they
+    read: their gains and offsets go on training, their statistics stay as they are, so start from a model that is trained already. Weights that `prune` made zero stay zero.
 
     `calibration` is as for `quantize`: it sets the first ranges, which then follow a running mean of each batch's
-    largest magnitude. Raises `InputError` and `CompileError` as `quantize` does.
+    largest magnitude. Raises `InputError` and `CompileError`, and warns of the calibration data, as `quantize` does.
     """
     arch = preset(arch)
     example, batches = load(model, calibration, batch_size)
@@ -86,6 +87,7 @@ def prepare_qat(
     switch(prepared, rounding=False, observing=True)
     with torch.no_grad():
         observe(prepared, batches, batch, progress)
+    warn_of_calibration(batches)
     for activation in qat.activations.values():
         activation.averaging = True
     switch(prepared, rounding=True, observing=True)

@@ -46,14 +46,14 @@ class SordinoQuantizer(Quantizer):
             root = roots[layer.out]
             if layer.own_scale and root is layer.out:
                 fixed = {"step": steps[root]} if root in steps else {}
-                _annotation(layer.out).output_qspec = self._activation(layer.out.name, signed=layer.out in signed, **fixed)
+                _annotation(layer.out).output_qspec = self._activation(layer.out, signed=layer.out in signed, **fixed)
             elif layer.own_scale or not {layer.activation.lo, layer.activation.hi} <= {-math.inf, 0.0, math.inf}:
                 # A clamp of its own keeps its input's scale, but its bounds are rounded to it.
                 _annotation(layer.out).output_qspec = SharedQuantizationSpec(root)
             fused_table = bool(layer.activation.table) and layer.kind != "activation"
             if fused_table:
                 assert layer.pre is not None
-                _annotation(layer.pre).output_qspec = self._activation(layer.pre.name, table_index=True)
+                _annotation(layer.pre).output_qspec = self._activation(layer.pre, table_index=True)
             if layer.weighted:
                 self._weight(layer, roots, layer.pre.name if fused_table and layer.pre else root.name)
         return model
@@ -61,9 +61,10 @@ class SordinoQuantizer(Quantizer):
     def validate(self, model: GraphModule) -> None:
         """Nothing to do: `annotate` has planned the whole graph."""
 
-    def _activation(self, name: str, **options) -> QuantizationSpec:
+    def _activation(self, node: Node, **options) -> QuantizationSpec:
         kind = FixedQuantizer if "step" in options else ActivationQuantizer
-        make = kind.with_args(tensor=name, arch=self.arch, method=self.method, quantile=self.quantile, **options)
+        options |= {"tensor": node.name, "layer": where(node)}
+        make = kind.with_args(arch=self.arch, method=self.method, quantile=self.quantile, **options)
         return QuantizationSpec(torch.int16, make, qscheme=torch.per_tensor_symmetric)
 
     def _weight(self, layer: Layer, roots: dict[Node, Node], target: str) -> None:

@@ -1,10 +1,12 @@
-"""`compare`: the first tensor, layer and coordinate where two executions of a network part."""
+"""`compare`: the first tensor, layer and coordinate where two executions of a network part, or how far they are from the float module."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import torch
+from torch import nn
 
 from sordino_compiler.graph import Graph
 from sordino_hw.spec.errors import InputError
@@ -12,7 +14,9 @@ from sordino_hw.spec.errors import InputError
 from .accelerator import Accelerator, _array
 
 if TYPE_CHECKING:
-    from ..quantization import QuantizedModel
+    from ..quantization import Fidelity, QuantizedModel
+
+    Execution = Accelerator | Graph | QuantizedModel
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -66,19 +70,25 @@ class Comparison:
         return str(self.difference)
 
 
-def compare(
-    a: "Accelerator | Graph | QuantizedModel", b: "Accelerator | Graph | QuantizedModel", *inputs: Any, tolerance: int = 0
-) -> Comparison:
+@overload
+def compare(a: nn.Module, b: "Execution", *inputs: Any) -> "Fidelity": ...
+@overload
+def compare(a: "Execution", b: "Execution", *inputs: Any, tolerance: int = 0) -> Comparison: ...
+def compare(a: "nn.Module | Execution", b: "Execution", *inputs: Any, tolerance: int = 0) -> "Comparison | Fidelity":
     """Runs `a` and `b` on the same inputs and compares every tensor that both have, in order of execution.
 
     Parameters
     ----------
-    a, b : accelerators (any back end), integer graphs, or the quantised model: PyTorch's own execution of it
+    a, b : accelerators (any back end), integer graphs, or the quantised model: PyTorch's own execution of it. `a` may be the
+        float module that `b` was made of: then the result is a `Fidelity`, the signal to noise of every layer in dB, through
+        every stage: the exported graph, PyTorch's quantised model, the integer graph (for an accelerator, its integers)
     inputs : floats [batch, c, h, w], NumPy or torch
     tolerance : largest absolute difference, in integers, that counts as equal
 
     Raises `InputError` for inputs that do not fit, and if the two have no tensor in common.
     """
+    if isinstance(a, nn.Module) or isinstance(b, nn.Module):
+        return _against_float(a, b, inputs)
     left, where = _trace(a, inputs)
     right, other = _trace(b, inputs)
     where = {**other, **where}
@@ -111,6 +121,31 @@ def compare(
                 largest[name],
             )
     return Comparison(tuple(names), sum(left[n].size for n in names), found, largest)
+
+
+def _against_float(model: Any, other: Any, inputs: Sequence[Any]) -> "Fidelity":
+    from ..quantization import QuantizedModel
+    from ..quantization.fidelity import Fidelity, FloatReference
+
+    if isinstance(other, nn.Module):
+        raise InputError(
+            "compare: two float modules; give the module first, and then what was made of it: a QuantizedModel, its graph or an Accelerator"
+        )
+    stages: dict[str, Any] = {"integers": other}
+    if isinstance(other, QuantizedModel):
+        stages = {"quantised": other, "integers": other.graph}
+    elif isinstance(other, Accelerator):
+        stages = {other.backend: other}
+    traces = {stage: _trace(what, inputs)[0] for stage, what in stages.items()}  # this checks the inputs
+    tensors = tuple(torch.as_tensor(_array(f"input {i}", x)).float() for i, x in enumerate(inputs))
+    reference = FloatReference(model, tuple(t[:1] for t in tensors))
+    rows = [reference.exported(tensors)]
+    for stage, integers in traces.items():
+        tensor = other.program.tensors if isinstance(other, Accelerator) else stages["integers"].values
+        if isinstance(other, Accelerator):  # compiling adds tensors of its own
+            integers = {n: x for n, x in integers.items() if n in reference.layers or n in other.program.outputs}
+        rows += reference.against(stage, tensors, integers, {n: tensor[n].scale for n in integers})
+    return Fidelity(tuple(rows), len(tensors[0]))
 
 
 def _trace(what: Any, inputs: Sequence[Any]) -> tuple[dict[str, np.ndarray], Mapping[str, tuple[str, str]]]:
