@@ -24,7 +24,7 @@ EXPORTED = "exported"
 """Stage of the exported graph: still in float32, so that only the order of sums, and a value at a threshold, may differ."""
 
 EXPORTED_DB, OWN_DB, ROUNDING = 30.0, 10.0, 0.5
-"""Less is a fault. Layers of ordinary 8-bit networks lose no more than to 13 dB by themselves (docs/numbers.md)."""
+"""A layer with less dB, and an error of more steps than rounding makes, is a fault (figures: docs/decisions/0019)."""
 
 
 @dataclass(frozen=True)

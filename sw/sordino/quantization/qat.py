@@ -73,7 +73,9 @@ def prepare_qat(
     """
     arch = preset(arch)
     example, batches = load(model, calibration, batch_size)
-    module = capture(copy.deepcopy(model), example)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = copy.deepcopy(capture(model, example))  # a pruned module cannot be copied, its graph can
     fold_norms(module)
     batch = module.meta["batch"]
     quantizer = SordinoQuantizer(arch, "minmax")
