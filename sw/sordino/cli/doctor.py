@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from sordino_hw.spec.errors import ToolError
-from sordino_sim.rtl.build import PROGRAMS, cache_dir
+from sordino_sim.cache import cache_dir
+from sordino_sim.rtl.build import PROGRAMS
 
 from .common import JsonOption, console, friendly, save_json
 
@@ -113,7 +114,7 @@ def _version(program: str) -> tuple[bool, str]:
 
 
 def _cache() -> Tool:
-    folder = cache_dir()
+    folder = cache_dir("rtl")
     probe = folder
     while not probe.exists():
         probe = probe.parent

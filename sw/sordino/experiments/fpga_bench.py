@@ -19,7 +19,7 @@ from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.files import replacing
 from sordino_hw.spec.sources import code_digest
-from sordino_sim.rtl.build import cache_dir, locked
+from sordino_sim.cache import cache_dir, locked
 
 __all__ = ["bench_fpga", "parse_seeds"]
 
@@ -96,7 +96,7 @@ def bench_fpga(
     tools = tool_versions(("yosys", device.nextpnr))
     require(("yosys", device.nextpnr))
     key, flow = _keys(arch, device, tools)
-    folder = cache_dir().parent / "fpga" / key
+    folder = cache_dir("fpga") / key
     report = progress or (lambda done, total, note: None)
     with locked(folder / "lock"):
         report(0, len(seeds) + 1, "synthesis")
