@@ -8,7 +8,7 @@ TESTS ?=
 WORKERS ?= auto
 PYTEST := "$(BIN)/pytest" --numprocesses $(WORKERS) --maxprocesses 4 --dist loadscope
 
-.PHONY: help setup demo test test-full cocotb lint format docs pins clean
+.PHONY: help setup demo test test-full cocotb lint format docs site pins clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -46,6 +46,9 @@ format: setup ## let ruff lay out and mend what it can
 
 docs: setup ## write the generated pages anew
 	"$(BIN)/python" docs/generate.py
+
+site: setup ## build the documentation into out/site, with its links checked
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build --strict
 
 pins: ## resolve constraints.txt anew, in a fresh environment
 	@PYTHON="$(PYTHON)" bash .ci/prerequisites

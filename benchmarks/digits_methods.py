@@ -2,7 +2,7 @@
 
     python benchmarks/digits_methods.py [--seeds 3] [--json FILE]
 
-Every method starts from the same plain network of a seed and trains for as many epochs; see docs/sparsity.md.
+Every method starts from the same plain network of a seed and trains for as many epochs; see docs/results/digits.md.
 """
 
 import argparse

@@ -9,7 +9,11 @@ from sordino.zoo.page import zoo_page
 from sordino_compiler.frontend.operators_page import operators_page
 from sordino_hw.spec.isa_page import isa_page
 
-PAGES: dict[str, Callable[[], str]] = {"isa.md": isa_page, "operators.md": operators_page, "zoo.md": zoo_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/isa.md": isa_page,
+    "reference/operators.md": operators_page,
+    "reference/zoo.md": zoo_page,
+}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Sparse training with metrics, in as many processes as there are; the text that goes with it is docs/training.md.
+"""Sparse training with metrics, in as many processes as there are; the text that goes with it is docs/how-to/train-on-several-processes.md.
 
 python examples/distributed.py
 torchrun --nproc-per-node 2 examples/distributed.py

@@ -34,22 +34,55 @@ def test_commands_print_what_the_page_says(page, session):
     assert run.stdout == printed
 
 
-@pytest.mark.parametrize("folder", ["docs", "docs/decisions"])
-def test_index_names_every_page(folder):
-    index = (ROOT / folder / "README.md").read_text()
-    assert [
-        page.name for page in sorted((ROOT / folder).glob("*.md")) if page.name != "README.md" and f"({page.name})" not in index
-    ] == []
+def test_index_names_every_page():
+    folder = ROOT / "docs"
+    pages = {str(p.relative_to(folder)) for p in folder.rglob("*.md")} - {"README.md"}
+    listed = set(LINK.findall((folder / "README.md").read_text()))
+    beneath = {p for p in pages if (folder / p).parent.name in ("api", "decisions") and not p.endswith("README.md")}
+    assert pages - beneath <= listed
+    for page in beneath:
+        assert f"({Path(page).name})" in (folder / page).with_name("README.md").read_text(), f"{page} is in no index"
 
 
 def test_tutorial_shows_its_example():
     example = (ROOT / "examples" / "own_network.py").read_text()
-    blocks = PYTHON.findall((ROOT / "docs" / "tutorial.md").read_text())
+    blocks = PYTHON.findall((ROOT / "docs" / "tutorials" / "own-network.md").read_text())
     assert blocks
     assert [block for block in blocks if block.strip() not in example] == []
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a page, without code; every cell of a table by itself."""
+    text = re.sub(r"^(```.*?^```|    .*?)$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)|`", "", text)
+    blocks = re.split(r"\n\s*\n|\n#+ |\n\s*[-*] |\n\d+\. |\||\n(?=\|)", text)
+    return [" ".join(s.split()) for block in blocks for s in re.split(r"(?<=[.!?])\s", block)]
+
+
+SHORT = [p for p in PAGES if (p.name == "README.md" and p.parent == ROOT) or p.parent.name in ("start", "tutorials")]
+
+
+@pytest.mark.parametrize("page", SHORT, ids=name)
+def test_sentences_are_short(page):
+    assert [s for s in sentences(page.read_text()) if len(s.split()) > 30] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_paths_exist(page):
+    """Paths of the repository that a page names in full, such as `hw/sordino_hw/spec/arch.py`."""
+    named = re.findall(r"`((?:hw|sim|compiler|sw|tests|docs|benchmarks|examples)/[\w./-]+)(?:::\w+)?`", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_to_files(page):
     broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert not broken
+
+
+def test_contributing_names_every_folder():
+    table = (ROOT / "CONTRIBUTING.md").read_text()
+    packages = [ROOT / p for p in ("hw/sordino_hw", "hw/sordino_hw/gateware", "sim/sordino_sim", "sw/sordino")]
+    folders = [str(f.parent.relative_to(ROOT)) for package in packages for f in package.glob("*/__init__.py")]
+    assert folders
+    assert [f for f in folders if f"`{f}`" not in table] == []

@@ -97,14 +97,14 @@ def figures(path, command):
     return document
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
 
 NAMED_BY_DATA = {"arch", "options", "densities", "nonzero", "seconds", "dense_layers", "versions", "watched"}
 """Objects whose keys are names of tensors, layers, options or steps."""
 
 
 def keys(value):
-    """Every key of a document that must stand in docs/cli.md."""
+    """Every key of a document that must stand in docs/reference/cli.md."""
     if isinstance(value, list):
         return {k for v in value for k in keys(v)}
     if not isinstance(value, dict):

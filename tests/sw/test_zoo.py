@@ -210,7 +210,7 @@ def test_macs_of_each_kind_of_layer():
 
 
 def test_page_is_fresh():
-    assert (ROOT / "docs/zoo.md").read_text() == zoo_page(), "run `make docs`"
+    assert (ROOT / "docs/reference/zoo.md").read_text() == zoo_page(), "run `make docs`"
 
 
 # -- shapes, names, export -----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The instruction set, once: opcodes, registers, flags, traps and the host's memory map.
 
-The assembler, the disassembler, the golden model, the gateware's sequencer and the generated page `docs/isa.md`
+The assembler, the disassembler, the golden model, the gateware's sequencer and the generated page `docs/reference/isa.md`
 all read the tables in this file. Overlapping encodings are an error at import.
 
 An instruction is one 32-bit word::

@@ -1,4 +1,4 @@
-"""The page `docs/isa.md`, from the tables of `isa`."""
+"""The page `docs/reference/isa.md`, from the tables of `isa`."""
 
 import ast
 import inspect
@@ -69,7 +69,7 @@ for oy in 0 .. OH-1, ox in 0 .. OW-1:                         # ox innermost
 ```
 
 Sums wrap to 32 bits. With `DENSE`, occupancy and zeros of activations are ignored: the same values in more cycles. An output of `MAX` without any
-word in bounds is 0. `requantise` is in [numbers.md](numbers.md).
+word in bounds is 0. `requantise` is in [numbers.md](../explanation/numbers.md).
 
 With `SOURCE` or `SINK`, output n is dealt to group n % `SPLIT`, whose cores keep its state; `RUN` must be 1. All other outputs are dealt
 to whichever group is free, in runs of `RUN` neighbours of a row (fewer at the row's end): so the cores that have the same slice must

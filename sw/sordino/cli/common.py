@@ -40,7 +40,9 @@ errors = Console(stderr=True)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to FILE (keys: docs/cli.md).")]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to FILE (keys: docs/reference/cli.md).")
+]
 ArchOption = Annotated[str, typer.Option("--arch", help=f"Architecture: {', '.join(PRESETS)}.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 BackendOption = Annotated[

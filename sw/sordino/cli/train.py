@@ -49,7 +49,7 @@ def train(
     """Train an example network: plain first, then fine-tuned with a sparsity method. Writes a checkpoint."""
     if task not in TASKS:
         raise InputError(
-            f"unknown task {task!r}: the example tasks are {', '.join(TASKS)}. For a network of your own see docs/tutorial.md."
+            f"unknown task {task!r}: the example tasks are {', '.join(TASKS)}. For a network of your own see docs/tutorials/own-network.md."
         )
     kind = _kind(method)
     label = kind if isinstance(kind, str) else ", ".join(method)

@@ -1,4 +1,4 @@
-"""`python -m sordino.data`: how much of the video task repeats the frame before; what `docs/data.md` quotes."""
+"""`python -m sordino.data`: how much of the video task repeats the frame before; what `docs/reference/data.md` quotes."""
 
 import sys
 from dataclasses import asdict

@@ -238,7 +238,7 @@ class Demo:
 
 
 def run_demo(arch: str | ArchConfig, images: int | None, seed: int, progress: Progress, method: str = "star") -> dict[str, Any]:
-    """Runs the demo and returns its figures (see docs/cli.md).
+    """Runs the demo and returns its figures (see docs/reference/cli.md).
 
     Raises `ToolError` where the RTL differs from the golden model or from the timing model, or cannot be built.
     """

@@ -47,7 +47,7 @@ class Report:
         return sum(e.cycles for e in self.estimates[density])
 
     def to_dict(self) -> dict:
-        """Everything as JSON values (see docs/cli.md)."""
+        """Everything as JSON values (see docs/reference/cli.md)."""
         return {
             "arch": self.arch.to_dict(),
             "ok": self.ok,

@@ -78,7 +78,7 @@ class Stats:
     """int64 [images]: cycles of each image."""
 
     def to_dict(self) -> dict:
-        """Everything as JSON values (see docs/cli.md)."""
+        """Everything as JSON values (see docs/reference/cli.md)."""
         return {
             "backend": self.backend,
             "images": self.images,

@@ -86,7 +86,7 @@ def fit(
 
     Several processes: started by `torchrun`, or with a process group of torch.distributed that is there already, the
     processes train one model together. All start from the first one's weights, each takes its share of every batch,
-    and all end with the same weights; what it comes to is what one process would come to, see docs/training.md. The
+    and all end with the same weights; what it comes to is what one process would come to, see docs/how-to/train-on-several-processes.md. The
     first process alone evaluates, writes the checkpoint and the metrics, and shows progress.
 
     Deterministic: the same arguments, seed and number of processes give the same weights on the same machine; torch's

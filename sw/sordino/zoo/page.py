@@ -1,4 +1,4 @@
-"""The page of the zoo, `docs/zoo.md`, generated from the registry and the networks themselves."""
+"""The page of the zoo, `docs/reference/zoo.md`, generated from the registry and the networks themselves."""
 
 from functools import cache
 

@@ -14,7 +14,7 @@ MEASURES = ("integer_test", "float_test", "density", "nonzero", "events", "cycle
 
 
 def figures(store: Store) -> dict[str, Any]:
-    """Everything as JSON values; keys in docs/study.md."""
+    """Everything as JSON values; keys in docs/how-to/compare-methods.md."""
     records, progress = store.records(), store.progress()
     return {
         "name": store.name,

@@ -37,7 +37,7 @@ RATES = {"dal": 1e-3}
 
 
 def run_trial(settings: Settings, point: Point) -> dict[str, Any]:
-    """Trains and measures one point, on one thread; the figures are described in docs/study.md.
+    """Trains and measures one point, on one thread; the figures are described in docs/how-to/compare-methods.md.
 
     Plain ReLU and every method start from the same plain network of the seed, and are trained for equally many more
     epochs. A method that keeps activations silent by itself (STAR) spends the last third of them without penalty, DAL
