@@ -1,17 +1,26 @@
 """`ArchConfig`: what the hardware is. One frozen, validated, hashable description.
 
 The gateware, the models, the compiler and the `.sdn` container all take their sizes from here. The hash of a
-configuration is stored in every `.sdn` and in the ID register of every build, and a mismatch is refused.
+configuration is stored in every `.sdn` and in the HASH register of every build, and a mismatch is refused.
+
+Fields can be added and renamed without a change of the hashes and documents that exist; the metadata of a field says how:
+
+- `{"since": "0.2.0"}`: added in that release of Sordino. A document without the field means its default, and while it has its
+  default, neither document nor hash mention it.
+- `{"former": ("pipelining", {1: "small", 2: "pipelined"})}`: took the place of a field of another name, whose values it translates.
+  Documents with the former name are read, and the hash goes on covering the former name and value.
 """
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import ArchError
 
-__all__ = ["PRESETS", "PROFILES", "ArchConfig", "preset"]
+__all__ = ["PRESETS", "PROFILES", "ArchConfig", "newer", "preset", "update"]
 
 MOST_IN_FLIGHT = 4
 """Most operations between the sequencer and their last store."""
@@ -75,7 +84,7 @@ class ArchConfig:
     in_flight: int = 4
     """Operations that may be between the sequencer and their last store: 1, 2 or 4. Of one nothing is copied: it keeps its
     registers, and the next instruction waits until it is done."""
-    profile: str = "pipelined"
+    profile: str = field(default="pipelined", metadata={"former": ("pipelining", {1: "small", 2: "pipelined"})})
     """Microarchitecture: one of `PROFILES`."""
     act_depth: int = 4096
     """Activation memory: words of `lanes` x `event_bits`."""
@@ -102,8 +111,8 @@ class ArchConfig:
 
         rule(isinstance(self.name, str), "name must be text", "name")
         for f in dataclasses.fields(self):
-            if f.name not in ("name", "profile"):
-                value = getattr(self, f.name)
+            value = getattr(self, f.name)
+            if f.type in (int, "int"):
                 rule(type(value) is int and value > 0, f"{f.name} must be a positive integer", f.name)
         rule(self.cores in (1, 2, 4, 8), "cores must be 1, 2, 4 or 8", "cores")
         rule(
@@ -170,26 +179,54 @@ class ArchConfig:
 
     # -- identity --------------------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values by name of the field, from which `from_dict` makes the configuration again.
+
+        Fields that were added later are left out while they have their default. `needs` is the oldest release of Sordino
+        that has all fields that are there; it is left out where that is the first.
+        """
+        later = {f.name: f.metadata["since"] for f in self._later() if getattr(self, f.name) != f.default}
+        absent = {f.name for f in self._later()} - set(later)
+        document = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in absent}
+        return document | ({"needs": max(later.values(), key=_release)} if later else {})
 
     @classmethod
-    def from_dict(cls, fields: dict) -> "ArchConfig":
-        """Inverse of `to_dict`. Raises `ArchError` for unknown or missing fields."""
+    def from_dict(cls, document: dict[str, Any]) -> "ArchConfig":
+        """Inverse of `to_dict`, for documents of older releases too. Raises `ArchError` for unknown or missing fields."""
+        values = {k: v for k, v in document.items() if k != "needs"}
+        for f in dataclasses.fields(cls):
+            former, translation = f.metadata.get("former", ("", {}))
+            if former in values and f.name not in values:
+                value = values.pop(former)
+                if value not in translation:
+                    raise ArchError(f"architecture: {former} is {value!r}; it must be one of {', '.join(map(repr, translation))}")
+                values[f.name] = translation[value]
         known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(fields) - known)
-        if unknown:
+        if unknown := sorted(set(values) - known):
+            if isinstance(document.get("needs"), str) and newer(document["needs"]):
+                raise ArchError(f"architecture: unknown field {unknown[0]!r}. {update(document['needs'])}")
             raise ArchError(f"architecture: unknown field {unknown[0]!r}; known fields are {', '.join(sorted(known))}")
-        missing = sorted(known - set(fields))
-        if missing:
+        if missing := sorted(known - set(values) - {f.name for f in cls._later()}):
             raise ArchError(f"architecture: field {missing[0]!r} is missing")
-        return cls(**fields)
+        return cls(**values)
 
     @property
     def hash(self) -> int:
-        """32-bit identity of everything but the name, as stored in the ID register and in `.sdn` files."""
-        fields = {k: v for k, v in self.to_dict().items() if k != "name"}
-        return int.from_bytes(hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()[:4], "big")
+        """32-bit identity of everything but the name, as stored in the HASH register and in `.sdn` files: the first bytes of the
+        SHA-256 of `to_dict` as JSON, without `name` and `needs`, and with the former names and values of renamed fields."""
+        values = {k: v for k, v in self.to_dict().items() if k not in ("name", "needs")}
+        for f in dataclasses.fields(self):
+            if f.name in values and "former" in f.metadata:
+                former, translation = f.metadata["former"]
+                inverse = {new: old for old, new in translation.items()}
+                value = values.pop(f.name)
+                values[former] = inverse.get(value, value)
+        return int.from_bytes(hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:4], "big")
+
+    @classmethod
+    def _later(cls) -> list[dataclasses.Field]:
+        """The fields that were added after the first release."""
+        return [f for f in dataclasses.fields(cls) if "since" in f.metadata]
 
     def replace(self, **changes) -> "ArchConfig":
         """A copy with some fields changed, named `custom` unless a name is given."""
@@ -197,9 +234,24 @@ class ArchConfig:
 
     def difference(self, other: "ArchConfig") -> str:
         """One line that shows where two configurations differ."""
-        a, b = self.to_dict(), other.to_dict()
+        a, b = dataclasses.asdict(self), dataclasses.asdict(other)
         parts = [f"{k}: {a[k]} / {b[k]}" for k in a if k != "name" and a[k] != b[k]]
         return f"{self.name} ({self.hash:08x}) / {other.name} ({other.hash:08x}): " + (", ".join(parts) or "no difference")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """A release such as `0.10.1` as numbers, so that releases can be compared. Parts that are no numbers count as 0."""
+    return tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
+
+
+def newer(version: str) -> bool:
+    """Whether that release of Sordino is newer than this one."""
+    return _release(version) > _release(importlib.metadata.version("sordino"))
+
+
+def update(needed: str) -> str:
+    """What to do about a document that a newer Sordino wrote."""
+    return f"It needs Sordino {needed} or newer, and this is {importlib.metadata.version('sordino')}: update Sordino"
 
 
 PRESETS: dict[str, ArchConfig] = {
