@@ -33,6 +33,8 @@ class Result:
     nonzero_macs: np.ndarray
     """int64 [batch, operations]: multiply-accumulates of the original layer whose activation is in bounds and not zero
     and whose weight word is not zero."""
+    nonzero: dict[str, np.ndarray]
+    """int64 [batch] for every tensor of the program: how many of its values are not zero."""
 
 
 class Backend(Protocol):

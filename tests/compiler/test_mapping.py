@@ -78,7 +78,7 @@ def test_cores_that_idle_hold_zeros_and_rows_are_the_same_in_all():
     net.conv("z", "y", 8, (1, 1))
     both = compiled(net, "z", mapping=lambda layer: Mapping(1, 3) if layer == "y" else Mapping(4))
     assert [s.regs["W_BASE"] for s in steps(both)] == [0, 8] and both.segments[0].weight.shape == (4, 8 + 24, 8)
-    assert both.meta["mapping"] == {"y": "1 group x 3 slices", "z": "4 groups x 1 slice"}
+    assert [x.mapping for x in both.layers] == ["1 group x 3 slices", "4 groups x 1 slice"]
 
 
 def test_what_remains_of_the_columns_has_fewer_slices():
@@ -86,7 +86,7 @@ def test_what_remains_of_the_columns_has_fewer_slices():
     net.conv("y", net.input("x", 8, 4, 4), 5 * 8, (1, 1))
     program = compiled(net, "y", mapping=Mapping(1, 4))
     assert uses(program) == [(1, 4), (1, 1)]
-    assert program.meta["mapping"]["y"] == "1 group x 4 slices then 1 group x 1 slice"
+    assert program.layers[0].mapping == "1 group x 4 slices then 1 group x 1 slice"
     assert [s.regs["O_BASE"] - steps(program)[0].regs["O_BASE"] for s in steps(program)] == [0, 4]
 
 
@@ -151,7 +151,7 @@ def test_one_core_runs_as_before():
     net = Net(CLUSTER.replace(cores=1, ports=1))
     net.conv("y", net.input("x", 8, 4, 4), 24)
     program = compiled(net, "y")
-    assert uses(program) == [(1, 1)] * 3 and program.meta["mapping"] == {"y": "1 group x 1 slice"}
+    assert uses(program) == [(1, 1)] * 3 and program.layers[0].mapping == "1 group x 1 slice"
 
 
 def test_values_do_not_depend_on_the_mapping(rng):

@@ -32,7 +32,11 @@ MANTISSA = field(default="four", metadata={"former": ("mantissa_bits", {4: "four
 
 Renamed = dataclasses.make_dataclass(
     "Renamed",
-    [(f.name, f.type, field(default=f.default)) for f in dataclasses.fields(ArchConfig) if f.name != "mantissa_bits"]
+    [
+        (f.name, f.type, field(default=f.default, metadata=f.metadata))
+        for f in dataclasses.fields(ArchConfig)
+        if f.name != "mantissa_bits"
+    ]
     + [("mantissa", str, MANTISSA)],
     namespace={name: vars(ArchConfig)[name] for name in ("to_dict", "from_dict", "hash", "_later")},
     frozen=True,
@@ -104,6 +108,14 @@ def test_files_of_before_load_with_a_new_field(monkeypatch, tmp_path):
     assert Program.load(tmp_path / "default.sdn").arch == before.arch
     with pytest.raises(BinaryError, match=r"unknown field 'burst'\. It needs Sordino 99\.2 or newer"):
         Program.load(tmp_path / "eight.sdn")
+
+
+def test_the_profile_is_read_as_pipelining():
+    for arch, pipelining in ((PRESETS["icebreaker"], 1), (PRESETS["ulx3s-85f"], 2)):
+        d = {k: v for k, v in arch.to_dict().items() if k != "profile"}
+        assert ArchConfig.from_dict({**d, "pipelining": pipelining}) == arch
+    with pytest.raises(ArchError, match=r"^architecture: pipelining is 3; it must be one of 1, 2$"):
+        ArchConfig.from_dict({**d, "pipelining": 3})
 
 
 def test_a_renamed_field_is_read_by_its_former_name_and_keeps_the_hash():

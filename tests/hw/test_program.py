@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import math
 import re
@@ -46,8 +47,11 @@ def program() -> Program:
         Tensor("x", (3, 2, 3), 0.1, False, 0, 2, 1, (0, 1, 2), fold=2),
         Tensor("y", (10, 2, 2), 1 / 3, True, 4, 4, 2, (*range(8), 9, 12), layer=0, kept=False),
     ]
-    layers = [Layer("conv", "conv", "model.py:3", ("x",), "y", 120)]
-    return Program(ARCH, [segment(3), segment(4)], {t.name: t for t in tensors}, layers, ["x"], ["y"], {"name": "test", "n": [1]})
+    layers = [Layer("conv", "conv", "model.py:3", ("x",), "y", 120, "2 groups x 1 slice")]
+    return Program(
+        *(ARCH, [segment(3), segment(4)], {t.name: t for t in tensors}, layers, ["x"], ["y"], {"name": "test", "n": [1]}),
+        output_shapes=[(20, 2)],
+    )
 
 
 @pytest.fixture
@@ -75,9 +79,9 @@ def test_round_trip(saved):
             assert getattr(t, name).dtype == dtype
             np.testing.assert_array_equal(getattr(s, name), getattr(t, name), name)
         assert (s.ops, s.cycle_limit) == (t.ops, t.cycle_limit)
-    for name in ("arch", "tensors", "layers", "inputs", "outputs", "meta"):
+    for name in ("arch", "tensors", "layers", "inputs", "outputs", "meta", "input_shapes", "output_shapes"):
         assert getattr(p, name) == getattr(q, name), name
-    assert list(q.tensors) == ["x", "y"]
+    assert list(q.tensors) == ["x", "y"] and q.input_shapes == [(3, 2, 3)] and q.output_shapes == [(20, 2)]
 
 
 def test_save_replaces_and_leaves_nothing_else(saved):
@@ -215,8 +219,20 @@ def test_a_forgery_without_changes_loads(saved):
 
 def test_another_version(saved):
     d, images = parts(saved)
-    forge(saved, json.dumps({**d, "version": 1}), images)
-    assert refused(saved) == "format version 1; this Sordino reads 2. Compile the model again."
+    for version in (1, 4):
+        forge(saved, json.dumps({**d, "version": version}), images)
+        assert refused(saved) == f"format version {version}; this Sordino reads 2 and 3. Compile the model again."
+
+
+def test_a_newer_version_says_which_sordino_is_needed(saved):
+    d, images = parts(saved)
+    mine = importlib.metadata.version("sordino")
+    forge(saved, json.dumps({**d, "version": 4, "needs": "99.1"}), images)
+    assert refused(saved) == (
+        f"format version 4. It needs Sordino 99.1 or newer, and this is {mine}: update Sordino, or compile the model again with this one."
+    )
+    forge(saved, json.dumps({**d, "arch": {**d["arch"], "needs": "99.1", "burst": 2}}), images)
+    assert refused(saved).startswith(f"architecture: unknown field 'burst'. It needs Sordino 99.1 or newer, and this is {mine}: ")
 
 
 def test_another_hash(saved):
@@ -225,7 +241,9 @@ def test_another_hash(saved):
     assert re.match(r"architecture 'small' hashes to [0-9a-f]{8}, not 00000001\. ", refused(saved))
 
 
-@pytest.mark.parametrize("document", ["", "{", "null", "[]", "3", '"x"', "{}", "[" * 100_000, '{"version": 2}', "1" * 10_000])
+@pytest.mark.parametrize(
+    "document", ["", "{", "null", "[]", "3", '"x"', "{}", "[" * 100_000, '{"version": 2}', '{"version": 3}', "1" * 10_000]
+)
 def test_documents_that_are_no_program(saved, document):
     forge(saved, document, parts(saved)[1])
     assert refused(saved).startswith("the program document is malformed (")
@@ -278,13 +296,30 @@ def test_wrong_fields_are_refused_or_harmless(saved):
         "layers.source",
         "layers.inputs",
         "layers.macs",
+        "layers.mapping",
     }
     free |= {"layers.output", "tensors.layer", "tensors.scale", "tensors.signed", "tensors.kept", "segments.ops.macs_per_event"}
     free |= {"inputs", "outputs", "layers", "segments.ops"}
     assert accepted <= free, accepted - free
 
 
-@pytest.mark.parametrize("key", ["version", "arch", "arch_hash", "segments", "tensors", "layers", "inputs", "outputs", "meta"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "version",
+        "needs",
+        "arch",
+        "arch_hash",
+        "segments",
+        "tensors",
+        "layers",
+        "inputs",
+        "outputs",
+        "input_shapes",
+        "output_shapes",
+        "meta",
+    ],
+)
 def test_missing_fields(saved, key):
     d, images = parts(saved)
     del d[key]
@@ -353,8 +388,14 @@ def field(**changes):
         (field(fold=2), r"tensor y: fold 2 of 10 channels"),
         (field(shape=(2, 2, 2), slots=(0, 2), fold=2), r"tensor y: fold 2 of 2 channels"),
         (field(layer=1), r"tensor y: layer 1 is not there"),
-        (field(name="z"), r"tensor y: shape .*"),
-        (lambda p, s, t: p.outputs.append("q"), r"input or output 'q' is not in the tensor table"),
+        (field(name="z"), r"tensor y: its name is z"),
+        (lambda p, s, t: p.outputs.append("q"), r"output 'q' is not in the tensor table"),
+        (lambda p, s, t: p.inputs.append("x"), r"input_shapes: 1 shapes for 2 inputs"),
+        (
+            lambda p, s, t: p.output_shapes.__setitem__(0, (41,)),
+            r"output_shapes: \(41,\) does not hold the values of 'y', whose .*",
+        ),
+        (lambda p, s, t: p.output_shapes.__setitem__(0, (-4, -10)), r"output_shapes: \(-4, -10\) does not hold the values .*"),
     ],
 )
 def test_check_names_the_field(change, message):

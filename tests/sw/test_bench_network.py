@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sordino.cli import app
-from sordino.experiments.layer_bench import DENSITIES, ENOUGH, SUITE, bench_suite, roomy
+from sordino.experiments.layer_bench import DENSITIES, ENOUGH, SUITE, bench_suite, mapping_of, roomy
 from sordino.experiments.network_bench import bench_network, ideal_memory
 from sordino.experiments.workloads import WorkloadLayer, load_workload
 from sordino_compiler.backend import compile_graph
@@ -76,7 +76,7 @@ def test_cycles_are_those_of_the_timing_model_on_real_values(file):
             program = compile_graph(layer.graph(small, seed=5), dense=dense, density=0.5 if dense else densities)
             result = Timing(program).run(values)
             assert int(result.records[:, :, 0, :6].sum()) == row[key], (layer.name, key)
-            assert dense or row["mapping"] == program.meta["mapping"]["y"]
+            assert dense or row["mapping"] == mapping_of(program)
             assert dense or sum(row["causes"].values()) == pytest.approx(row["cycles"])
             if layer.macs:
                 expected = reference_macs(layer, nonzero["x"])

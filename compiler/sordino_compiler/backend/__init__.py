@@ -44,7 +44,7 @@ def compile_graph(
 
     How a layer is spread over the cores is chosen by timing the possible mappings on zeros drawn at an assumed `density`: the
     fraction of activations that are not zero, one for all values or by name (others: 0.5). It decides cycles, never
-    values. `mapping` forces one instead: see `mapping.Forced`. `Program.meta["mapping"]` says in words which each layer has.
+    values. `mapping` forces one instead: see `mapping.Forced`. `Layer.mapping` says in words which each layer has.
 
     Raises `CompileError`, naming layer, limit and remedy, for what does not fit.
     """
@@ -74,7 +74,7 @@ def compile_graph(
         arch=graph.arch,
         segments=segments,
         tensors=_tensors(graph, views, allocation, written),
-        layers=[_layer(graph, n) for n in layers],
+        layers=[_layer(graph, n, " then ".join(dict.fromkeys(mappings[n.out.name]))) for n in layers],
         inputs=[v.name for v in graph.inputs],
         outputs=list(graph.outputs),
         meta={
@@ -82,7 +82,6 @@ def compile_graph(
             "dense": dense,
             "reuse": reuse,
             "fold": fold,
-            "mapping": {layer: " then ".join(dict.fromkeys(found)) for layer, found in mappings.items()},
         },
     )
 
@@ -126,7 +125,7 @@ def _tensors(graph: Graph, views: dict[str, View], allocation: Allocation, writt
     return tensors
 
 
-def _layer(graph: Graph, n: Node) -> Layer:
+def _layer(graph: Graph, n: Node, mapping: str) -> Layer:
     kind, macs = n.kind, 0
     c, h, w = n.out.shape
     if isinstance(n, Depthwise):
@@ -136,4 +135,4 @@ def _layer(graph: Graph, n: Node) -> Layer:
         macs = n.weight.size * h * w
         whole = n.window.kernel == graph.values[n.inputs[0]].shape[1:] and n.window.padding == (0, 0, 0, 0)
         kind = "linear" if whole and n.groups == 1 else "conv"
-    return Layer(n.out.name, kind, n.source, n.inputs, n.out.name, int(macs))
+    return Layer(n.out.name, kind, n.source, n.inputs, n.out.name, int(macs), mapping)

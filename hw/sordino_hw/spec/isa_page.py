@@ -85,7 +85,7 @@ def _docs(definition: type | ModuleType) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(definition))).body
     if isinstance(definition, type) and isinstance(body[0], ast.ClassDef):
         body = body[0].body
-    docs = {}
+    docs: dict[str, str] = {}
     for member, doc in pairwise(body):
         if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
             text = " ".join(str(doc.value.value).split())

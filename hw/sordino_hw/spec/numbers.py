@@ -11,13 +11,21 @@ import numpy as np
 
 from .arch import REQUANT_FRACTION, ArchConfig
 
-__all__ = ["multiplier", "nearest_multiplier", "requantise", "round_shift", "saturate", "split_wide", "wrap", "wrap32"]
+__all__ = ["multiplier", "nearest_multiplier", "quantise", "requantise", "round_shift", "saturate", "split_wide", "wrap", "wrap32"]
 
 SHIFT_MAX = 31
 """Largest shift field of a requantiser (5 bits)."""
 
 HI_SHIFT = 7
 """The high half of a wide vector weight counts 2**7: weight = hi * 128 + lo, lo from 0 to 127."""
+
+
+def quantise(x: np.ndarray, scale: float, low: int, high: int) -> np.ndarray:
+    """Integers of real values: `x / scale` rounded to nearest, halves to even, and clipped to `low..high`.
+
+    From floats of any shape to int64 of the same shape. The factor is `1 / scale` in 32-bit floats, as in PyTorch's quantise node.
+    """
+    return np.rint(x.astype(np.float32) * np.float32(1 / scale)).clip(low, high).astype(np.int64)
 
 
 def wrap(x, bits: int):

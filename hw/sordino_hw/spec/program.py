@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -18,13 +19,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from . import isa
-from .arch import ArchConfig
+from .arch import ArchConfig, newer, update
 from .errors import ArchError, BinaryError
 from .files import replacing
 
 __all__ = ["Layer", "Op", "Program", "Segment", "Tensor"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Version 2, which had `input_shapes`, `output_shapes` and `Layer.mapping` in `meta`, is read too."""
+
+NEEDS = "0.1.0"
+"""The first release of Sordino that reads `FORMAT_VERSION`."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,15 @@ class Layer:
 
     name: str
     kind: str
-    """conv, depthwise, linear, maxpool, avgpool, add, upsample, activation, relayout"""
+    """What it computes, in the compiler's words, such as conv, linear or maxpool."""
     source: str
     """Node of the exported graph and the line of the user's model, as far as known."""
     inputs: tuple[str, ...]
     output: str
     macs: int
     """Multiply-accumulates of the original layer, zeros included; 0 for pooling and adds."""
+    mapping: str = ""
+    """How its outputs are spread over the cores, such as `2 groups x 1 slice`; empty where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +133,17 @@ _IMAGES: dict[str, type[np.generic]] = {
 }
 
 
+_Rule = Callable[[object, str], None]
+"""Called with a condition and the text of the error where it is false."""
+
+
 @dataclass
 class Program:
-    """A compiled network. `inputs` and `outputs` name tensors."""
+    """A compiled network. `inputs` and `outputs` name tensors.
+
+    `input_shapes` and `output_shapes` are the shapes, without the batch, in which the model takes and returns them: a vector of 10
+    is a tensor (10, 1, 1) and may have the shape (10,). By default they are the shapes of the tensors.
+    """
 
     arch: ArchConfig
     segments: list[Segment]
@@ -137,7 +152,14 @@ class Program:
     inputs: list[str]
     outputs: list[str]
     meta: dict = field(default_factory=dict)
-    """Free JSON for people: model name, options, versions."""
+    """Free JSON for people: name of the model, options of the compiler. No run depends on it."""
+    input_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    output_shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        known = self.tensors
+        self.input_shapes = self.input_shapes or [known[name].shape for name in self.inputs if name in known]
+        self.output_shapes = self.output_shapes or [known[name].shape for name in self.outputs if name in known]
 
     @property
     def ops(self) -> list[Op]:
@@ -181,6 +203,7 @@ class Program:
         return json.dumps(
             {
                 "version": FORMAT_VERSION,
+                "needs": NEEDS,
                 "arch": self.arch.to_dict(),
                 "arch_hash": self.arch.hash,
                 "segments": [
@@ -190,6 +213,8 @@ class Program:
                 "layers": [dataclasses.asdict(layer) for layer in self.layers],
                 "inputs": self.inputs,
                 "outputs": self.outputs,
+                "input_shapes": self.input_shapes,
+                "output_shapes": self.output_shapes,
                 "meta": self.meta,
             },
             sort_keys=True,
@@ -225,11 +250,7 @@ class Program:
         if _digest(document, images) != metadata["sha256"]:
             raise BinaryError(f"{path}: the checksum does not match: the file was changed or damaged. {remedy}")
         try:
-            d = json.loads(document)
-            if _typed(int, d["version"], "version") != FORMAT_VERSION:
-                raise BinaryError(
-                    f"{path}: format version {d['version']}; this Sordino reads {FORMAT_VERSION}. Compile the model again."
-                )
+            d = _current(json.loads(document), path)
             program, arch_hash = cls._from_document(d, images), _typed(int, d["arch_hash"], "arch_hash")
         except ArchError as error:
             raise BinaryError(f"{path}: {error}. {remedy}") from None
@@ -265,70 +286,121 @@ class Program:
             inputs=list(_typed(tuple[str, ...], d["inputs"], "inputs")),
             outputs=list(_typed(tuple[str, ...], d["outputs"], "outputs")),
             meta=_typed(dict, d["meta"], "meta"),
+            input_shapes=_shapes(d, "input"),
+            output_shapes=_shapes(d, "output"),
         )
 
     def check(self, what: str = "program") -> None:
         """Checks shapes, dtypes and bounds of every image and tensor. Raises `BinaryError`, naming the field."""
 
-        def rule(ok, text):
+        def rule(ok: object, text: str) -> None:
             if not ok:
                 raise BinaryError(f"{what}: {text}. Compile the model again.")
 
+        for i, segment in enumerate(self.segments):
+            self._check_images(segment, lambda ok, text, i=i: rule(ok, f"segment {i}: {text}"))  # type: ignore[misc]
+            self._check_operations(segment, lambda ok, text, i=i: rule(ok, f"segment {i}: {text}"))  # type: ignore[misc]
+        for name, tensor in self.tensors.items():
+            rule(name == tensor.name, f"tensor {name}: its name is {tensor.name}")
+            self._check_tensor(tensor, lambda ok, text, name=name: rule(ok, f"tensor {name}: {text}"))  # type: ignore[misc]
+        for side, names, shapes in (("input", self.inputs, self.input_shapes), ("output", self.outputs, self.output_shapes)):
+            for name in names:
+                rule(name in self.tensors, f"{side} {name!r} is not in the tensor table")
+            rule(len(shapes) == len(names), f"{side}_shapes: {len(shapes)} shapes for {len(names)} {side}s")
+            for name, shape in zip(names, shapes, strict=True):
+                of = self.tensors[name].shape
+                fits = min(shape, default=1) > 0 and math.prod(shape) == math.prod(of)
+                rule(fits, f"{side}_shapes: {shape} does not hold the values of {name!r}, whose shape is {of}")
+
+    def _check_images(self, s: Segment, rule: _Rule) -> None:
         a = self.arch
-        for i, s in enumerate(self.segments):
-            shapes = {
-                "imem": (isa.Region.IMEM, 0, 1),
-                "weight": (isa.Region.WEIGHT, a.lanes, 1),
-                "mask": (isa.Region.MASK, a.lanes, 1),
-                "bias": (isa.Region.PARAM, a.ppu, 1),
-                "mantissa": (isa.Region.PARAM, a.ppu, 1),
-                "shift": (isa.Region.PARAM, a.ppu, 1),
-                "threshold": (isa.Region.PARAM, a.ppu, 1),
-                "table": (isa.Region.TABLE, 0, 256),
-            }
-            for name, (region, width, multiple) in shapes.items():
-                image = getattr(s, name)
-                rule(image.dtype == _IMAGES[name], f"segment {i}: {name} has dtype {image.dtype}, not {np.dtype(_IMAGES[name])}")
-                fits = image.shape[::2] == (a.cores, width) if region in isa.PER_CORE else True
-                rule(image.ndim == (3 if region in isa.PER_CORE else 1) and fits, f"segment {i}: {name} has shape {image.shape}")
-                rows, depth = image.shape[1 if region in isa.PER_CORE else 0], isa.region_depth(a, region)
-                rule(rows <= depth, f"segment {i}: {name} has {rows} rows, the memory {depth}")
-                rule(rows % multiple == 0, f"segment {i}: {name} has {rows} rows, not a multiple of {multiple}")
-            rule(
-                s.bias.shape == s.mantissa.shape == s.shift.shape == s.threshold.shape,
-                f"segment {i}: the parameter images differ in length",
-            )
-            event = 1 << (a.event_bits - 1)
-            ranges = {
-                "mantissa": (0, (1 << a.mantissa_bits) - 1),
-                "shift": (0, 31),
-                "threshold": (0, 255),
-                "table": (-event, event - 1),
-            }
-            for name, (low, high) in ranges.items():
-                image = getattr(s, name)
-                least, greatest = (image.min(), image.max()) if image.size else (low, high)
-                rule(low <= least <= greatest <= high, f"segment {i}: {name} holds {least}..{greatest}, beyond {low}..{high}")
-            rule(type(s.cycle_limit) is int and 0 < s.cycle_limit < 1 << 32, f"segment {i}: cycle_limit {s.cycle_limit!r}")
-            rule(all(0 <= o.layer < len(self.layers) for o in s.ops), f"segment {i}: an operation names a layer that is not there")
-            rule(
-                all(len(o.macs_per_event) in (1, a.cores) for o in s.ops),
-                f"segment {i}: an operation does not have 1 or {a.cores} numbers of MACs per event",
-            )
-        for name, t in self.tensors.items():
-            rule(
-                name == t.name and len(t.shape) == 3 and min(t.shape) > 0 and len(t.slots) == t.shape[0],
-                f"tensor {name}: shape {t.shape}",
-            )
-            rule(t.base >= 0 and t.row_pitch >= 0 and t.pixel_pitch >= 0 and min(t.slots) >= 0, f"tensor {name}: negative address")
-            shared = t.fold == 1 or (t.fold * t.shape[0] <= a.lanes and sorted(t.slots) == list(range(t.shape[0])))
-            rule(t.fold > 0 and shared, f"tensor {name}: fold {t.fold} of {t.shape[0]} channels")
-            last = t.base + (t.shape[1] - 1) * t.row_pitch + (t.steps - 1) * t.pixel_pitch + max(t.slots) // a.lanes
-            rule(last < a.act_depth, f"tensor {name}: ends at word {last}, the memory has {a.act_depth}")
-            rule(0 < t.scale < math.inf, f"tensor {name}: scale {t.scale}")
-            rule(-1 <= t.layer < len(self.layers), f"tensor {name}: layer {t.layer} is not there")
-        for name in (*self.inputs, *self.outputs):
-            rule(name in self.tensors, f"input or output {name!r} is not in the tensor table")
+        for name, (region, width, multiple) in _places(a).items():
+            image = getattr(s, name)
+            rule(image.dtype == _IMAGES[name], f"{name} has dtype {image.dtype}, not {np.dtype(_IMAGES[name])}")
+            fits = image.shape[::2] == (a.cores, width) if region in isa.PER_CORE else True
+            rule(image.ndim == (3 if region in isa.PER_CORE else 1) and fits, f"{name} has shape {image.shape}")
+            rows, depth = image.shape[1 if region in isa.PER_CORE else 0], isa.region_depth(a, region)
+            rule(rows <= depth, f"{name} has {rows} rows, the memory {depth}")
+            rule(rows % multiple == 0, f"{name} has {rows} rows, not a multiple of {multiple}")
+        rule(s.bias.shape == s.mantissa.shape == s.shift.shape == s.threshold.shape, "the parameter images differ in length")
+        event = 1 << (a.event_bits - 1)
+        ranges = {
+            "mantissa": (0, (1 << a.mantissa_bits) - 1),
+            "shift": (0, 31),
+            "threshold": (0, 255),
+            "table": (-event, event - 1),
+        }
+        for name, (low, high) in ranges.items():
+            image = getattr(s, name)
+            least, greatest = (image.min(), image.max()) if image.size else (low, high)
+            rule(low <= least <= greatest <= high, f"{name} holds {least}..{greatest}, beyond {low}..{high}")
+
+    def _check_operations(self, s: Segment, rule: _Rule) -> None:
+        cores = self.arch.cores
+        rule(type(s.cycle_limit) is int and 0 < s.cycle_limit < 1 << 32, f"cycle_limit {s.cycle_limit!r}")
+        rule(all(0 <= o.layer < len(self.layers) for o in s.ops), "an operation names a layer that is not there")
+        counts = all(len(o.macs_per_event) in (1, cores) for o in s.ops)
+        rule(counts, f"an operation does not have 1 or {cores} numbers of MACs per event")
+
+    def _check_tensor(self, t: Tensor, rule: _Rule) -> None:
+        a = self.arch
+        rule(len(t.shape) == 3 and min(t.shape) > 0 and len(t.slots) == t.shape[0], f"shape {t.shape}")
+        rule(t.base >= 0 and t.row_pitch >= 0 and t.pixel_pitch >= 0 and min(t.slots) >= 0, "negative address")
+        shared = t.fold == 1 or (t.fold * t.shape[0] <= a.lanes and sorted(t.slots) == list(range(t.shape[0])))
+        rule(t.fold > 0 and shared, f"fold {t.fold} of {t.shape[0]} channels")
+        last = t.base + (t.shape[1] - 1) * t.row_pitch + (t.steps - 1) * t.pixel_pitch + max(t.slots) // a.lanes
+        rule(last < a.act_depth, f"ends at word {last}, the memory has {a.act_depth}")
+        rule(0 < t.scale < math.inf, f"scale {t.scale}")
+        rule(-1 <= t.layer < len(self.layers), f"layer {t.layer} is not there")
+
+
+def _places(a: ArchConfig) -> dict[str, tuple[isa.Region, int, int]]:
+    """Of each image of a segment: the memory, the width of its rows (0: one number), and of what its rows are a multiple."""
+    return {
+        "imem": (isa.Region.IMEM, 0, 1),
+        "weight": (isa.Region.WEIGHT, a.lanes, 1),
+        "mask": (isa.Region.MASK, a.lanes, 1),
+        "bias": (isa.Region.PARAM, a.ppu, 1),
+        "mantissa": (isa.Region.PARAM, a.ppu, 1),
+        "shift": (isa.Region.PARAM, a.ppu, 1),
+        "threshold": (isa.Region.PARAM, a.ppu, 1),
+        "table": (isa.Region.TABLE, 0, 256),
+    }
+
+
+def _current(d: dict, path: Path) -> dict:
+    """A program document in the form of `FORMAT_VERSION`. Raises `BinaryError` for a version that is not read."""
+    version = _typed(int, d["version"], "version")
+    if version == 2:
+        return _from_version_2(d)
+    if version > FORMAT_VERSION and isinstance(d.get("needs"), str) and newer(d["needs"]):
+        raise BinaryError(f"{path}: format version {version}. {update(d['needs'])}, or compile the model again with this one.")
+    if version != FORMAT_VERSION:
+        raise BinaryError(f"{path}: format version {version}; this Sordino reads 2 and {FORMAT_VERSION}. Compile the model again.")
+    if d["needs"] != NEEDS:
+        raise ValueError(f"needs is {d['needs']!r}")
+    return d
+
+
+def _from_version_2(d: dict) -> dict:
+    """Moves what version 2 had in `meta` to its fields."""
+    meta = dict(_typed(dict, d["meta"], "meta"))
+    mappings = _typed(dict, meta.pop("mapping", {}), "meta.mapping")
+    shapes = {t["name"]: t["shape"] for t in _typed(list, d["tensors"], "tensors")}
+    return d | {
+        "layers": [{**layer, "mapping": mappings.get(layer["name"], "")} for layer in _typed(list, d["layers"], "layers")],
+        "input_shapes": meta.pop("input_shapes", None) or [shapes[name] for name in d["inputs"]],
+        "output_shapes": meta.pop("output_shapes", None) or [shapes[name] for name in d["outputs"]],
+        "meta": meta,
+    }
+
+
+def _shapes(d: dict, side: str) -> list[tuple[int, ...]]:
+    """`input_shapes` or `output_shapes` of a program document. Raises `TypeError`, or `ValueError` for a wrong number of them."""
+    found = _typed(list, d[f"{side}_shapes"], f"{side}_shapes")
+    if len(found) != len(d[f"{side}s"]):
+        raise ValueError(f"{side}_shapes has {len(found)} shapes for {len(d[f'{side}s'])} {side}s")
+    return [_typed(tuple[int, ...], shape, f"{side}_shapes") for shape in found]
 
 
 def _typed(kind: Any, value: Any, name: str) -> Any:

@@ -1,6 +1,7 @@
 """The golden model of whole programs: executes a `Program` on batches of images."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Golden:
                 raise BinaryError(
                     f"segment {i}: {operations} operations, but {len(segment.ops)} in its table. Compile the model again."
                 )
-        self._last = _last_operations(program)
+        self._read_after = _read_after(program)
 
     def run(
         self,
@@ -59,10 +60,18 @@ class Golden:
         tensors = {name: np.zeros((batch, *program.tensors[name].shape), np.int16) for name in names}
         events = np.zeros((batch, len(program.ops)), np.int64)
         macs = np.zeros_like(events)
+        nonzero = {name: np.zeros(batch, np.int64) for name in program.tensors}
         step = self._images_at_a_time()
         for first in range(0, batch, step):
             part = slice(first, min(first + step, batch))
-            self._run(part, values, {name: t[part] for name, t in tensors.items()}, events[part], macs[part], observer)
+            images = _Images(
+                {name: x[part] for name, x in values.items()},
+                {name: t[part] for name, t in tensors.items()},
+                {name: n[part] for name, n in nonzero.items()},
+                events[part],
+                macs[part],
+            )
+            self._run(images, first, observer)
             if progress is not None:
                 progress(part.stop, batch)
         return Result(
@@ -71,49 +80,64 @@ class Golden:
             records=None,
             events=events,
             nonzero_macs=macs,
+            nonzero=nonzero,
         )
 
     def _images_at_a_time(self) -> int:
         a = self.program.arch
         return max(1, MEMORY // (a.act_depth * (2 * a.lanes + 1) + a.cores * a.state_depth * a.ppu * 4))
 
-    def _run(self, part, values, tensors, events, macs, observer) -> None:
-        """Runs the images `part` of the batch; writes the arrays `tensors`, `events` and `macs`."""
+    def _run(self, images: "_Images", first: int, observer: ProgramObserver | None) -> None:
+        """Runs some images of the batch, from image `first` on, and writes what they give."""
         program = self.program
-        machine = Machine(program.arch, part.stop - part.start, part.start)
+        machine = Machine(program.arch, len(images.events), first)
         for name in program.inputs:
-            machine.store(*program.pack(name, values[name][part]))
-        self._snapshot(machine, tensors, -1)
+            machine.store(*program.pack(name, images.inputs[name]))
+        self._snapshot(machine, images, -1)
         done = 0
         for i, segment in enumerate(program.segments):
             base = done
 
             def observe(op: int, step: Step, machine: Machine, i=i, base=base) -> None:
                 if op:
-                    self._snapshot(machine, tensors, op + base - 1)
+                    self._snapshot(machine, images, op + base - 1)
                 if observer is not None:
                     observer(i, op, step, machine)
 
             counts = machine.run(segment, observe)
             done += len(segment.ops)
             per_event = np.array([np.broadcast_to(op.macs_per_event, program.arch.cores) for op in segment.ops], np.int64)
-            events[:, base:done] = counts.events.sum(2)
-            macs[:, base:done] = (counts.nonzero * per_event.reshape(counts.nonzero.shape[1:])).sum(2)
+            images.events[:, base:done] = counts.events.sum(2)
+            images.macs[:, base:done] = (counts.nonzero * per_event.reshape(counts.nonzero.shape[1:])).sum(2)
             if segment.ops:
-                self._snapshot(machine, tensors, done - 1)
+                self._snapshot(machine, images, done - 1)
 
-    def _snapshot(self, machine: Machine, tensors: dict[str, np.ndarray], op: int) -> None:
-        for name, array in tensors.items():
-            if self._last[name] == op:
-                array[:] = self.program.unpack(name, machine.act)
+    def _snapshot(self, machine: Machine, images: "_Images", op: int) -> None:
+        """Reads the tensors that are to be read after operation `op` of the program."""
+        for name in self._read_after.get(op, ()):
+            values = self.program.unpack(name, machine.act)
+            images.nonzero[name][:] = np.count_nonzero(values, axis=(1, 2, 3))
+            if name in images.tensors:
+                images.tensors[name][:] = values
 
 
-def _last_operations(program: Program) -> dict[str, int]:
-    """The operation of the whole program after which each tensor is read: the last of the program where its memory is
-    kept, else the last of its layer; -1 for one that is there before the first."""
+@dataclass(frozen=True)
+class _Images:
+    """Some images of a batch: what goes in, and the parts of the arrays of `Result` that they fill."""
+
+    inputs: dict[str, np.ndarray]
+    tensors: dict[str, np.ndarray]
+    nonzero: dict[str, np.ndarray]
+    events: np.ndarray
+    macs: np.ndarray
+
+
+def _read_after(program: Program) -> dict[int, list[str]]:
+    """The tensors that are read after each operation of the program: after the last of all where their memory is kept, else after
+    the last of their layer; after operation -1 those that are there before the first."""
     ops = program.ops
-    last = {}
+    found: dict[int, list[str]] = {}
     for name, t in program.tensors.items():
         written = [i for i, op in enumerate(ops) if op.layer == t.layer]
-        last[name] = len(ops) - 1 if t.kept else max(written, default=-1)
-    return last
+        found.setdefault(len(ops) - 1 if t.kept else max(written, default=-1), []).append(name)
+    return found

@@ -28,8 +28,8 @@ __all__ = ["Verilator", "stale_rows"]
 class Verilator:
     """Runs programs on the RTL, several images side by side. Use it as a context manager, or call `close`.
 
-    Outputs, kept tensors and performance records are read from the machine. What the machine does not count, the
-    events and non-zero multiply-accumulates of `Result`, is counted by the golden model on the same inputs.
+    Outputs, kept tensors and performance records are read from the machine. What the machine does not count (the events,
+    non-zero multiply-accumulates and non-zero values of `Result`) is counted by the golden model on the same inputs.
 
     Parameters
     ----------
@@ -92,6 +92,7 @@ class Verilator:
             records=records,
             events=counts.events,
             nonzero_macs=counts.nonzero_macs,
+            nonzero=counts.nonzero,
         )
 
     def close(self) -> None:

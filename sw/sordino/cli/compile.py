@@ -68,9 +68,8 @@ def compile(
     program.save(output)
     table = Table("layer", "kind", "MACs", "zero weights", "cores")
     zeros = {row["name"]: row["zero_weights"] for row in quantised.report()}
-    mappings = program.meta["mapping"]
     for layer in program.layers:
-        table.add_row(layer.name, layer.kind, f"{layer.macs:,}", f"{zeros.get(layer.output, 0.0):.1%}", mappings[layer.name])
+        table.add_row(layer.name, layer.kind, f"{layer.macs:,}", f"{zeros.get(layer.output, 0.0):.1%}", layer.mapping)
     console.print(table)
     memory = memory_use(program)
     console.print("Memory: " + ", ".join(f"{k} {used / depth:.0%}" for k, (used, depth) in memory.items()))
@@ -93,7 +92,7 @@ def compile(
                     "source": x.source,
                     "macs": x.macs,
                     "zero_weights": zeros.get(x.output, 0.0),
-                    "mapping": mappings[x.name],
+                    "mapping": x.mapping,
                 }
                 for x in program.layers
             ],

@@ -22,12 +22,8 @@ def disasm(
     print(f"# {program.name}: {p.meta.get('name', '')} for {p.arch.name} ({p.arch.hash:08x}), {len(p.segments)} segments")
     if tables:
         layers = Table("#", "layer", "kind", "inputs", "output", "MACs", "cores", "source", title="Layers")
-        found = p.meta.get("mapping")
-        mappings = found if isinstance(found, dict) else {}
         for i, x in enumerate(p.layers):
-            layers.add_row(
-                str(i), x.name, x.kind, ", ".join(x.inputs), x.output, f"{x.macs:,}", str(mappings.get(x.name, "")), x.source
-            )
+            layers.add_row(str(i), x.name, x.kind, ", ".join(x.inputs), x.output, f"{x.macs:,}", x.mapping, x.source)
         tensors = Table("tensor", "shape", "scale", "signed", "base", "row pitch", "pixel pitch", title="Tensors")
         for t in p.tensors.values():
             pitches = (str(t.base), str(t.row_pitch), str(t.pixel_pitch))

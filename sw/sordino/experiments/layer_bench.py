@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from sordino_compiler.backend import Mapping, compile_graph
-from sordino_compiler.graph import Conv, Graph, Input, Requant, Value, Window
+from sordino_compiler.graph import Graph
 from sordino_hw.spec.arch import ArchConfig
-from sordino_hw.spec.errors import CompileError, InputError, ToolError
-from sordino_hw.spec.numbers import nearest_multiplier
+from sordino_hw.spec.errors import CompileError, InputError
 from sordino_hw.spec.program import Program
 from sordino_sim.backend import Progress, Result
 from sordino_sim.golden.model import Golden
@@ -20,11 +19,23 @@ from sordino_sim.rtl.backend import Verilator
 from sordino_sim.timing.model import Timing
 
 from ..quantization import quantize
+from ..runtime.compare import require_equal
 from ..runtime.stats import Stats, cycles_of
 from .tasks import DIGITS
 from .workloads import WorkloadLayer
 
-__all__ = ["DENSITIES", "SUITE", "LayerShape", "bench_layer", "bench_sim", "bench_suite", "layer_graph", "roomy", "run_layer"]
+__all__ = [
+    "DENSITIES",
+    "SUITE",
+    "LayerShape",
+    "bench_layer",
+    "bench_sim",
+    "bench_suite",
+    "layer_graph",
+    "mapping_of",
+    "roomy",
+    "run_layer",
+]
 
 ENOUGH = 250_000
 """Dense issue cycles of a layer of the suite, at most: 25,000 are left at a density of 0.1."""
@@ -87,23 +98,7 @@ class LayerShape:
 
 def layer_graph(shape: LayerShape, arch: ArchConfig, seed: int = 0) -> Graph:
     """One convolution with random weights, none of them zero, and a requantiser that uses the whole output range."""
-    rng = np.random.default_rng(seed)
-    weight = rng.integers(1, 128, (shape.cout, shape.cin, shape.kernel, shape.kernel)).astype(np.int8)
-    weight *= rng.choice(np.array([-1, 1], np.int8), weight.shape)
-    pad = shape.kernel // 2
-    window = Window((shape.kernel, shape.kernel), (shape.stride, shape.stride), (pad, pad, pad, pad))
-    oh, ow = window.out_size(shape.size, shape.size)
-    if min(oh, ow) < 1:
-        raise InputError(f"bench: a layer {shape} has no output")
-    spread = 64 * arch.act_range(False)[1] / 2 * (shape.cin * shape.kernel**2) ** 0.5
-    mantissa, shift = nearest_multiplier(arch.act_range(False)[1] / spread, arch)
-    full = np.full(shape.cout, 1, np.int64)
-    requant = Requant(0 * full, mantissa * full, shift * full, 0, arch.act_range(False)[1], 0 * full)
-    x = Value("x", (shape.cin, shape.size, shape.size), 1.0, False)
-    y = Value("y", (shape.cout, oh, ow), 1.0, False)
-    graph = Graph(arch, [Input(x, ()), Conv(y, ("x",), weight, window, requant)], ["y"])
-    graph.check()
-    return graph
+    return _type(str(shape), "conv", shape.kernel, shape.cin, shape.cout, shape.size, shape.stride).graph(arch, seed)
 
 
 def _activations(program: Program, density: float, rng: np.random.Generator) -> np.ndarray:
@@ -202,7 +197,7 @@ def _sweep(graph: Graph, densities: tuple[float, ...], backend: str, seed: int, 
             {
                 "density": d,
                 "measured_density": layer.density,
-                "mapping": program.meta["mapping"]["y"],
+                "mapping": mapping_of(program),
                 "cycles": cycles,
                 "of_dense": cycles / dense_cycles,
                 "events": layer.events,
@@ -215,10 +210,13 @@ def _sweep(graph: Graph, densities: tuple[float, ...], backend: str, seed: int, 
 
 
 def _run(program: Program, x: np.ndarray, backend: str) -> Stats:
-    timing = Timing(program).run({"x": x}, tuple(program.tensors))
-    result = run_layer(program, {"x": x}, backend, timing)
-    nonzero = {name: int(np.count_nonzero(t)) for name, t in timing.tensors.items()}
-    return Stats.of(program, backend, result, nonzero)
+    timing = Timing(program).run({"x": x})
+    return Stats.of(program, backend, run_layer(program, {"x": x}, backend, timing))
+
+
+def mapping_of(program: Program) -> str:
+    """How the layer that writes `y` is spread over the cores, in words."""
+    return next(layer.mapping for layer in program.layers if layer.output == "y")
 
 
 def run_layer(program: Program, inputs: dict[str, np.ndarray], backend: str, timing: Result) -> Result:
@@ -227,9 +225,7 @@ def run_layer(program: Program, inputs: dict[str, np.ndarray], backend: str, tim
         return timing
     with Verilator(program) as rtl:
         result = rtl.run(inputs)
-    assert result.records is not None and timing.records is not None
-    if not np.array_equal(result.outputs["y"], timing.outputs["y"]) or not np.array_equal(result.records, timing.records):
-        raise ToolError("bench: the RTL differs from the models. Compare them with sordino.compare.")
+    require_equal(program, result, timing)
     return result
 
 

@@ -14,7 +14,7 @@ from sordino_sim.timing.model import Timing
 from sordino_sim.timing.patterns import time_patterns
 
 from ..runtime.stats import CAUSES, cycles_of, of_cluster
-from .layer_bench import run_layer
+from .layer_bench import mapping_of, run_layer
 from .workloads import Workload, WorkloadLayer
 
 __all__ = ["bench_network", "ideal_memory"]
@@ -80,7 +80,7 @@ def _layer(layer: WorkloadLayer, arch: ArchConfig, ideal: ArchConfig, seed: list
         "op": layer.op,
         "added": layer.added,
         "density": densities["x"],
-        "mapping": program.meta["mapping"]["y"],
+        "mapping": mapping_of(program),
         "macs": layer.macs,
         "macs_in_bounds": layer.nonzero_macs(np.ones_like(nonzero["x"])),
         "nonzero_macs": products,

@@ -14,6 +14,7 @@ from sordino_compiler.frontend.plan import Layer
 from sordino_compiler.graph import Graph, Value
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.numbers import quantise
 
 __all__ = ["QuantizedModel"]
 
@@ -72,7 +73,7 @@ class QuantizedModel:
 
     def _integers(self, x: Tensor, value: Value) -> np.ndarray:
         lo, hi = self.arch.act_range(value.signed)
-        return quantise(x, value.scale, lo, hi).reshape(len(x), *value.shape)
+        return quantise(x.numpy(), value.scale, lo, hi).reshape(len(x), *value.shape)
 
     # -- PyTorch's values, for comparison --------------------------------------------------------------------------
 
@@ -99,7 +100,7 @@ class QuantizedModel:
                 entry = values[self.graph_inputs(name)[0]]
                 (lo, hi), scale = self.arch.act_range(entry.signed), entry.scale
             x = seen[before[name]].clamp(act.lo, act.hi)
-            result[name] = quantise(x, scale, lo, hi).reshape(len(x), *value.shape)
+            result[name] = quantise(x.numpy(), scale, lo, hi).reshape(len(x), *value.shape)
         return result
 
     def graph_inputs(self, name: str) -> tuple[str, ...]:
@@ -161,11 +162,6 @@ class _Recorder(Interpreter):
         if n in self.wanted:
             self.seen[n] = value
         return value
-
-
-def quantise(x: Tensor, scale: float, lo: int, hi: int) -> np.ndarray:
-    """Integers of float values, int64, with the rounding of PyTorch's quantise node."""
-    return torch.round(x * (1.0 / scale)).clamp(lo, hi).to(torch.int64).numpy()
 
 
 def check_batch(inputs: Sequence[Tensor | np.ndarray], example: Sequence[Tensor], what: str) -> tuple[Tensor, ...]:

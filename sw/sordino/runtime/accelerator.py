@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import torch
 
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.errors import ArchError, InputError
@@ -16,6 +15,7 @@ from sordino_sim.backend import Backend, Progress, Result
 from sordino_sim.golden.model import Golden
 from sordino_sim.timing.model import Timing
 
+from .arrays import like, quantised_input, to_numpy
 from .stats import Stats
 
 __all__ = ["BACKENDS", "Accelerator", "load"]
@@ -70,11 +70,12 @@ class Accelerator:
         self.backend = backend
         self.progress = progress
         self._stats: Stats | None = None
-        self._golden = Golden(self.program)
-        self._backend: Backend = self._golden
-        if backend == "timing":
+        self._backend: Backend
+        if backend == "golden":
+            self._backend = Golden(self.program)
+        elif backend == "timing":
             self._backend = Timing(self.program)
-        elif backend == "verilator":
+        else:
             from sordino_sim.rtl.backend import Verilator
 
             self._backend = Verilator(self.program, waves=waves)
@@ -83,10 +84,9 @@ class Accelerator:
         values = {n: self.quantise(n, x) for n, x in self._named(inputs).items()}
         outputs = self._run(values)
         made = []
-        for name in self.program.outputs:
+        for name, shape in zip(self.program.outputs, self.program.output_shapes, strict=True):
             y = outputs[name].astype(np.float32) * np.float32(self.program.tensors[name].scale)
-            y = y.reshape(len(y), *self._shape("output", name))
-            made.append(torch.from_numpy(y) if torch.is_tensor(inputs[0]) else y)
+            made.append(like(inputs[0], y.reshape(len(y), *shape)))
         return made[0] if len(made) == 1 else tuple(made)
 
     def integers(self, *inputs: Any) -> Any:
@@ -94,9 +94,8 @@ class Accelerator:
 
         Raises `InputError` for a wrong number of inputs, shape, dtype or range.
         """
-        values = {n: _array(n, x) for n, x in self._named(inputs).items()}
-        outputs = self._run(values)
-        made = [torch.from_numpy(outputs[n]) if torch.is_tensor(inputs[0]) else outputs[n] for n in self.program.outputs]
+        outputs = self._run({n: to_numpy(n, x) for n, x in self._named(inputs).items()})
+        made = [like(inputs[0], outputs[n]) for n in self.program.outputs]
         return made[0] if len(made) == 1 else tuple(made)
 
     def quantise(self, name: str, x: Any) -> np.ndarray:
@@ -104,22 +103,9 @@ class Accelerator:
 
         Raises `InputError` for a wrong shape or dtype, and for NaNs and infinities.
         """
-        t = self.program.tensors[name]
-        x = _array(name, x)
-        if x.dtype.kind != "f":
-            raise InputError(f"input {name!r} has dtype {x.dtype}; give floats, or integers to Accelerator.integers")
-        shape = self._shape("input", name)
-        if x.ndim == 0 or x.shape[1:] not in (shape, t.shape) or not len(x):
-            wanted = ", ".join(map(str, shape))
-            raise InputError(f"input {name!r} has shape {x.shape}; it must be [batch, {wanted}] with at least one image")
-        bad = ~np.isfinite(x)
-        if bad.any():
-            where = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise InputError(
-                f"input {name!r} has {int(bad.sum())} values that are NaN or infinite, the first at {where}. Clean the data."
-            )
-        q = np.rint(x.reshape(-1, *t.shape).astype(np.float32) * np.float32(1 / t.scale))
-        return q.clip(*self.program.arch.act_range(t.signed)).astype(np.int16)
+        p = self.program
+        t, shape = p.tensors[name], dict(zip(p.inputs, p.input_shapes, strict=True))[name]
+        return quantised_input(name, x, shape, t.shape, t.scale, p.arch.act_range(t.signed))
 
     def run(self, values: Mapping[str, np.ndarray], keep: Sequence[str] = ()) -> Result:
         """The back end's own `Result` for integers by input name: outputs, tensors named in `keep`, records, counts."""
@@ -160,48 +146,21 @@ class Accelerator:
         show = self.progress
         return None if show is None else lambda done, _: show(first + done, batch)
 
-    def _shape(self, side: str, name: str) -> tuple[int, ...]:
-        """The shape, without the batch, of an input or output as the model has it."""
-        names = self.program.inputs if side == "input" else self.program.outputs
-        shapes = self.program.meta.get(f"{side}_shapes")
-        return tuple(shapes[names.index(name)]) if shapes else self.program.tensors[name].shape
-
     def _run(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs a batch in chunks and keeps its figures."""
-        names = list(self.program.tensors)
-        nonzero = dict.fromkeys(names, 0)
         batch = len(next(iter(values.values())))
         parts: list[Result] = []
         for first in range(0, max(batch, 1), CHUNK):
             chunk = {n: v[first : first + CHUNK] for n, v in values.items()}
-            report = self._progress(first, batch)
-            # Reading a reused tensor back from the RTL means running again, so its zeros are counted on the golden model.
-            if self.backend == "verilator":
-                result = self._backend.run(chunk, (), report)
-                tensors = self._golden.run(chunk, names).tensors
-            else:
-                result = self._backend.run(chunk, names, report)
-                tensors = result.tensors
-            for n in names:
-                nonzero[n] += int(np.count_nonzero(tensors[n]))
-            result.tensors = {}
-            parts.append(result)
-        outputs = {n: np.concatenate([p.outputs[n] for p in parts]) for n in self.program.outputs}
+            parts.append(self._backend.run(chunk, (), self._progress(first, batch)))
         records = [p.records for p in parts if p.records is not None]
         whole = Result(
-            outputs,
-            {},
-            np.concatenate(records) if records else None,
-            np.concatenate([p.events for p in parts]),
-            np.concatenate([p.nonzero_macs for p in parts]),
+            outputs={n: np.concatenate([p.outputs[n] for p in parts]) for n in self.program.outputs},
+            tensors={},
+            records=np.concatenate(records) if records else None,
+            events=np.concatenate([p.events for p in parts]),
+            nonzero_macs=np.concatenate([p.nonzero_macs for p in parts]),
+            nonzero={n: np.concatenate([p.nonzero[n] for p in parts]) for n in self.program.tensors},
         )
-        self._stats = Stats.of(self.program, self.backend, whole, nonzero)
-        return outputs
-
-
-def _array(name: str, x: Any) -> np.ndarray:
-    if torch.is_tensor(x):
-        return x.detach().cpu().numpy()
-    if isinstance(x, np.ndarray):
-        return x
-    raise InputError(f"input {name!r} is a {type(x).__name__}; give a NumPy array or a torch tensor [batch, c, h, w]")
+        self._stats = Stats.of(self.program, self.backend, whole)
+        return whole.outputs

@@ -1,5 +1,6 @@
 """`compare`: the first tensor, layer and coordinate where two executions of a network part, or how far they are from the float module."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
@@ -9,16 +10,20 @@ import torch
 from torch import nn
 
 from sordino_compiler.graph import Graph
-from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.errors import InputError, ToolError
+from sordino_hw.spec.isa import PERF_FIELDS
+from sordino_hw.spec.program import Program
+from sordino_sim.backend import Result
 
-from .accelerator import Accelerator, _array
+from .accelerator import Accelerator
+from .arrays import quantised_input, to_numpy
 
 if TYPE_CHECKING:
     from ..quantization import Fidelity, QuantizedModel
 
     Execution = Accelerator | Graph | QuantizedModel
 
-__all__ = ["Comparison", "Difference", "compare"]
+__all__ = ["Comparison", "Difference", "compare", "require_equal"]
 
 
 @dataclass(frozen=True)
@@ -91,36 +96,64 @@ def compare(a: "nn.Module | Execution", b: "Execution", *inputs: Any, tolerance:
         return _against_float(a, b, inputs)
     left, where = _trace(a, inputs)
     right, other = _trace(b, inputs)
-    where = {**other, **where}
+    return _compared(left, right, {**other, **where}, tolerance)
+
+
+def require_equal(program: Program, a: Result, b: Result, names: tuple[str, str] = ("the RTL", "the timing model")) -> int:
+    """Compares two results of one program on the same inputs: all tensors that both have, and all counters of their records.
+
+    Returns how many values of tensors were compared. Raises `ToolError` that says where the back ends `names` differ first.
+    """
+    left, right = ({**r.tensors, **r.outputs} for r in (a, b))
+    order = sorted((n for n in left if n in right), key=lambda n: program.tensors[n].layer)
+    found = _compared({n: left[n] for n in order}, right, _layers(program), 0)
+    if not found:
+        raise ToolError(
+            f"{names[0]} differs from {names[1]}: {found}. This is a fault of this version of Sordino, please report it."
+        )
+    if a.records is not None and b.records is not None:
+        wrong = np.argwhere(a.records != b.records)
+        if len(wrong):
+            image, record, core, counter = wrong[0].tolist()
+            here = tuple(wrong[0])
+            raise ToolError(
+                f"{names[0]} differs from {names[1]} in performance record {record} of image {image}, core {core}, counter "
+                f"{PERF_FIELDS[counter]!r}: {a.records[here]} / {b.records[here]}. This is a fault of this version of Sordino, please "
+                "report it."
+            )
+    return found.values
+
+
+def _compared(
+    left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], where: Mapping[str, tuple[str, str]], tolerance: int
+) -> Comparison:
+    """Compares the tensors that both have, in the order of `left`; `where` has the (layer, source) that writes each."""
     names = [n for n in left if n in right]
     if not names:
         raise InputError("compare: the two have no tensor in common; compile both from the same quantised model")
     largest: dict[str, int] = {}
-    found = None
+    first = None
     for name in names:
         x, y = left[name].astype(np.int64), right[name].astype(np.int64)
         if x.shape != y.shape:
             raise InputError(
                 f"compare: tensor {name!r} has shape {x.shape} in one and {y.shape} in the other; are these the same model?"
             )
-        gap = np.abs(x - y)
-        largest[name] = int(gap.max())
-        if found is None and largest[name] > tolerance:
-            wrong = gap > tolerance
-            image, c, row, column = (int(i) for i in np.argwhere(wrong)[0])
-            layer, source = where.get(name, ("", ""))
-            found = Difference(
-                name,
-                layer,
-                source,
-                image,
-                (c, row, column),
-                int(x[image, c, row, column]),
-                int(y[image, c, row, column]),
-                int(wrong.sum()),
-                largest[name],
-            )
-    return Comparison(tuple(names), sum(left[n].size for n in names), found, largest)
+        largest[name] = int(np.abs(x - y).max(initial=0))
+        if first is None and largest[name] > tolerance:
+            first = _difference(name, x, y, where.get(name, ("", "")), tolerance)
+    return Comparison(tuple(names), sum(left[n].size for n in names), first, largest)
+
+
+def _difference(name: str, x: np.ndarray, y: np.ndarray, where: tuple[str, str], tolerance: int) -> Difference:
+    """The first value of a tensor [batch, c, h, w] that differs by more than the tolerance."""
+    gap = np.abs(x - y)
+    wrong = gap > tolerance
+    image, c, row, column = np.argwhere(wrong)[0].tolist()
+    place = (image, c, row, column)
+    return Difference(
+        name, *where, image, (c, row, column), int(x[place]), int(y[place]), count=int(wrong.sum()), largest=int(gap.max())
+    )
 
 
 def _against_float(model: Any, other: Any, inputs: Sequence[Any]) -> "Fidelity":
@@ -137,7 +170,7 @@ def _against_float(model: Any, other: Any, inputs: Sequence[Any]) -> "Fidelity":
     elif isinstance(other, Accelerator):
         stages = {other.backend: other}
     traces = {stage: _trace(what, inputs)[0] for stage, what in stages.items()}  # this checks the inputs
-    tensors = tuple(torch.as_tensor(_array(f"input {i}", x)).float() for i, x in enumerate(inputs))
+    tensors = tuple(torch.as_tensor(to_numpy(f"input {i}", x)).float() for i, x in enumerate(inputs))
     reference = FloatReference(model, tuple(t[:1] for t in tensors))
     rows = [reference.exported(tensors)]
     for stage, integers in traces.items():
@@ -157,8 +190,7 @@ def _trace(what: Any, inputs: Sequence[Any]) -> tuple[dict[str, np.ndarray], Map
         values = {n: what.quantise(n, x) for n, x in zip(program.inputs, inputs, strict=True)}
         order = sorted((n for n in program.tensors if n not in values), key=lambda n: program.tensors[n].layer)
         tensors = what.run(values, order).tensors
-        layers = {layer.output: (layer.name, layer.source) for layer in program.layers}
-        return values | {n: tensors[n] for n in order}, layers
+        return values | {n: tensors[n] for n in order}, _layers(program)
     if isinstance(what, QuantizedModel):
         graph = what.graph
         integers = what.quantise_inputs(*inputs)
@@ -169,10 +201,16 @@ def _trace(what: Any, inputs: Sequence[Any]) -> tuple[dict[str, np.ndarray], Map
             raise InputError(f"compare: {len(inputs)} inputs given; the graph has {len(what.inputs)}")
         integers = {}
         for v, x in zip(what.inputs, inputs, strict=True):
-            q = np.rint(_array(v.name, x).astype(np.float32) * np.float32(1 / v.scale)).clip(*what.arch.act_range(v.signed))
-            integers[v.name] = q.astype(np.int64).reshape(-1, *v.shape)
+            given = tuple(np.shape(x)[1:])  # a graph does not know in which shape the model takes the values
+            shape = given if math.prod(given) == math.prod(v.shape) else v.shape
+            integers[v.name] = quantised_input(v.name, x, shape, v.shape, v.scale, what.arch.act_range(v.signed)).astype(np.int64)
         return what.run(integers), _sources(what)
     raise InputError(f"compare: a {type(what).__name__} cannot be run; give an Accelerator, a QuantizedModel or its graph")
+
+
+def _layers(program: Program) -> dict[str, tuple[str, str]]:
+    """The (layer, source) that writes each tensor."""
+    return {layer.output: (layer.name, layer.source) for layer in program.layers}
 
 
 def _sources(graph: Graph) -> dict[str, tuple[str, str]]:

@@ -69,8 +69,8 @@ def compile(
     if not isinstance(model, Graph):
         outputs = model(*(e[:1] for e in model.example))
         outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
-        program.meta["input_shapes"] = [list(e.shape[1:]) for e in model.example]
-        program.meta["output_shapes"] = [list(y.shape[1:]) for y in outputs]
+        program.input_shapes = [tuple(e.shape[1:]) for e in model.example]
+        program.output_shapes = [tuple(y.shape[1:]) for y in outputs]
     return program
 
 

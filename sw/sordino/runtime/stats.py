@@ -1,6 +1,5 @@
 """What a run cost: cycles, stalls, events and utilisation, per layer and in all."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,9 +90,10 @@ class Stats:
         }
 
     @classmethod
-    def of(cls, program: Program, backend: str, result: Result, nonzero: Mapping[str, int]) -> "Stats":
-        """Derives the figures from a back end's `result` and the non-zero values of every tensor over the batch."""
+    def of(cls, program: Program, backend: str, result: Result) -> "Stats":
+        """Derives the figures from a back end's `result`."""
         images = len(result.events)
+        nonzero = {name: int(counts.sum()) for name, counts in result.nonzero.items()}
         op_layers = np.array([op.layer for op in program.ops], np.int64)
         densities = {n: nonzero[n] / (images * int(np.prod(program.tensors[n].shape))) for n in program.tensors}
         owner = _record_layers(program)
