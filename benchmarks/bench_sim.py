@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from sordino.experiments.layer_bench import LayerShape, layer_graph
-from sordino_compiler.backend import compile_graph
+from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.arch import preset
 from sordino_hw.spec.isa import Region, region_bits, row_pieces
 from sordino_sim.rtl.images import segment_images

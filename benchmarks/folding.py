@@ -16,7 +16,7 @@ import numpy as np
 
 from sordino.experiments.network_bench import ideal_memory
 from sordino.experiments.workloads import WorkloadLayer
-from sordino_compiler.backend import compile_graph
+from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.isa import Cause
 from sordino_sim.timing.patterns import time_patterns

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sordino.zoo.page import zoo_page
-from sordino_compiler.frontend.operators_page import operators_page
+from sordino_compiler.operators_page import operators_page
 from sordino_hw.spec.isa_page import isa_page
 
 PAGES: dict[str, Callable[[], str]] = {

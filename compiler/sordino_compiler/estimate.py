@@ -29,7 +29,7 @@ from sordino_hw.spec.isa import Flag, Mode, Opcode
 from sordino_hw.spec.latencies import Latencies
 from sordino_hw.spec.program import Program, Segment
 
-from .backend import compile_graph
+from .driver import compile_graph
 from .graph import Graph
 
 __all__ = ["LayerEstimate", "estimate"]

@@ -1,19 +1,27 @@
 """The integer graph: what a quantised network computes, exactly, and nothing about how.
 
-Front ends build it, passes rewrite it, the back end lowers it to instructions. `Graph.run` is its executable
-spec: plain NumPy, and the reference that golden model and gateware are compared with, tensor by tensor.
+`Graph.run` is its executable spec: plain NumPy, and the reference that golden model and gateware are compared with, tensor
+by tensor. `Graph.check` is the spec of a valid graph, run after every pass. The nodes stand in `ops`, one file an operator
+family, each with its meaning, its rules and its instructions; here is what all of them share.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import CompileError
-from sordino_hw.spec.numbers import requantise, wrap32
+from sordino_hw.spec.numbers import requantise
 
-__all__ = ["Concat", "Conv", "Depthwise", "Flatten", "Graph", "Input", "MaxPool", "Node", "Requant", "Slice", "Value", "Window"]
+from .slots import Layout, Slots, natural, owner
+
+if TYPE_CHECKING:
+    from .emit.operation import Images, View
+    from .emit.tiling import Tile
+
+__all__ = ["Computation", "Graph", "Input", "Node", "Reading", "Rearrangement", "Requant", "Value", "Window"]
 
 
 @dataclass(frozen=True)
@@ -66,28 +74,26 @@ class Requant:
             y = self.table.astype(np.int64)[y + 128]
         return np.where(np.abs(y) < self.threshold[col], 0, y)
 
-
-@dataclass(frozen=True)
-class Node:
-    """Base of all nodes. `inputs` are names of values; `out` is the value that the node defines."""
-
-    out: Value
-    inputs: tuple[str, ...]
-    source: str = field(default="", kw_only=True)
-    """Where it comes from in the user's model: module path and source line, for messages and reports."""
-
-    kind: ClassVar[str] = "node"
-
-    def evaluate(self, inputs: list[np.ndarray], arch: ArchConfig) -> np.ndarray:
-        """int64 arrays [batch, c, h, w] in, one out."""
-        raise TypeError(f"{type(self).__name__} has no value of its own")
-
-
-@dataclass(frozen=True)
-class Input(Node):
-    """A network input."""
-
-    kind: ClassVar[str] = "input"
+    def problems(self, channels: int, signed: bool, arch: ArchConfig) -> Iterator[str]:
+        """What is wrong with it as the post-processing of so many channels."""
+        for name in ("bias", "mantissa", "shift", "threshold"):
+            if getattr(self, name).shape != (channels,):
+                yield f"requant {name} shape {getattr(self, name).shape}"
+        lo, hi = arch.act_range(signed)
+        if self.table is None:
+            if not lo <= self.lo <= self.hi <= hi:
+                yield f"clamp {self.lo}..{self.hi} outside {lo}..{hi}"
+        else:
+            if not -128 <= self.lo <= self.hi <= 127:
+                yield f"clamp {self.lo}..{self.hi} outside the table's -128..127"
+            if self.table.shape != (256,) or self.table.min() < lo or self.table.max() > hi:
+                yield f"table outside {lo}..{hi}"
+        if self.shift.min() < 0 or self.shift.max() > 31:
+            yield "shift outside 0..31"
+        if self.mantissa.min() < 0 or self.mantissa.max() >= 1 << arch.mantissa_bits:
+            yield "mantissa out of range"
+        if self.threshold.min() < 0 or self.threshold.max() > 255:
+            yield "threshold outside 0..255"
 
 
 @dataclass(frozen=True)
@@ -114,124 +120,185 @@ class Window:
         view = np.lib.stride_tricks.sliding_window_view(x, extent, axis=(2, 3))
         return view[:, :, :: self.stride[0], :: self.stride[1], :: self.dilation[0], :: self.dilation[1]]
 
-
-def _dot(patches: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Exact integer contraction through float64 GEMM (sums stay below 2**53): [b,c,oh,ow,kh,kw] x [o,c,kh,kw]."""
-    b, c, oh, ow, kh, kw = patches.shape
-    a = np.ascontiguousarray(patches.transpose(0, 2, 3, 1, 4, 5), np.float64).reshape(b * oh * ow, c * kh * kw)
-    y = a @ weight.reshape(len(weight), -1).T.astype(np.float64)
-    return y.reshape(b, oh, ow, len(weight)).transpose(0, 3, 1, 2).astype(np.int64)
+    def products(self, h: int, w: int) -> np.ndarray:
+        """How many outputs and taps read each pixel of an input: int64 [h, w]."""
+        t, left, b, r = self.padding
+        sizes = zip((h, w), (t + h + b, left + w + r), (t, left), self.out_size(h, w), strict=True)
+        counts = []
+        for axis, (size, padded, before, outputs) in enumerate(sizes):
+            reads = np.arange(outputs)[:, None] * self.stride[axis] + np.arange(self.kernel[axis]) * self.dilation[axis]
+            counts.append(np.bincount(reads.ravel(), minlength=padded)[before : before + size])
+        return np.outer(*counts)
 
 
 @dataclass(frozen=True)
-class Conv(Node):
-    """Convolution (also fully connected layers: kernel = input size), event mode.
+class Node:
+    """Base of all nodes. `inputs` are names of values; `out` is the value that the node defines."""
 
-    `weight` int8 [cout, cin / groups, kh, kw]. With a residual, `inputs` = (x, r) and the accumulator of output
-    channel o gets `r[o] * residual_weight[o]` too (int64 [cout], -16384..16383).
+    out: Value
+    inputs: tuple[str, ...]
+    source: str = field(default="", kw_only=True)
+    """Where it comes from in the user's model: module path and source line, for messages and reports."""
+
+    kind: ClassVar[str] = "node"
+    """The node's name in messages and reports, where it has no `label` of its own."""
+    copies: ClassVar[bool] = False
+    """Whether the output's values are those of the inputs, so that it is as dense as they are."""
+
+    @property
+    def label(self) -> str:
+        """What it is called in reports."""
+        return self.kind
+
+    def described(self, ins: Sequence[Value]) -> str:
+        """As `label`, where that depends on the inputs."""
+        return self.label
+
+    @property
+    def where(self) -> str:
+        """Node and source, for messages."""
+        return f"{self.label} {self.out.name!r}{f' ({self.source})' if self.source else ''}"
+
+    def problems(self, ins: Sequence[Value], arch: ArchConfig) -> Iterator[str]:
+        """What is wrong with the node, given its inputs. Each rule may rely on those before it."""
+        yield from ()
+
+    def evaluate(self, inputs: list[np.ndarray], arch: ArchConfig) -> np.ndarray:
+        """The meaning: int64 arrays [batch, c, h, w] in, one out."""
+        raise TypeError(f"{type(self).__name__} has no value of its own")
+
+    def layout(self, inputs: list[Layout], shapes: list[tuple[int, int, int]], lanes: int, fold: int = 1) -> Layout:
+        """Where the value lies, given the layouts and shapes of the inputs: in its own memory, but for a `Reading`."""
+        raise NotImplementedError
+
+    def homes(self, inputs: list[Layout], lanes: int) -> dict[str, int]:
+        """The inputs that live inside this value's memory, each with the word of a pixel at which it begins."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Input(Node):
+    """A network input."""
+
+    kind: ClassVar[str] = "input"
+
+    def problems(self, ins, arch):
+        if ins:
+            yield "an input has no inputs"
+
+    def layout(self, inputs, shapes, lanes, fold=1):
+        return owner(self.out.name, self.out.shape[2], natural(self.out.shape[0]), lanes, fold)
+
+
+@dataclass(frozen=True)
+class Rearrangement(Node):
+    """Base of the nodes that take no instruction: where their inputs lie is all that they decide."""
+
+    copies: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Reading(Rearrangement):
+    """Base of the nodes whose value is a part, or another reading, of their only input's memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computation(Node):
+    """Base of the nodes that the array computes: accumulators over a sliding window, then post-processing.
+
+    With a residual, `inputs` = (x, r), and the accumulator of output channel o gets `r[o] * residual_weight[o]` too (int64
+    [cout], -16384..16383).
     """
 
-    weight: np.ndarray
     window: Window
     requant: Requant
-    groups: int = 1
     residual_weight: np.ndarray | None = None
 
-    kind: ClassVar[str] = "conv"
+    events: ClassVar[bool] = False
+    """Whether every input channel may reach every lane (CONV), or only its own (VEC)."""
+    linear: ClassVar[bool] = False
+    """Whether the accumulators are linear in the inputs."""
+
+    @property
+    def repeat(self) -> tuple[int, int]:
+        """Output rows and columns that read the same input rows and columns."""
+        return 1, 1
+
+    # -- meaning ---------------------------------------------------------------------------------------------------
 
     def accumulate(self, inputs: list[np.ndarray]) -> np.ndarray:
         """Final accumulators before bias, wrapped to 32 bits: int64 [batch, cout, oh, ow]."""
-        x = self.window.patches(inputs[0])
-        acc = np.concatenate(
-            [_dot(p, w) for p, w in zip(np.split(x, self.groups, 1), np.split(self.weight, self.groups), strict=True)], 1
-        )
+        raise NotImplementedError
+
+    def evaluate(self, inputs, arch):
+        return self.requant.apply(self.accumulate(inputs), arch)
+
+    def bound(self, peaks: list[int]) -> np.ndarray:
+        """The largest magnitude of the accumulators, int64 [channels], over all inputs up to these magnitudes."""
+        raise NotImplementedError
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the model's layer, zeros and padding included."""
+        return 0
+
+    def products(self, h: int, w: int) -> np.ndarray:
+        """Multiply-accumulates that each pixel of a channel of the first input, [h, w], takes part in: int64 [h, w]."""
+        return self.window.products(h, w)
+
+    def problems(self, ins, arch):
+        channels = self.out.shape[0]
+        if len(ins) != 1 + (self.residual_weight is not None):
+            yield f"{len(ins)} inputs"
         if self.residual_weight is not None:
-            acc = acc + inputs[1] * self.residual_weight[:, None, None]
-        return wrap32(acc)
+            if ins[1].shape != self.out.shape:
+                yield f"residual shape {ins[1].shape} differs from {self.out.shape}"
+            if self.residual_weight.shape != (channels,):
+                yield f"residual weight shape {self.residual_weight.shape}"
+            if self.residual_weight.min() < -16384 or self.residual_weight.max() > 16383:
+                yield "residual weight outside -16384..16383"
+        yield from self.requant.problems(channels, self.out.signed, arch)
 
-    def evaluate(self, inputs, arch):
-        return self.requant.apply(self.accumulate(inputs), arch)
+    # -- layout ----------------------------------------------------------------------------------------------------
 
+    def slots(self, inputs: list[Layout], lanes: int) -> Slots:
+        """The slots of the output's channels, from the first word of its own memory."""
+        raise NotImplementedError
 
-@dataclass(frozen=True)
-class Depthwise(Node):
-    """One weight per channel and tap, vector mode: depthwise convolution, average pooling, standalone activation,
-    standalone add (1x1 with a residual), nearest upsampling (1x1 with `repeat`).
+    def residual_slots(self, inputs: list[Layout], lanes: int) -> Slots | None:
+        """The slots that a residual must have; None where the output's follow the residual's."""
+        return self.slots(inputs, lanes)
 
-    `weight` int64 [c, kh, kw]: 8 bit, or -16384..16383 where `wide` (two cycles a tap). `label` names what it is.
-    """
+    def layout(self, inputs, shapes, lanes, fold=1):
+        return owner(self.out.name, self.out.shape[2], self.slots(inputs, lanes), lanes, fold)
 
-    weight: np.ndarray
-    window: Window
-    requant: Requant
-    wide: bool = False
-    repeat: tuple[int, int] = (1, 1)
-    residual_weight: np.ndarray | None = None
-    label: str = "depthwise"
+    # -- instructions ----------------------------------------------------------------------------------------------
 
-    kind: ClassVar[str] = "depthwise"
+    def parts(self, inputs: "list[View]", out: "View", arch: ArchConfig) -> "Iterator[tuple[Computation, list[View], View]]":
+        """The nodes that are lowered in place of this one, in order, with their operands and their part of the outputs."""
+        yield self, inputs, out
 
-    def accumulate(self, inputs: list[np.ndarray]) -> np.ndarray:
-        """As `Conv.accumulate`."""
-        acc = np.einsum("bchwij,cij->bchw", self.window.patches(inputs[0]), self.weight, optimize=True)
-        acc = acc.repeat(self.repeat[0], 2).repeat(self.repeat[1], 3)
-        if self.residual_weight is not None:
-            acc = acc + inputs[1] * self.residual_weight[:, None, None]
-        return wrap32(acc)
+    def as_row(self, window: Window) -> "Computation":
+        """The same with a kernel that is the whole input, its rows joined: `window` has the kernel (1, h * w)."""
+        raise NotImplementedError
 
-    def evaluate(self, inputs, arch):
-        return self.requant.apply(self.accumulate(inputs), arch)
+    def reaching(self, channels: np.ndarray) -> np.ndarray:
+        """The input channels, ascending, that reach these output channels."""
+        return channels
 
+    def fits(self, tile: "Tile", channels: np.ndarray, arch: ArchConfig) -> bool:
+        """Whether what an operation over a tile of the inputs needs for these output channels fits the memories."""
+        raise NotImplementedError
 
-@dataclass(frozen=True)
-class MaxPool(Node):
-    """Max pooling; padding never wins. A window that lies wholly in the padding counts as 0."""
+    def images(
+        self, x: "View", slices: "list[tuple[np.ndarray, np.ndarray]]", tile: "Tile", span: int, arch: ArchConfig, dense: bool
+    ) -> "Images":
+        """What an operation over a tile multiplies with. `slices`: the output channels of each slice, and their lanes."""
+        raise NotImplementedError
 
-    window: Window
-    requant: Requant
-
-    kind: ClassVar[str] = "maxpool"
-
-    def accumulate(self, inputs: list[np.ndarray]) -> np.ndarray:
-        least = -(1 << 31)
-        acc = self.window.patches(inputs[0], fill=least).max((4, 5))
-        return np.where(acc == least, 0, acc)
-
-    def evaluate(self, inputs, arch):
-        return self.requant.apply(self.accumulate(inputs), arch)
-
-
-@dataclass(frozen=True)
-class Concat(Node):
-    """Concatenation of channels; all parts share one scale and signedness with the output."""
-
-    kind: ClassVar[str] = "concat"
-
-    def evaluate(self, inputs, arch):
-        return np.concatenate(inputs, 1)
-
-
-@dataclass(frozen=True)
-class Slice(Node):
-    """Channels `start` to `stop` of the input."""
-
-    start: int
-    stop: int
-
-    kind: ClassVar[str] = "slice"
-
-    def evaluate(self, inputs, arch):
-        return inputs[0][:, self.start : self.stop]
-
-
-@dataclass(frozen=True)
-class Flatten(Node):
-    """(c, h, w) to (c * h * w, 1, 1), in that order."""
-
-    kind: ClassVar[str] = "flatten"
-
-    def evaluate(self, inputs, arch):
-        return inputs[0].reshape(len(inputs[0]), -1, 1, 1)
+    def macs_per_event(self, slices: list[np.ndarray]) -> list[int]:
+        """Multiply-accumulates of the model's layer that one event stands for, by slice (its output channels)."""
+        return [0 for _ in slices]
 
 
 @dataclass
@@ -254,74 +321,24 @@ class Graph:
         """Raises `CompileError` naming the node unless every shape, range and reference is consistent."""
         known: dict[str, Value] = {}
         for n in self.nodes:
-
-            def rule(ok, text, n=n):
-                if not ok:
-                    raise CompileError(f"{n.kind} {n.out.name!r}{f' ({n.source})' if n.source else ''}: {text}")
-
-            for i in n.inputs:
-                rule(i in known, f"input {i!r} is not defined before it")
-            rule(n.out.name not in known, "its name is taken")
-            rule(len(n.out.shape) == 3 and min(n.out.shape) >= 1, f"shape {n.out.shape} is not (channels, height, width)")
-            rule(n.out.scale > 0, f"scale {n.out.scale} is not positive")
-            self._check_node(n, [known[i] for i in n.inputs], rule)
+            for problem in self._problems(n, known):
+                raise CompileError(f"{n.where}: {problem}")
             known[n.out.name] = n.out
         for name in self.outputs:
             if name not in known:
                 raise CompileError(f"output {name!r} is not defined")
 
-    def _check_node(self, n: Node, ins: list[Value], rule) -> None:
-        shape = n.out.shape
-        if isinstance(n, Input):
-            rule(not ins, "an input has no inputs")
-            return
-        if isinstance(n, Conv | Depthwise | MaxPool):
-            c, h, w = ins[0].shape
-            oh, ow = n.window.out_size(h, w)
-            if isinstance(n, Depthwise):
-                oh, ow = oh * n.repeat[0], ow * n.repeat[1]
-            channels = len(n.weight) if isinstance(n, Conv) else c
-            rule(shape == (channels, oh, ow), f"shape {shape} should be {(channels, oh, ow)}")
-            if isinstance(n, Conv):
-                rule(c % n.groups == 0 and channels % n.groups == 0, f"groups {n.groups} do not divide the channels")
-                rule(n.weight.shape[1:] == (c // n.groups, *n.window.kernel), f"weight shape {n.weight.shape}")
-                rule(n.weight.dtype == np.int8, f"weight dtype {n.weight.dtype}")
-            if isinstance(n, Depthwise):
-                rule(n.weight.shape == (c, *n.window.kernel), f"weight shape {n.weight.shape}")
-                low, high = (-16384, 16383) if n.wide else (-128, 127)
-                rule(n.weight.min() >= low and n.weight.max() <= high, f"weights outside {low}..{high}")
-            if isinstance(n, Conv | Depthwise):
-                rule(len(ins) == 1 + (n.residual_weight is not None), f"{len(ins)} inputs")
-                if n.residual_weight is not None:
-                    rule(ins[1].shape == shape, f"residual shape {ins[1].shape} differs from {shape}")
-                    rule(n.residual_weight.shape == (channels,), f"residual weight shape {n.residual_weight.shape}")
-                    rule(
-                        n.residual_weight.min() >= -16384 and n.residual_weight.max() <= 16383,
-                        "residual weight outside -16384..16383",
-                    )
-            q = n.requant
-            for name in ("bias", "mantissa", "shift", "threshold"):
-                rule(getattr(q, name).shape == (channels,), f"requant {name} shape {getattr(q, name).shape}")
-            lo, hi = self.arch.act_range(n.out.signed)
-            if q.table is None:
-                rule(lo <= q.lo <= q.hi <= hi, f"clamp {q.lo}..{q.hi} outside {lo}..{hi}")
-            else:
-                rule(-128 <= q.lo <= q.hi <= 127, f"clamp {q.lo}..{q.hi} outside the table's -128..127")
-                rule(q.table.shape == (256,) and q.table.min() >= lo and q.table.max() <= hi, f"table outside {lo}..{hi}")
-            rule(q.shift.min() >= 0 and q.shift.max() <= 31, "shift outside 0..31")
-            rule(q.mantissa.min() >= 0 and q.mantissa.max() < 1 << self.arch.mantissa_bits, "mantissa out of range")
-            rule(q.threshold.min() >= 0 and q.threshold.max() <= 255, "threshold outside 0..255")
-        elif isinstance(n, Concat):
-            rule(shape == (sum(v.shape[0] for v in ins), *ins[0].shape[1:]), f"shape {shape}")
-            for v in ins:
-                rule(v.shape[1:] == shape[1:], f"part {v.name!r} has size {v.shape[1:]}")
-                rule(v.scale == n.out.scale and v.signed == n.out.signed, f"part {v.name!r} has another scale or sign")
-        elif isinstance(n, Slice):
-            rule(0 <= n.start < n.stop <= ins[0].shape[0] and shape == (n.stop - n.start, *ins[0].shape[1:]), f"shape {shape}")
-            rule(ins[0].scale == n.out.scale and ins[0].signed == n.out.signed, "another scale or sign than its input")
-        elif isinstance(n, Flatten):
-            rule(shape == (int(np.prod(ins[0].shape)), 1, 1), f"shape {shape}")
-            rule(ins[0].scale == n.out.scale and ins[0].signed == n.out.signed, "another scale or sign than its input")
+    def _problems(self, n: Node, known: dict[str, Value]) -> Iterator[str]:
+        for i in n.inputs:
+            if i not in known:
+                yield f"input {i!r} is not defined before it"
+        if n.out.name in known:
+            yield "its name is taken"
+        if len(n.out.shape) != 3 or min(n.out.shape) < 1:
+            yield f"shape {n.out.shape} is not (channels, height, width)"
+        if not n.out.scale > 0:
+            yield f"scale {n.out.scale} is not positive"
+        yield from n.problems([known[i] for i in n.inputs], self.arch)
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Executes the graph: integers [batch, c, h, w] by input name -> every value, int64, by name."""

@@ -7,8 +7,8 @@ import pytest
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
-from sordino_compiler.backend import compile_graph
-from sordino_compiler.random_layers import ARCHS, random_case
+from random_layers import ARCHS, random_case
+from sordino_compiler.driver import compile_graph
 from sordino_hw.gateware.generate import top_verilog
 from sordino_sim.cache import cache_dir, locked
 from sordino_sim.golden.model import Golden

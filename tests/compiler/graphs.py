@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sordino_compiler.graph import Concat, Conv, Depthwise, Flatten, Graph, Input, MaxPool, Node, Requant, Slice, Value, Window
+from sordino_compiler.graph import Graph, Input, Node, Requant, Value, Window
+from sordino_compiler.ops import Concat, Conv, Flatten, Lanewise, MaxPool, Slice
 from sordino_hw.spec.arch import ArchConfig, preset
 
 ULX3S = preset("ulx3s-85f")
@@ -20,7 +21,7 @@ class Net:
     def _add(self, kind: type[Node], name: str, shape, inputs=(), **fields) -> str:
         self.shapes[name] = tuple(int(n) for n in shape)
         value = Value(name, self.shapes[name], 1.0, False)
-        self.nodes.append(kind(value, tuple(inputs), **fields, source=f"net.py:{len(self.nodes) + 1}" if inputs else ""))
+        self.nodes.append(kind(out=value, inputs=tuple(inputs), **fields, source=f"net.py:{len(self.nodes) + 1}" if inputs else ""))
         return name
 
     def requant(self, channels: int, shift: int = 10, **fields) -> Requant:
@@ -60,7 +61,7 @@ class Net:
         c = self.shapes[x][0]
         w = Window(kernel)
         return self._add(
-            Depthwise,
+            Lanewise,
             name,
             (c, *w.out_size(*self.shapes[x][1:])),
             (x,) if residual is None else (x, residual),

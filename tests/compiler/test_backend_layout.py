@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from graphs import SMALL, ULX3S, Net
 
-from sordino_compiler.backend import Mapping, compile_graph
-from sordino_compiler.backend.allocate import allocate
-from sordino_compiler.backend.fold import choose_folds
-from sordino_compiler.backend.layout import packed, places
-from sordino_compiler.backend.passes import prepare
-from sordino_compiler.random_layers import random_case
+from random_layers import random_case
+from sordino_compiler.driver import compile_graph
+from sordino_compiler.emit.mapping import Mapping
+from sordino_compiler.passes import prepare
+from sordino_compiler.schedule.allocation import allocate
+from sordino_compiler.schedule.folding import choose_folds
+from sordino_compiler.schedule.layout import layouts
+from sordino_compiler.slots import packed
 from sordino_hw.spec.asm import decode_segment, disassemble
 from sordino_hw.spec.isa import Flag, Mode, Opcode
 from sordino_sim.golden.model import Golden
@@ -222,7 +224,7 @@ def test_live_buffers_never_overlap(seed):
     for i in range(100):
         graph = prepare(random_case(first + i).graph)
         for reuse in (False, True):
-            allocation = allocate(graph, places(graph, choose_folds(graph)), reuse)
+            allocation = allocate(graph, layouts(graph, choose_folds(graph)), reuse)
             buffers = list(allocation.buffers.values())
             for k, a in enumerate(buffers):
                 assert a.base >= 0 and a.base + a.words <= graph.arch.act_depth and a.first <= a.last

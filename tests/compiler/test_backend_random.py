@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from sordino_compiler.backend import compile_graph
-from sordino_compiler.random_layers import ARCHS, random_case
+from random_layers import ARCHS, random_case
+from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.asm import assemble, decode_segment, disassemble
 from sordino_hw.spec.isa import ADDR_BITS, Cause, Flag, Opcode
 from sordino_hw.spec.program import Program

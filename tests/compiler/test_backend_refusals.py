@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from graphs import SMALL, Net
 
-from sordino_compiler.backend import compile_graph
+from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.errors import CompileError
 
 

@@ -3,7 +3,8 @@
 import pytest
 from graphs import ROOMY, Net
 
-from sordino_compiler.backend import Mapping, compile_graph
+from sordino_compiler.driver import compile_graph
+from sordino_compiler.emit.mapping import Mapping
 from sordino_compiler.estimate import estimate
 from sordino_hw.spec.isa import Cause
 from sordino_sim.timing.model import Timing

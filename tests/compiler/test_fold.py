@@ -8,9 +8,10 @@ from graphs import SMALL, Net
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sordino_compiler.backend import compile_graph
-from sordino_compiler.backend.fold import choose_folds, period, phases
-from sordino_compiler.graph import Conv, Requant, Value, Window
+from sordino_compiler.driver import compile_graph
+from sordino_compiler.graph import Requant, Value, Window
+from sordino_compiler.ops import Conv
+from sordino_compiler.schedule.folding import choose_folds, period, phases
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import CompileError
 from sordino_sim.golden.model import Golden
@@ -33,7 +34,7 @@ def layers(draw) -> tuple[Conv, int, np.ndarray]:
     requant = Requant.identity(cout, SMALL, True)
     value = Value("y", (cout, *window.out_size(h, w)), 1.0, True)
     x = rng.integers(-128, 128, (1, c, h, w)) * (rng.random((1, c, h, w)) < 0.5)
-    return Conv(value, ("x",), weight, window, requant), draw(st.integers(2, 10)), x
+    return Conv(out=value, inputs=("x",), weight=weight, window=window, requant=requant), draw(st.integers(2, 10)), x
 
 
 def folded(x: np.ndarray, fold: int) -> np.ndarray:
@@ -192,7 +193,7 @@ def test_folded_programs_compute_the_same(block, seed, monkeypatch):
 
     Which random cases fold is chance: more of them than fifteen, until more than ten programs were folded.
     """
-    monkeypatch.setattr("sordino_compiler.backend.fold.PHASE_OUTPUTS", 1)
+    monkeypatch.setattr("sordino_compiler.schedule.folding.PHASE_OUTPUTS", 1)
     folded = 0
     for i in range(60):
         if i >= 15 and folded > 10:

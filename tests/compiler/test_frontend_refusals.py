@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sordino_compiler.frontend import inspect, provisional_graph
-from sordino_compiler.frontend.operators import OPERATORS
-from sordino_compiler.frontend.operators_page import operators_page
+from sordino_compiler.inspection import inspect, provisional_graph
+from sordino_compiler.operators_page import operators_page
+from sordino_compiler.ops import OPERATORS
 from sordino_hw.spec.errors import CompileError, InputError
 
 torch.set_num_threads(1)
@@ -30,7 +30,7 @@ class Model(nn.Module):
 
 REFUSED = {
     "softmax": (lambda m, x: m.conv(x).softmax(1), r"aten\.softmax 'softmax' \(HERE\): This operator is not supported\. Return the logits and apply softmax on the host\."),
-    "cumsum": (lambda m, x: m.conv(x).cumsum(1), r"aten\.cumsum 'cumsum' \(HERE\): This operator is not supported\. Replace it by operators of docs/operators\.md, or move it out of the model\."),
+    "cumsum": (lambda m, x: m.conv(x).cumsum(1), r"aten\.cumsum 'cumsum' \(HERE\): This operator is not supported\. Replace it by operators of docs/reference/operators\.md, or move it out of the model\."),
     "gate": (lambda m, x: m.conv(x) * x, r"aten\.mul 'mul' \(HERE\): One operand is a constant: .* leave them out\. Found: two activations\."),
     "broadcast": (lambda m, x: m.conv(x) + x.mean((2, 3), keepdim=True), r"aten\.add 'add' \(HERE\): The operands .* 1x1 convolution\. Found: \(4, 8, 8\) and \(4, 1, 1\)\."),
     "alpha": (lambda m, x: torch.add(m.conv(x), x, alpha=2), r"aten\.add 'add' \(HERE\): The `alpha` of an addition is 1\. Multiply by a constant instead\. Found: alpha=2\."),

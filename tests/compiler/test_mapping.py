@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from graphs import Net
 
-from sordino_compiler.backend import Mapping, compile_graph
-from sordino_compiler.backend.density import densities
-from sordino_compiler.backend.passes import prepare
+from sordino_compiler.driver import compile_graph
+from sordino_compiler.emit.mapping import Mapping
 from sordino_compiler.graph import Window
+from sordino_compiler.passes import prepare
+from sordino_compiler.schedule.density import densities
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.asm import Step, decode_segment
 from sordino_hw.spec.errors import CompileError

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sordino_compiler.frontend.scales import MAX_FACTOR_SHIFT, WIDE_MAX, approximate, exact_factor, product_factor, snap_factor
+from sordino_compiler.factors import MAX_FACTOR_SHIFT, WIDE_MAX, approximate, exact_factor, product_factor, snap_factor
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.numbers import multiplier, nearest_multiplier
 

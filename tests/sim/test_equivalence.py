@@ -4,11 +4,10 @@ timing model == the RTL's performance log, cycle for cycle."""
 import numpy as np
 import pytest
 
-from sordino_compiler.backend import compile_graph
-from sordino_compiler.random_layers import ARCHS, random_case
+from agreement import assert_agreement
+from random_layers import ARCHS, random_case
+from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.arch import ArchConfig
-from sordino_sim.rtl.backend import Verilator
-from sordino_sim.timing.model import Timing
 
 BLOCK = 25
 """Cases per test."""
@@ -25,19 +24,7 @@ def check_case(seed: int, arch: ArchConfig | None = None) -> None:
     rng = np.random.default_rng(seed)
     mapping = None if rng.random() < 0.2 else case.mapping
     program = compile_graph(case.graph, dense=bool(rng.random() < 0.15), reuse=bool(rng.random() < 0.15), mapping=mapping)
-    kept = [name for name, t in program.tensors.items() if t.kept]
-    expected = case.graph.run(case.inputs)
-    predicted = Timing(program).run(case.inputs, kept)
-    with Verilator(program, quiet=True) as rtl:
-        measured = rtl.run(case.inputs, kept)
-    what = f"seed {seed}: {case.description}"
-    for name, values in predicted.tensors.items():
-        if name in expected:
-            np.testing.assert_array_equal(values, expected[name], f"golden against graph, {name}, {what}")
-        np.testing.assert_array_equal(measured.tensors[name], values, f"RTL against golden, {name}, {what}")
-    for name, values in measured.outputs.items():
-        np.testing.assert_array_equal(values, expected[name], f"RTL against graph, {name}, {what}")
-    np.testing.assert_array_equal(measured.records, predicted.records, f"timing model against RTL, {what}")
+    assert_agreement(program, case.graph, case.inputs, f"seed {seed}: {case.description}")
 
 
 @pytest.mark.parametrize("block", range(8))

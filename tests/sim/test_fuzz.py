@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from sordino_compiler.backend import compile_graph
-from sordino_compiler.random_layers import ARCHS, random_case
+from random_layers import ARCHS, random_case
+from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.asm import decode_segment, encode
 from sordino_hw.spec.errors import TrapError
 from sordino_hw.spec.isa import IMM_BITS, NONZERO, REG_BITS, REGISTERS, Cause, Opcode, Region, Trap

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from sordino_compiler.graph import Conv, MaxPool, Requant, Window
+from sordino_compiler.graph import Requant, Window
 from sordino_compiler.graph import Value as V
+from sordino_compiler.ops import Conv, MaxPool
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.asm import Assembler
 from sordino_hw.spec.errors import BinaryError, InputError
@@ -89,8 +90,16 @@ def images(batch: int) -> np.ndarray:
 
 
 def expected(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    conv = Conv(V("y", (12, 6, 6), 0.5, False), ("x",), WEIGHT, Window((3, 3), padding=(1, 1, 1, 1)), REQUANT)
-    pool = MaxPool(V("z", (12, 3, 3), 0.5, False), ("y",), Window((2, 2), (2, 2)), Requant.identity(12, ARCH, False))
+    conv = Conv(
+        out=V("y", (12, 6, 6), 0.5, False),
+        inputs=("x",),
+        weight=WEIGHT,
+        window=Window((3, 3), padding=(1, 1, 1, 1)),
+        requant=REQUANT,
+    )
+    pool = MaxPool(
+        out=V("z", (12, 3, 3), 0.5, False), inputs=("y",), window=Window((2, 2), (2, 2)), requant=Requant.identity(12, ARCH, False)
+    )
     y = conv.evaluate([x.astype(np.int64)], ARCH)
     return y, pool.evaluate([y], ARCH)
 

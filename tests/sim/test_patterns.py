@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sordino_compiler.backend import compile_graph
-from sordino_compiler.random_layers import random_case
+from random_layers import random_case
+from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.errors import InputError
 from sordino_sim.timing.model import Timing
 from sordino_sim.timing.patterns import time_patterns

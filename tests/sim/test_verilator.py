@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sordino_compiler.backend import compile_graph
-from sordino_compiler.random_layers import ARCHS, random_case
+from random_layers import ARCHS, random_case
+from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.asm import Assembler, assemble
 from sordino_hw.spec.errors import ArchError, BinaryError, InputError, ToolError, TrapError
 from sordino_hw.spec.isa import PERF_FIELDS, Flag, Mode, Region, Trap, region_bits, region_depth, row_pieces
@@ -297,9 +297,9 @@ def test_unwritable_cache(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_build_once(tmp_path):
-    env = {**os.environ, "SORDINO_CACHE": str(tmp_path)}
+    env = {**os.environ, "SORDINO_CACHE": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     code = (
-        "from sordino_sim.rtl.build import library; from sordino_compiler.random_layers import ARCHS\n"
+        "from sordino_sim.rtl.build import library; from random_layers import ARCHS\n"
         f"print(library(ARCHS[{ARCHS.index(ARCH)}], quiet=True))"
     )
     jobs = [subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]

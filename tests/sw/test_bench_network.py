@@ -11,7 +11,7 @@ from sordino.cli import app
 from sordino.experiments.layer_bench import DENSITIES, ENOUGH, SUITE, bench_suite, mapping_of, roomy
 from sordino.experiments.network_bench import bench_network, ideal_memory
 from sordino.experiments.workloads import WorkloadLayer, load_workload
-from sordino_compiler.backend import compile_graph
+from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.arch import preset
 from sordino_hw.spec.errors import InputError
 from sordino_sim.timing.model import Timing

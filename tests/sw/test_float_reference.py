@@ -12,9 +12,9 @@ from torch.nn.utils import prune
 import sordino as sd
 from sordino import zoo
 from sordino.quantization import finish_qat, flow, prepare_qat
-from sordino_compiler.frontend import capture
-from sordino_compiler.frontend.norms import fold_norms, freeze
-from sordino_compiler.frontend.plan import operator_name, plan
+from sordino_compiler.capture import capture
+from sordino_compiler.capture.norms import fold_norms, freeze
+from sordino_compiler.fx.nodes import operator_name, plan
 
 torch.set_num_threads(1)
 

@@ -13,7 +13,7 @@ from sordino import nn as sn
 from sordino.nn import compiled, send_on_delta
 from sordino.nn.selection import kth_largest
 from sordino.quantization import finish_qat, layerwise, prepare_qat
-from sordino_compiler.frontend import capture
+from sordino_compiler.capture import capture
 from sordino_hw.spec.errors import CompileError, InputError
 
 PENALISED = [

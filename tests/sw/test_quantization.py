@@ -11,9 +11,9 @@ from torch import nn
 
 from sordino.nn import threshold_relu
 from sordino.quantization import finish_qat, layerwise, prepare_qat, quantize, top1_agreement
-from sordino_compiler.backend import compile_graph
-from sordino_compiler.frontend import from_exported
-from sordino_compiler.graph import Conv, Depthwise
+from sordino_compiler.driver import compile_graph
+from sordino_compiler.ops import Conv, Lanewise
+from sordino_compiler.quantised import from_exported
 from sordino_hw.spec.arch import preset
 from sordino_hw.spec.errors import CompileError, InputError
 from sordino_hw.spec.numbers import multiplier
@@ -373,6 +373,6 @@ def test_a_graph_without_scales_is_refused():
 
 def test_average_pooling_takes_one_cycle_a_tap_where_eight_bits_do():
     q = quantize(nn.Sequential(nn.ReLU(), nn.AvgPool2d(3), nn.Flatten()), GOOD)
-    pool = next(n for n in q.graph.nodes if isinstance(n, Depthwise) and n.label == "avgpool")
+    pool = next(n for n in q.graph.nodes if isinstance(n, Lanewise) and n.label == "avgpool")
     assert not pool.wide
     assert all(row.largest <= 1 for row in layerwise(q, GOOD))

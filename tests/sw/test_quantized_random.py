@@ -10,7 +10,7 @@ from torch import nn
 
 from sordino import compare
 from sordino.quantization import layerwise, quantize
-from sordino_compiler.backend import compile_graph
+from sordino_compiler.driver import compile_graph
 from sordino_sim.golden.model import Golden
 
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from sordino.zoo.blocks import divisible
 from sordino.zoo.boxes import box_iou, nms
 from sordino.zoo.mobilenet_v2 import InvertedResidual
 from sordino.zoo.page import figures, zoo_page
-from sordino_compiler.frontend import inspect
+from sordino_compiler.inspection import inspect
 from sordino_hw.spec.errors import InputError
 
 ROOT = Path(__file__).parent.parent.parent

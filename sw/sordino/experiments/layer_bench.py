@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sordino_compiler.backend import Mapping, compile_graph
+from sordino_compiler.driver import compile_graph
+from sordino_compiler.emit.mapping import Mapping
 from sordino_compiler.graph import Graph
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import CompileError, InputError

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sordino_compiler.backend import compile_graph
+from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import CompileError
 from sordino_hw.spec.program import Program

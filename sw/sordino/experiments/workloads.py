@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sordino_compiler.graph import Conv, Depthwise, Graph, Input, MaxPool, Node, Requant, Value, Window
+from sordino_compiler.graph import Graph, Input, Node, Requant, Value, Window
+from sordino_compiler.ops import Conv, Lanewise, MaxPool
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.numbers import nearest_multiplier
@@ -116,14 +117,24 @@ class WorkloadLayer:
                 mantissa, shift = nearest_multiplier(high / spread, arch)
                 full = np.ones(self.cout, np.int64)
                 requant = dataclasses.replace(requant, mantissa=mantissa * full, shift=shift * full)
-            node = Conv(y, inputs, weight, self.window, requant, self.groups, ones)
+            node = Conv(
+                out=y,
+                inputs=inputs,
+                weight=weight,
+                window=self.window,
+                requant=requant,
+                groups=self.groups,
+                residual_weight=ones,
+            )
         elif self.op == "maxpool":
-            node = MaxPool(y, inputs, self.window, requant)
+            node = MaxPool(out=y, inputs=inputs, window=self.window, requant=requant)
         else:
             shape = (self.cout, self.k, self.k)
             weight = _weights(shape, (seed or 0) if self.op == "dwconv" else None).astype(np.int64)
             label = {"dwconv": "depthwise"}.get(self.op, self.op)
-            node = Depthwise(y, inputs, weight, self.window, requant, residual_weight=ones, label=label)
+            node = Lanewise(
+                out=y, inputs=inputs, weight=weight, window=self.window, requant=requant, residual_weight=ones, label=label
+            )
         sources: list[Node] = [Input(x, ())]
         if add:
             sources.append(Input(dataclasses.replace(y, name="r"), ()))

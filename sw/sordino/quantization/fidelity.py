@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from sordino_compiler.frontend import capture
-from sordino_compiler.frontend.capture import evaluation
-from sordino_compiler.frontend.plan import layer_names, plan
-from sordino_compiler.frontend.source import where
+from sordino_compiler.capture import capture, evaluation
+from sordino_compiler.fx.source import where
+from sordino_compiler.plan import layer_names, plan
 from sordino_hw.spec.errors import InputError
 
 __all__ = ["EXPORTED", "Fidelity", "FloatReference", "LayerFidelity"]

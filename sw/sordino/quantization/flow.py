@@ -1,7 +1,6 @@
 """`quantize`, `prepare_qat` and `finish_qat`: torchao's PT2E flow with our own quantizer."""
 
 import inspect
-import math
 import warnings
 from collections.abc import Iterable, Iterator
 
@@ -11,13 +10,12 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from sordino_compiler.frontend.arguments import constant
-from sordino_compiler.frontend.capture import examples
-from sordino_compiler.frontend.exported import shallow_copy
-from sordino_compiler.frontend.lower import threshold_steps
-from sordino_compiler.frontend.norms import fold_norms, freeze
-from sordino_compiler.frontend.plan import Plan
-from sordino_compiler.frontend.scales import product_factor
+from sordino_compiler.capture import examples
+from sordino_compiler.capture.norms import fold_norms, freeze
+from sordino_compiler.fx.modules import shallow_copy
+from sordino_compiler.fx.nodes import constant
+from sordino_compiler.ops.lowering import threshold_steps
+from sordino_compiler.plan import Plan
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.errors import InputError
 
@@ -118,7 +116,7 @@ def finish(prepared: GraphModule, plan: Plan | None, activations, arch, example,
     """Converts a prepared graph whose observers have seen data."""
     assert plan is not None
     switch(prepared, rounding=False, observing=False)
-    snap_pools(plan, activations, arch)
+    snap_scales(plan, activations, arch)
     snap_thresholds(prepared, plan, activations)
     converted = convert_pt2e(prepared)
     converted.meta["batch"] = batch
@@ -132,15 +130,16 @@ def switch(module: nn.Module, rounding: bool, observing: bool) -> None:
             m.enable_observer(observing)
 
 
-def snap_pools(plan: Plan, activations: dict[str, ActivationQuantizer], arch: ArchConfig) -> None:
-    """Enlarges the scale of an average's output, by less than 1/64, so that 8-bit weights divide by the window exactly."""
+def snap_scales(plan: Plan, activations: dict[str, ActivationQuantizer], arch: ArchConfig) -> None:
+    """Moves the scales of layers that suit the array better with another one nearby, such as averages."""
     roots = plan.roots()
     for layer in plan.layers:
-        if layer.kind != "pool" or layer.norm or layer.activation.table or roots[layer.out] is not layer.out:
+        if not layer.inputs or not layer.own_scale or roots[layer.out] is not layer.out:
             continue
         source, target = activations[roots[layer.inputs[0]].name], activations[layer.out.name]
-        mean = float(source.calculate_qparams()[0]) / math.prod(layer.window.kernel)
-        target.fix(mean / product_factor(mean / float(target.calculate_qparams()[0]), arch))
+        snapped = layer.snapped_scale(float(source.calculate_qparams()[0]), float(target.calculate_qparams()[0]), arch)
+        if snapped is not None:
+            target.fix(snapped)
 
 
 def snap_thresholds(prepared: GraphModule, plan: Plan, activations: dict[str, ActivationQuantizer]) -> None:

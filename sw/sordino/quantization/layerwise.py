@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sordino_compiler.graph import Conv, Depthwise, MaxPool, Node
+from sordino_compiler.graph import Computation, Node
 
 from .model import QuantizedModel
 
@@ -47,7 +47,7 @@ def layerwise(model: QuantizedModel, *inputs: Tensor | np.ndarray) -> list[Layer
         rows.append(
             LayerDifference(
                 node.out.name,
-                getattr(node, "label", node.kind),
+                node.label,
                 node.source,
                 int(difference.max(initial=0)),
                 float((difference > 0).mean()),
@@ -61,7 +61,7 @@ def layerwise(model: QuantizedModel, *inputs: Tensor | np.ndarray) -> list[Layer
 
 def _bare(node: Node) -> Node:
     """The node without its table and threshold."""
-    if not isinstance(node, Conv | Depthwise | MaxPool):
+    if not isinstance(node, Computation):
         return node
     bare = dataclasses.replace(node.requant, table=None, threshold=np.zeros_like(node.requant.threshold))
     return dataclasses.replace(node, requant=bare)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from sordino_compiler.frontend import lower_quantised
-from sordino_compiler.frontend.plan import Layer
 from sordino_compiler.graph import Graph, Value
+from sordino_compiler.ops.layer import Layer
+from sordino_compiler.quantised import lower_quantised
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.numbers import quantise
@@ -94,7 +94,7 @@ class QuantizedModel:
             value, act = values[name], layer.activation
             lo, hi = self.arch.act_range(value.signed)
             scale = value.scale
-            if act.table and layer.kind != "activation":
+            if layer.table_is_fused:
                 lo, hi, scale = -128, 127, self.table_scale(name)
             elif act.table:
                 entry = values[self.graph_inputs(name)[0]]
@@ -134,7 +134,7 @@ class QuantizedModel:
             rows.append(
                 {
                     "name": node.out.name,
-                    "kind": getattr(node, "label", node.kind),
+                    "kind": node.label,
                     "source": node.source,
                     "shape": list(node.out.shape),
                     "scale": node.out.scale,

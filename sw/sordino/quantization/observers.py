@@ -8,7 +8,7 @@ and output, so they agree whenever the graph is converted.
 import torch
 from torch import Tensor
 
-from sordino_compiler.frontend.scales import WIDE_MAX, snap_factor
+from sordino_compiler.factors import WIDE_MAX, snap_factor
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import CompileError, InputError
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from sordino_compiler.frontend import capture
-from sordino_compiler.frontend.norms import fold_norms
-from sordino_compiler.frontend.plan import operator_name
+from sordino_compiler.capture import capture
+from sordino_compiler.capture.norms import fold_norms
+from sordino_compiler.fx.nodes import operator_name
 from sordino_hw.spec.arch import ArchConfig, preset
 
 from ..sparsity.prune import masks

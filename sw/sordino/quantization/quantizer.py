@@ -5,8 +5,9 @@ import math
 import torch
 from torch.fx import GraphModule, Node
 
-from sordino_compiler.frontend.plan import Layer, Plan, plan
-from sordino_compiler.frontend.source import where
+from sordino_compiler.fx.source import where
+from sordino_compiler.ops.layer import Weighted
+from sordino_compiler.plan import Plan, plan
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import CompileError
 
@@ -50,12 +51,11 @@ class SordinoQuantizer(Quantizer):
             elif layer.own_scale or not {layer.activation.lo, layer.activation.hi} <= {-math.inf, 0.0, math.inf}:
                 # A clamp of its own keeps its input's scale, but its bounds are rounded to it.
                 _annotation(layer.out).output_qspec = SharedQuantizationSpec(root)
-            fused_table = bool(layer.activation.table) and layer.kind != "activation"
-            if fused_table:
+            if layer.table_is_fused:
                 assert layer.pre is not None
                 _annotation(layer.pre).output_qspec = self._activation(layer.pre, table_index=True)
-            if layer.weighted:
-                self._weight(layer, roots, layer.pre.name if fused_table and layer.pre else root.name)
+            if isinstance(layer, Weighted):
+                self._weight(layer, roots, layer.pre.name if layer.table_is_fused and layer.pre else root.name)
         return model
 
     def validate(self, model: GraphModule) -> None:
@@ -67,7 +67,7 @@ class SordinoQuantizer(Quantizer):
         make = kind.with_args(arch=self.arch, method=self.method, quantile=self.quantile, **options)
         return QuantizationSpec(torch.int16, make, qscheme=torch.per_tensor_symmetric)
 
-    def _weight(self, layer: Layer, roots: dict[Node, Node], target: str) -> None:
+    def _weight(self, layer: Weighted, roots: dict[Node, Node], target: str) -> None:
         make = WeightQuantizer.with_args(
             layer=f"{layer.core.name} ({where(layer.core)})",
             source=roots[layer.inputs[0]].name,
@@ -77,7 +77,6 @@ class SordinoQuantizer(Quantizer):
         )
         spec = QuantizationSpec(torch.int8, make, -127, 127, torch.per_channel_symmetric, 0)
         annotation = _annotation(layer.core)
-        assert layer.weight is not None
         # PT2E's folding of batch norm in training expects (input, weight), in this order.
         annotation.input_qspec_map = {layer.core.args[0]: None, layer.weight: spec}  # type: ignore[dict-item]
         annotation.allow_implicit_sharing = False

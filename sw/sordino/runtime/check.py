@@ -9,9 +9,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from torch import Tensor, nn
 
-from sordino_compiler.backend import compile_graph
+from sordino_compiler.driver import compile_graph
 from sordino_compiler.estimate import LayerEstimate, estimate
-from sordino_compiler.frontend import NodeReport, inspect, provisional_graph
+from sordino_compiler.inspection import NodeReport, inspect, provisional_graph
 from sordino_hw.spec import isa
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.errors import CompileError

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sordino_compiler.backend import compile_graph
-from sordino_compiler.backend.density import DEFAULT
+from sordino_compiler.driver import compile_graph
 from sordino_compiler.graph import Graph
+from sordino_compiler.schedule.density import DEFAULT
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.errors import ArchError
 from sordino_hw.spec.program import Program

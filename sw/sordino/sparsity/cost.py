@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sordino_compiler.frontend.source import module_path
+from sordino_compiler.fx.source import module_path
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.asm import Step
 from sordino_hw.spec.errors import InputError
@@ -32,9 +32,6 @@ COSTS = ("uniform", "fanout", "cycles")
 
 CALIBRATION = 256
 """Inputs that set the scales of a model that is measured, at most."""
-
-STOPS = ("conv", "linear", "depthwise")
-"""Kinds of layers through which a removed activation is not followed."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +195,7 @@ def _follow(program: Program, tensors: tuple[str, ...], found: Mapping[str, tupl
     others = {t for group in found.values() for t in group}
     free: set[str] = set(tensors)
     for layer in program.layers:
-        if layer.kind not in STOPS and layer.output not in others and free & set(layer.inputs):
+        if layer.macs == 0 and layer.output not in others and free & set(layer.inputs):
             free.add(layer.output)
     return free - set(tensors)
 

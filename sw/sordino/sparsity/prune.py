@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from sordino_compiler.frontend.parametrised import make_plain, plain
+from sordino_compiler.capture.parametrised import make_plain, plain
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.errors import InputError
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sordino_compiler.graph import Conv, Depthwise, Graph, Input, Node, Window
+from sordino_compiler.graph import Computation, Graph, Input, Node
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.numbers import wrap32
 
@@ -96,10 +96,12 @@ def _run(graph: Graph, inputs: dict[str, np.ndarray], thresholds: dict[str, int]
             y = inputs[node.out.name]
         else:
             read = [values[name] for name in node.inputs]
-            y = _weighted(node, read, graph) if isinstance(node, Conv | Depthwise) else _whole(node, read, graph)
-            if isinstance(node, Conv | Depthwise):
+            if isinstance(node, Computation) and node.linear:
+                y = _weighted(node, read, graph)
                 made = np.sum([_count(node, x, i) for i, x in enumerate(read)], 0)
                 counts[node.out.name] = counts.get(node.out.name, 0.0) + made
+            else:
+                y = _whole(node, read, graph)
         values[node.out.name] = _sent(y, thresholds.get(node.out.name, 1))
     return values
 
@@ -110,7 +112,7 @@ def _whole(node: Node, read: list[np.ndarray], graph: Graph) -> np.ndarray:
     return y.reshape(clips, time, *y.shape[1:])
 
 
-def _weighted(node: Conv | Depthwise, read: list[np.ndarray], graph: Graph) -> np.ndarray:
+def _weighted(node: Computation, read: list[np.ndarray], graph: Graph) -> np.ndarray:
     clips, time = read[0].shape[:2]
     steps = [np.diff(x, axis=1, prepend=0).reshape(-1, *x.shape[2:]) for x in read]
     step = node.accumulate(steps)
@@ -128,20 +130,9 @@ def _sent(x: np.ndarray, threshold: int) -> np.ndarray:
     return y
 
 
-def _count(node: Conv | Depthwise, x: np.ndarray, operand: int) -> np.ndarray:
+def _count(node: Computation, x: np.ndarray, operand: int) -> np.ndarray:
     """[events, products] x [plain, first, later] of one operand, summed."""
-    if operand:  # the residual: one product each
-        cost = np.ones(x.shape[3:])
-    elif isinstance(node, Conv):
-        cost = _windows(node.window, *x.shape[3:]) * (len(node.weight) // node.groups)
-    else:
-        cost = _windows(node.window, *x.shape[3:])
+    cost = np.ones(x.shape[3:]) if operand else node.products(*x.shape[3:])  # a residual takes part in one product
     moved = x[:, 1:] != x[:, :-1]
     masks = [m.sum((0, 1, 2)) for m in (x != 0, x[:, :1] != 0, moved)]
     return np.array([[m.sum() for m in masks], [(m * cost).sum() for m in masks]], np.float64)
-
-
-def _windows(window: Window, h: int, w: int) -> np.ndarray:
-    """int64 [h, w]: in how many windows a position is."""
-    places = window.patches(np.arange(1, h * w + 1).reshape(1, 1, h, w))
-    return np.bincount(places.ravel(), minlength=h * w + 1)[1:].reshape(h, w)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sordino_compiler.frontend.source import module_path
+from sordino_compiler.fx.source import module_path
 from sordino_compiler.graph import Value
 from sordino_hw.spec.errors import InputError
 

@@ -1,0 +1,106 @@
+"""Rewrites of an exported graph that leave its function alone and make planning simple."""
+
+from collections.abc import Callable
+
+import torch
+from torch.fx import GraphModule, Node
+
+from sordino_hw.spec.errors import CompileError
+
+from ..fx.nodes import operator_name
+from ..fx.source import where
+from ..ops.activation import gated_activations
+from ..ops.operator import traits
+from .steps import fold_steps
+
+__all__ = ["PASSES", "canonicalise"]
+
+_aten = torch.ops.aten
+
+
+def canonicalise(module: GraphModule) -> None:
+    """Runs every pass of `PASSES`, in place. The graph is checked after each."""
+    for rewrite in PASSES:
+        rewrite(module)
+        module.graph.lint()
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def out_of_place(module: GraphModule) -> None:
+    """`relu_(x)`, `x += y`: later readers of x read the result, and the operator becomes the one that copies."""
+    order = {n: i for i, n in enumerate(module.graph.nodes)}
+    for node in list(module.graph.nodes):
+        name = operator_name(node)
+        if not (node.op == "call_function" and name.startswith("aten.") and name.endswith("_") and not name.endswith("__")):
+            continue
+        target = node.args[0]
+        if not isinstance(target, Node) or target.op == "get_attr":
+            continue
+        if any(order[u] > order[node] for other in _aliases(target) - {target} for u in other.users):
+            raise CompileError(
+                f"{name} {node.name!r} ({where(node)}): an in-place operator on a view of another tensor is not supported. "
+                "Use the operator without the underscore."
+            )
+        packet = getattr(_aten, name.removeprefix("aten.").removesuffix("_"))
+        node.target = getattr(packet, node.target._overloadname)
+        for user in list(target.users):
+            if order[user] > order[node]:
+                user.replace_input_with(target, node)
+
+
+_VIEWS = {
+    f"aten.{name}"
+    for name in ("alias", "chunk", "detach", "expand", "flatten", "narrow", "permute", "reshape", "select", "slice", "split",
+                 "split_with_sizes", "squeeze", "transpose", "unflatten", "unsqueeze", "view")
+} | {"getitem"}  # fmt: skip
+
+
+def _aliases(node: Node) -> set[Node]:
+    """All nodes that may share memory with `node`."""
+    while operator_name(node) in _VIEWS and isinstance(node.args[0], Node):
+        node = node.args[0]
+    found, todo = {node}, [node]
+    while todo:
+        for user in todo.pop().users:
+            if operator_name(user) in _VIEWS and user not in found:
+                found.add(user)
+                todo.append(user)
+    return found
+
+
+def own_forms(module: GraphModule) -> None:
+    """Every operator brings its calls into the form that it plans."""
+    for node in list(module.graph.nodes):
+        entry = traits(node)
+        if entry and entry.rewrite:
+            entry.rewrite(module, node)
+
+
+def activation_before_pooling(module: GraphModule) -> None:
+    """`relu(max_pool(x))` is `max_pool(relu(x))`: the same values, but the activation can join the layer before.
+
+    Holds for every activation that does not decrease, one bound for all channels or one per channel.
+    """
+    for node in list(module.graph.nodes):
+        entry = traits(node)
+        if not (entry and entry.monotone) or any(n.op != "get_attr" for n in node.all_input_nodes[1:]):
+            continue
+        while operator_name(pool := node.args[0]) in ("aten.max_pool2d", "aten.max_pool1d") and len(pool.users) == 1:
+            top = pool.args[0]
+            node.replace_all_uses_with(pool)
+            pool.replace_input_with(top, node)
+            node.args = (top, *node.args[1:])
+            node.meta["val"] = top.meta["val"]
+            for n in (*node.all_input_nodes[1:], node):
+                pool.prepend(n)
+
+
+PASSES: tuple[Callable[[GraphModule], None], ...] = (
+    out_of_place,
+    own_forms,
+    fold_steps,
+    gated_activations,
+    activation_before_pooling,
+)
+"""In this order."""

@@ -1,0 +1,1 @@
+"""Nodes, with the layouts of their values, become operations, and operations segments of instructions."""

@@ -1,0 +1,116 @@
+"""Looking at a model before it is trained or quantised: what is supported, and a graph with made-up scales."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from sordino_hw.spec.arch import ArchConfig, preset
+
+from .capture import capture, examples
+from .factors import snap_factor
+from .fx.nodes import constant, operator_name
+from .fx.problems import Problem
+from .fx.source import where
+from .graph import Graph
+from .ops import OPERATORS
+from .ops.affine import affine
+from .ops.layer import Weighted
+from .ops.lowering import Scale, Weights
+from .plan import Plan, plan
+from .quantised.build import build
+
+__all__ = ["Inspection", "NodeReport", "inspect", "provisional_graph"]
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """One operator of the exported graph."""
+
+    node: str
+    operator: str
+    source: str
+    shape: tuple[int, ...]
+    """(channels, height, width), or () where it is not fixed."""
+    becomes: str
+    """What it becomes on the array; empty if it is not supported."""
+    reason: str
+    """Why it is not supported; empty if it is."""
+
+    @property
+    def supported(self) -> bool:
+        return not self.reason
+
+
+@dataclass
+class Inspection:
+    """Every operator of a model, in order."""
+
+    nodes: list[NodeReport]
+    problems: list[Problem]
+
+    @property
+    def supported(self) -> bool:
+        return not self.problems
+
+
+def inspect(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Inspection:
+    """Walks the exported float graph: seconds, no weights are looked at.
+
+    Raises `InputError` for a bad example and `CompileError` if `torch.export` cannot trace the model.
+    """
+    module = capture(model, example)
+    found = plan(module, strict=False)
+    reasons: dict[str, list[str]] = {}
+    for p in found.problems:
+        reasons.setdefault(p.node, []).append(p.text)
+    known = set(found.alias)
+    rows = []
+    for node in module.graph.nodes:
+        if node.op not in ("call_function", "placeholder") or (node not in known and node.name not in reasons):
+            continue
+        name = operator_name(node)
+        reason = " ".join(reasons.get(node.name, []))
+        becomes = "input" if node.op == "placeholder" else OPERATORS[name].becomes if name in OPERATORS else ""
+        shape = tuple(getattr(node.meta.get("val"), "shape", ()))[1:]
+        sizes = tuple(int(s) for s in shape) if all(isinstance(s, int) for s in shape) else ()
+        rows.append(NodeReport(node.name, name, where(node), sizes, "" if reason else becomes, reason))
+    return Inspection(rows, found.problems)
+
+
+def provisional_graph(model: nn.Module, example: Tensor | Sequence[Tensor], arch: str | ArchConfig) -> Graph:
+    """The model's integer graph with its present weights in 8 bits and made-up activation scales.
+
+    Layers, shapes, zero weights and sizes are right, so it can be compiled and its cycles predicted; its values mean
+    nothing. Raises `CompileError` naming everything that is not supported.
+    """
+    arch = preset(arch)
+    module = capture(model, example)
+    found = plan(module)
+    unsigned_inputs = all(bool(t.min() >= 0) for t in examples(example))
+    nonnegative = found.nonnegative() if unsigned_inputs else set()
+    roots = found.roots()
+    signed = {roots[x.out] for x in found.layers if x.out not in nonnegative} | found.table_inputs()
+
+    def scale_of(node: Node) -> Scale:
+        if node not in roots:
+            return Scale(1.0, -128, 127)  # a table's input
+        return Scale(1.0, *arch.act_range(roots[node] in signed))
+
+    weights = {x.core: _provisional_weights(module, x, arch) for x in found.layers if isinstance(x, Weighted)}
+    layers = [dataclasses.replace(x, norm=[], bias=None) if isinstance(x, Weighted) else x for x in found.layers]
+    bare = Plan(layers, found.outputs, [], found.alias)
+    return build(module, bare, arch, scale_of, lambda x: weights[x.core]).graph
+
+
+def _provisional_weights(module: GraphModule, layer: Weighted, arch: ArchConfig) -> Weights:
+    real = constant(module, layer.weight).double().numpy()
+    gain, _ = affine(module, layer.norm, len(real))
+    real = real * gain.reshape(-1, *[1] * (real.ndim - 1))
+    largest = np.abs(real).reshape(len(real), -1).max(1)
+    scale = np.where(largest > 0, largest, 1.0) / 127
+    integers = np.rint(real / scale.reshape(-1, *[1] * (real.ndim - 1))).astype(np.int8)
+    return Weights(integers, snap_factor(scale.clip(max=8.0), arch))

@@ -1,0 +1,37 @@
+"""What can be compiled: one file an operator family, and this list of them.
+
+A file holds all that the compiler knows of its operators: the rules that a call must keep (a rule's docstring is the user's
+message and a row of `docs/reference/operators.md`), the layer that it becomes, what the quantiser asks of that, its meaning on
+integers, and the images and registers of its operations. See `docs/how-to/add-an-operator.md`.
+"""
+
+from . import activation, add, affine, average, conv, maxpool, rearrange, resize
+from .conv import Conv, Relayout
+from .lanewise import Lanewise
+from .maxpool import MaxPool
+from .operator import OPERATORS
+from .rearrange import Concat, Flatten, Slice
+
+__all__ = ["FAMILIES", "HINTS", "OPERATORS", "Concat", "Conv", "Flatten", "Lanewise", "MaxPool", "Relayout", "Slice"]
+
+FAMILIES = (conv, affine, add, activation, maxpool, average, resize, rearrange)
+"""In the order of `docs/reference/operators.md`."""
+
+HINTS = {
+    "softmax": "Return the logits and apply softmax on the host.",
+    "log_softmax": "Return the logits and apply log_softmax on the host.",
+    "argmax": "Return the logits and take argmax on the host.",
+    "conv_transpose2d": "Use nn.Upsample(mode='nearest') and a convolution.",
+    "upsample_bilinear2d": "Use nn.Upsample(mode='nearest').",
+    "layer_norm": "Use nn.BatchNorm2d, which folds into the convolution.",
+    "group_norm": "Use nn.BatchNorm2d, which folds into the convolution.",
+    "instance_norm": "Use nn.BatchNorm2d, which folds into the convolution.",
+    "prelu": "Use nn.ReLU or nn.LeakyReLU.",
+    "matmul": "The array multiplies activations by constant weights; use nn.Linear or nn.Conv2d.",
+    "bmm": "The array multiplies activations by constant weights; use nn.Linear or nn.Conv2d.",
+    "scaled_dot_product_attention": "The array multiplies activations by constant weights; attention does not map.",
+    "lstm": "Recurrent layers do not map; use convolutions over a window of frames.",
+    "gru": "Recurrent layers do not map; use convolutions over a window of frames.",
+    "conv3d": "Use nn.Conv2d on each frame.",
+}
+"""What to do instead of some operators that are not supported."""

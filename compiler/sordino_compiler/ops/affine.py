@@ -1,0 +1,160 @@
+"""Batch norms, and multiplications and additions of constants: one gain and one offset per channel."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.fx import GraphModule, Node
+
+from ..fx.nodes import arguments, constant, feature_shape, is_constant, operator_name
+from ..graph import Window
+from . import constraints as must
+from .lanewise import Lanewise, weights_for
+from .layer import Layer
+from .lowering import BIAS_MAX, Lowering
+from .operator import operator
+from .planner import Planner
+
+__all__ = ["AffineLayer", "ScaledLayer", "affine", "apply_constant"]
+
+
+def affine(module: GraphModule, nodes: Sequence[Node], channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """`y = gain * x + offset` of a chain of nodes: float64 [channels] each."""
+    gain, offset = np.ones(channels), np.zeros(channels)
+    for node in nodes:
+        g, o = _one(module, node)
+        gain, offset = gain * g, offset * g + o
+    return np.broadcast_to(gain, (channels,)).copy(), np.broadcast_to(offset, (channels,)).copy()
+
+
+def _one(module: GraphModule, node: Node) -> tuple[np.ndarray, np.ndarray]:
+    name, a = operator_name(node), arguments(node)
+
+    def vector(value) -> np.ndarray:
+        return constant(module, value).to(torch.float64).reshape(-1).numpy()
+
+    if name == "aten.batch_norm":
+        gain = 1 / np.sqrt(vector(a["running_var"]) + float(a["eps"]))
+        gain = gain if a["weight"] is None else gain * vector(a["weight"])
+        offset = -vector(a["running_mean"]) * gain
+        return gain, offset if a["bias"] is None else offset + vector(a["bias"])
+    if name == "aten.neg":
+        return np.array([-1.0]), np.array([0.0])
+    x, y = a["self"], a["other"]
+    first = not is_constant(x)
+    c = vector(y if first else x)
+    zero = np.zeros(1)
+    if name == "aten.mul":
+        return c, zero
+    if name == "aten.div":
+        return 1 / c, zero
+    if name == "aten.add":
+        return np.ones(1), c
+    minus_second = (name == "aten.sub") == first  # x - c, or rsub(c, x) = x - c
+    return (np.ones(1), -c) if minus_second else (-np.ones(1), c)
+
+
+@dataclass
+class ScaledLayer(Layer):
+    """Base of pooling by averages, affine layers and adds: linear, with factors that are chosen here, not by training."""
+
+    window: Window = field(default_factory=lambda: Window((1, 1)), kw_only=True)
+
+    quantised_anew: ClassVar[bool] = True
+    takes_activations: ClassVar[bool] = True
+    label: ClassVar[str] = ""
+    """What it is called in reports."""
+
+    @property
+    def signs(self) -> tuple[int, ...]:
+        """The sign of every input."""
+        return (1,)
+
+    def lower(self, low: Lowering, value, inputs, source):
+        s_out, channels, (kh, kw) = low.target(self).scale, self.shape[0], self.window.kernel
+        gain, offset = affine(low.module, self.norm, channels)
+        scales = [low.scale_of(n).scale for n in self.inputs]
+        factors = np.stack([sign * gain * s / s_out / (kh * kw) for sign, s in zip(self.signs, scales, strict=True)])
+        weights, mantissa, shift, wide = weights_for(factors, low)
+        bias = np.rint(np.ldexp(offset / s_out / mantissa, shift)).clip(-BIAS_MAX, BIAS_MAX)
+        return Lanewise(
+            out=value,
+            inputs=inputs,
+            weight=np.broadcast_to(weights[0][:, None, None], (channels, kh, kw)).copy(),
+            window=self.window,
+            requant=low.requant(self, bias, mantissa, shift),
+            wide=wide,
+            residual_weight=weights[1] if len(weights) > 1 else None,
+            label=self.label,
+            source=source,
+        )
+
+
+@dataclass
+class AffineLayer(ScaledLayer):
+    """A gain and an offset per channel that no layer could take in."""
+
+    takes_norms: ClassVar[bool] = True
+    takes_constants: ClassVar[bool] = True
+    named_by_module: ClassVar[bool] = True
+    label: ClassVar[str] = "affine"
+
+
+def _fuse(planner: Planner, node: Node, x: Node, takes: Callable[[Layer], bool]) -> None:
+    """Adds a node to the layer that makes `x` if that takes it, else as a layer of its own."""
+    layer = planner.producer(x, node)
+    if layer and takes(layer) and layer.activation.empty and not getattr(layer, "residual", False):
+        layer.norm.append(node)
+        planner.extend(layer, node)
+    else:
+        planner.add(AffineLayer(node, node, [planner.value(x)], feature_shape(node), norm=[node]))
+
+
+def constant_statistics(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
+    """A batch norm's mean and variance are constants, its running statistics; without them it normalises each batch by itself,
+    also in evaluation, which the array cannot do. Build it with track_running_stats=True and run some training batches, so that
+    it has statistics, before quantising."""
+    missing = [k for k in ("running_mean", "running_var") if a[k] is None or not is_constant(a[k])]
+    if missing:
+        return f"no {' and no '.join(missing)}"
+    return "training=True" if a["training"] else None
+
+
+@operator(
+    "aten.batch_norm",
+    becomes="folded into the convolution or fully connected layer before it, if nothing else reads that; else VEC (1x1)",
+    constraints=(constant_statistics,),
+)
+def batch_norm(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    _fuse(planner, node, a["input"], lambda layer: layer.takes_norms)
+
+
+def constant_operand(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
+    """One operand is a constant: a number, or one per channel. Products and quotients of two activations (gates,
+    squeeze and excitation, attention) are not supported: replace them by additions or leave them out."""
+    x, y = (a["self"], a["other"]) if "other" in a else (None, None)
+    if planner.known(x) and planner.known(y):
+        return "two activations"
+    if not planner.known(x) and node.target is not None and "div" in str(node.target):
+        return "a constant divided by an activation"
+    if a.get("rounding_mode"):
+        return f"rounding_mode={a['rounding_mode']!r}"
+    return must.per_channel(planner, node, y if planner.known(x) else x)
+
+
+@operator("aten.mul", "aten.div", becomes="VEC (1x1), for a constant factor per tensor or channel", constraints=(constant_operand,))
+def mul(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    apply_constant(planner, node, a)
+
+
+def apply_constant(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    """Plans a node of two operands, one of them a constant."""
+    x, y = a["self"], a["other"]
+    _fuse(planner, node, x if planner.known(x) else y, lambda layer: layer.takes_constants)
+
+
+@operator("aten.neg", becomes="VEC (1x1)")
+def neg(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    _fuse(planner, node, a["self"], lambda layer: layer.takes_constants)

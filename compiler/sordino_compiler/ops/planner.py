@@ -1,0 +1,84 @@
+"""`Planner`: the state of one walk over an exported graph, to which the operators add their layers."""
+
+from collections.abc import Callable
+
+from torch.fx import GraphModule, Node
+
+from ..fx.nodes import is_size, operator_name
+from ..fx.problems import Problem
+from ..fx.source import where
+from .layer import Layer
+
+__all__ = ["Padding", "Planner"]
+
+Padding = tuple[int, int, int, int]
+"""(top, left, bottom, right)"""
+
+
+class Planner:
+    """State of one walk over a graph.
+
+    `padding_layer` makes the layer of a zero padding (node, its input, padding) that nothing has taken in.
+    """
+
+    def __init__(self, module: GraphModule, padding_layer: Callable[[Node, Node, Padding], Layer]):
+        self.module, self.padding_layer = module, padding_layer
+        self.layers: dict[Node, Layer] = {}
+        self.alias: dict[Node, Node] = {}
+        self.pads: dict[Node, tuple[Node, Padding]] = {}
+        """Zero paddings that no layer has taken in yet: node -> (its input, padding)."""
+        self.problems: list[Problem] = []
+
+    def known(self, node: object) -> bool:
+        """Whether `node` is an activation: a tensor that depends on an input."""
+        return isinstance(node, Node) and (node in self.alias or node in self.pads)
+
+    def value(self, node: Node) -> Node:
+        """The `out` node that holds the value of `node`; a padding becomes a layer of its own here."""
+        if node in self.pads:
+            source, padding = self.pads.pop(node)
+            self.add(self.padding_layer(node, self.value(source), padding))
+        return self.alias[node]
+
+    def pad(self, node: Node, x: Node, added: Padding) -> None:
+        """Notes that `node` is `x` with zeros around it: the layer that reads it may take them as its own padding."""
+        source, before = self.pads.get(x, (x, (0, 0, 0, 0)))
+        self.pads[node] = (source, tuple(p + q for p, q in zip(before, added, strict=True)))  # type: ignore[assignment]
+
+    def same(self, node: Node, x: Node) -> None:
+        """Notes that `node` is `x`."""
+        if x in self.pads:
+            self.pads[node] = self.pads[x]
+        else:
+            self.alias[node] = self.value(x)
+
+    def unpadded(self, node: Node) -> tuple[Node, Padding]:
+        """The value under a zero padding, and that padding."""
+        source, padding = self.pads.get(node, (node, (0, 0, 0, 0)))
+        return self.value(source), padding
+
+    def add(self, layer: Layer) -> None:
+        self.layers[layer.out] = layer
+        self.alias[layer.out] = layer.out
+
+    def producer(self, node: Node, reader: Node) -> Layer | None:
+        """The layer that makes `node`, if `reader` is the only one that reads it, so that it may be fused."""
+        if node in self.pads:
+            return None
+        out = self.alias[node]
+        chain = [n for n, o in self.alias.items() if o is out]
+        alone = all(u is reader or self.alias.get(u) is out or is_size(u) for n in chain for u in n.users)
+        return self.layers[out] if alone else None
+
+    def extend(self, layer: Layer, node: Node) -> None:
+        """Makes `node` the output of `layer`, which moves behind all layers so far."""
+        old = layer.out
+        del self.layers[old]
+        layer.out = node
+        self.add(layer)
+        for n, o in self.alias.items():
+            if o is old:
+                self.alias[n] = node
+
+    def problem(self, node: Node, text: str) -> None:
+        self.problems.append(Problem(node.name, operator_name(node), where(node), text))

@@ -1,0 +1,26 @@
+"""The proof that accumulators do not overflow."""
+
+import numpy as np
+
+from sordino_hw.spec.errors import CompileError
+
+from ..graph import Computation, Graph
+
+__all__ = ["prove_accumulators"]
+
+
+def prove_accumulators(graph: Graph) -> Graph:
+    """Proves from the actual weights that no final sum leaves 32 bits, whatever the activations."""
+    values = graph.values
+    for n in graph.nodes:
+        if not isinstance(n, Computation):
+            continue
+        peaks = [max(abs(bound) for bound in graph.arch.act_range(values[i].signed)) for i in n.inputs]
+        bound = np.abs(n.requant.bias.astype(np.int64)) + n.bound(peaks)
+        if bound.max() >= 1 << 31:
+            raise CompileError(
+                f"{n.where}: channel {int(bound.argmax())} can reach an "
+                f"accumulator of {int(bound.max())}, beyond the 32 bits of the array (2147483647). "
+                "Use smaller weights or a smaller bias (a coarser scale), or fewer inputs to the layer."
+            )
+    return graph

@@ -1,0 +1,69 @@
+"""Exact copies of operands that lie where their reader cannot use them."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..graph import Computation, Graph, Input, Node, Reading, Requant, Window
+from ..ops.conv import Relayout
+from ..ops.rearrange import Concat
+from ..slots import Layout, Slots, compact, natural
+
+__all__ = ["insert_copies"]
+
+
+def insert_copies(graph: Graph) -> Graph:
+    """Exact copies of operands that lie wrong.
+
+    A part of a concatenation lives in it; one that cannot (a network input, a view, a value that is a part already) is
+    copied. A residual operand must have its consumer's lanes where the consumer cannot follow it.
+    """
+    lanes, values = graph.arch.lanes, graph.values
+    producers = {n.out.name: n for n in graph.nodes}
+    own: dict[str, Layout] = {}
+    nodes: list[Node] = []
+    taken: set[str] = set()
+
+    def append(n: Node) -> None:
+        shapes = [values[i].shape for i in n.inputs]
+        own[n.out.name] = n.layout([own[i] for i in n.inputs], shapes, lanes)
+        nodes.append(n)
+
+    def copy(name: str, consumer: Node, slots: Slots) -> str:
+        v = values[name]
+        out = replace(v, name=_fresh(f"{name}.{consumer.out.name}", values))
+        values[out.name] = out
+        append(
+            Relayout(
+                out=out,
+                inputs=(name,),
+                weight=np.ones((v.shape[0], 1, 1, 1), np.int8),
+                window=Window((1, 1)),
+                requant=Requant.identity(v.shape[0], graph.arch, v.signed),
+                groups=v.shape[0],
+                to=slots,
+                source=consumer.source,
+            )
+        )
+        return out.name
+
+    for n in graph.nodes:
+        if isinstance(n, Concat):
+            parts = []
+            for name in n.inputs:
+                if name in taken or isinstance(producers.get(name), Input | Reading):
+                    name = copy(name, n, natural(values[name].shape[0]))
+                taken.add(name)
+                parts.append(name)
+            n = replace(n, inputs=tuple(parts))
+        elif isinstance(n, Computation) and n.residual_weight is not None:
+            wanted = n.residual_slots([own[i] for i in n.inputs], lanes)
+            if wanted is not None and wanted != compact(own[n.inputs[1]].slots, lanes):
+                n = replace(n, inputs=(n.inputs[0], copy(n.inputs[1], n, wanted)))
+        append(n)
+    return replace(graph, nodes=nodes)
+
+
+def _fresh(name: str, taken) -> str:
+    names = (name if i == 0 else f"{name}.{i}" for i in range(len(taken) + 1))
+    return next(n for n in names if n not in taken)

@@ -1,0 +1,176 @@
+"""From an exported graph to layers: which nodes become one node of the integer graph.
+
+The same plan serves the quantiser (where to quantise), the check before training (what is supported) and the lowering
+(what to emit), so they cannot disagree.
+"""
+
+from dataclasses import dataclass
+
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from .fx.nodes import arguments, feature_shape, is_size, operator_name
+from .fx.problems import Problem, refuse
+from .ops import HINTS, OPERATORS
+from .ops import constraints as must
+from .ops.layer import InputLayer, Layer, Unsupported
+from .ops.operator import rule
+from .ops.planner import Planner
+from .ops.resize import PadLayer
+
+__all__ = ["Plan", "layer_names", "plan"]
+
+
+@dataclass
+class Plan:
+    """Layers in execution order. `outputs` are `out` nodes."""
+
+    layers: list[Layer]
+    outputs: list[Node]
+    problems: list[Problem]
+    alias: dict[Node, Node]
+    """From every node that holds a layer's value unchanged to that layer's `out`."""
+
+    def roots(self) -> dict[Node, Node]:
+        """From each layer's `out` to the node whose scale it has: the first of its group.
+
+        Layers that only move or clamp values hand their input's scale on, and concatenation unites its parts.
+        """
+        parent: dict[Node, Node] = {}
+        order = {layer.out: i for i, layer in enumerate(self.layers)}
+
+        def find(n: Node) -> Node:
+            while parent[n] is not n:
+                n = parent[n]
+            return n
+
+        for layer in self.layers:
+            parent[layer.out] = layer.out
+            if not layer.own_scale:
+                group = sorted({find(n) for n in layer.scale_sources}, key=order.__getitem__)
+                for n in (*group[1:], layer.out):
+                    if group:
+                        parent[n] = group[0]
+        return {n: find(n) for n in parent}
+
+    def table_inputs(self) -> set[Node]:
+        """Roots whose integers index a table directly (an activation that no layer could take in): they are signed."""
+        roots = self.roots()
+        return {roots[x.inputs[0]] for x in self.layers if x.activation.table and not x.table_is_fused}
+
+    def nonnegative(self) -> set[Node]:
+        """The `out` nodes that cannot be negative, whatever the weights, if no input is."""
+        found: set[Node] = set()
+        for x in self.layers:
+            if x.activation.nonnegative or (x.keeps_sign and not x.norm and found.issuperset(x.inputs)):
+                found.add(x.out)
+        return found
+
+    def check(self) -> None:
+        """The spec of a plan: raises `AssertionError` unless every layer reads what layers before it make.
+
+        A violation is a fault of this compiler, never of the model.
+        """
+        known: set[Node] = set()
+        for layer in self.layers:
+            assert known.issuperset(layer.inputs), f"{layer.core.name!r} reads what is not planned before it"
+            assert layer.out not in known, f"{layer.out.name!r} is planned twice"
+            wrong = list(layer.problems())
+            assert not wrong, f"{layer.core.name!r}: {wrong[0]}"
+            known.add(layer.out)
+        assert known.issuperset(self.outputs), "an output is not planned"
+
+
+def layer_names(plan: Plan) -> list[str]:
+    """A name for each layer: its module's path where there is one, the argument's name for an input, else its node's name.
+
+    The float graph, folded or not, and the quantised one give the same names.
+    """
+    names: list[str] = []
+    for layer in plan.layers:
+        unique, k = layer.name, 1
+        while unique in names:
+            unique, k = f"{layer.name}.{k}", k + 1
+        names.append(unique)
+    return names
+
+
+def _build(planner: Planner, node: Node) -> None:
+    """Plans one node: adds or extends a layer, notes an alias, or reports what is wrong with it."""
+    if node.op == "get_attr" or is_size(node) or node.target == "_guards_fn":
+        return
+    if node.op == "placeholder":
+        _placeholder(planner, node)
+        return
+    reads = [n for n in node.all_input_nodes if planner.known(n)]
+    if not reads:
+        return  # a constant expression: evaluated where it is used
+    name = operator_name(node)
+    entry = OPERATORS.get(name)
+    if entry is None:
+        planner.problem(node, unknown(name))
+        _unsupported(planner, node, reads)
+        return
+    args = arguments(node)
+    found = [f"{rule(c)} Found: {text}." for c in (must.fixed_sizes, *entry.constraints) if (text := c(planner, node, args))]
+    for text in found:
+        planner.problem(node, text)
+    if found:
+        _unsupported(planner, node, reads)
+    else:
+        entry.plan(planner, node, args)
+
+
+def unknown(operator: str) -> str:
+    """Message for an operator that is not in the table."""
+    hint = HINTS.get(operator.rpartition(".")[2].removeprefix("_").rstrip("_"))
+    return "This operator is not supported. " + (
+        hint or "Replace it by operators of docs/reference/operators.md, or move it out of the model."
+    )
+
+
+def _unsupported(planner: Planner, node: Node, reads: list[Node]) -> None:
+    """Stands in for a node that cannot be planned, so that the walk goes on and finds further problems."""
+    inputs = [planner.value(n) for n in reads]
+    try:
+        shape = feature_shape(node)
+    except ValueError:
+        shape = (1, 1, 1)
+    planner.add(Unsupported(node, node, inputs, shape))
+
+
+def _placeholder(planner: Planner, node: Node) -> None:
+    text = must.fixed_sizes(planner, node, {})
+    if text:
+        planner.problem(node, f"{rule(must.fixed_sizes)} Found: {text}.")
+        planner.add(Unsupported(node, node, [], (1, 1, 1)))
+    else:
+        planner.add(InputLayer(node, node, [], feature_shape(node)))
+
+
+def _padding_layer(node: Node, source: Node, padding) -> Layer:
+    return PadLayer(node, node, [source], feature_shape(node), padding)
+
+
+def plan(module: GraphModule, strict: bool = True) -> Plan:
+    """Groups the nodes of a float graph (or of a quantised one without its quantise nodes) into layers.
+
+    Raises `CompileError` naming every problem at once; with `strict` false they are in `Plan.problems` instead, and
+    what could not be planned is `Unsupported`.
+    """
+    planner = Planner(module, _padding_layer)
+    outputs: list[Node] = []
+    for node in module.graph.nodes:
+        if node.op != "output":
+            _build(planner, node)
+            continue
+        for n in pytree.tree_leaves(node.args[0]):
+            if planner.known(n):
+                outputs.append(planner.value(n))
+            elif n is not None:
+                planner.problem(node, "Every output is a tensor that depends on an input. Return activations only.")
+    result = Plan(list(planner.layers.values()), outputs, planner.problems, planner.alias)
+    if strict:
+        refuse(result.problems)
+    result.check()
+    return result

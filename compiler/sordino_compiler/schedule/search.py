@@ -1,0 +1,182 @@
+"""The fastest mapping of a layer, by the timing model: on a sample of its outputs, with zeros drawn at assumed densities.
+
+The word columns of outputs are covered by operations of as many slices as a split of the cores leaves; those that remain
+are covered in turn. The candidates differ in the split; those of vector operations, whose slices are never shared, in runs
+and the window.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.asm import decode_segment
+from sordino_hw.spec.errors import CompileError
+from sordino_hw.spec.isa import Cause, Flag, Opcode
+from sordino_sim.timing.model import SegmentTiming
+
+from ..emit.instructions import Outputs, Placed
+from ..emit.mapping import Mapping, Plan
+from ..emit.operation import Operation, View
+from ..emit.segments import pack
+
+__all__ = ["best_plan"]
+
+SAMPLE_WORDS = 4096
+"""Words that the cores take in together in a sample, at least and about."""
+SAMPLE_TURNS = 8
+"""Outputs of each group in a sample, at least."""
+TIE = 0.01
+"""Plans whose times differ by less are equal: the one with fewer weight rows is taken."""
+RUNS = (Mapping(run=8), Mapping(run=4, window=True), Mapping(run=8, window=True))
+"""Ways to deal a vector operation, beside that of a plain one."""
+
+
+@dataclass(frozen=True)
+class _Cover:
+    """A plan for some word columns, its cycles and its weight rows."""
+
+    cycles: float
+    rows: int
+    plan: Plan
+
+
+def best_plan(layer: Placed, assumed: dict[str, float]) -> Plan:
+    """The fastest plan of a layer, at these densities of the values by name.
+
+    Raises `CompileError` if no mapping fits.
+    """
+    blocks = layer.blocks()
+    densities = [assumed[v.name] for v in (layer.x, layer.residual) if v is not None]
+    if layer.arch.cores == 1 and layer.node.events:
+        return [(range(c, c + 1), Mapping()) for block in blocks for c in block]
+    if not layer.node.events:
+        ((_, mapping),) = _Search(layer, densities).cover(blocks[0]).plan
+        return [(block, mapping) for block in blocks]
+    search = _Search(layer, densities)
+    return [part for block in blocks for part in search.cover(block).plan]
+
+
+class _Search:
+    """Covers of the word columns of one layer."""
+
+    def __init__(self, layer: Placed, densities: list[float]):
+        self.layer, self.densities = layer, densities
+
+    def cover(self, columns: range) -> _Cover:
+        """The best way to compute neighbouring word columns."""
+        found: list[_Cover] = []
+        refusal: CompileError | None = None
+        for mapping in self._candidates(len(columns)):
+            whole = len(columns) // mapping.slices * mapping.slices
+            parts = [columns[i : i + mapping.slices] for i in range(0, whole, mapping.slices)]
+            try:
+                first = Outputs(self.layer, parts[0], mapping)
+                rest = self.cover(columns[whole:]) if whole < len(columns) else _Cover(0, 0, [])
+                cycles = len(parts) * _cycles(first, self.densities)
+            except CompileError as error:
+                refusal = error
+                continue
+            rows = len(parts) * sum(t.taps * t.words * len(t.lanes) for t in first.tiles)
+            found.append(_Cover(cycles + rest.cycles, rows + rest.rows, [*((p, mapping) for p in parts), *rest.plan]))
+        if not found:
+            assert refusal is not None
+            raise refusal
+        least = min(c.cycles for c in found)
+        return min((c for c in found if c.cycles <= least * (1 + TIE)), key=lambda c: (c.rows, c.cycles))
+
+    def _candidates(self, columns: int) -> Iterator[Mapping]:
+        """Mappings for so many word columns, those left out that only leave more cores idle."""
+        cores, before = self.layer.arch.cores, 0
+        for split in (s for s in (8, 4, 2, 1) if s <= cores):
+            slices = min(cores // split, columns)
+            if slices > before:
+                yield Mapping(split, slices)
+                if not self.layer.node.events:
+                    yield from (replace(m, split=split, slices=slices) for m in RUNS)
+            before = slices
+
+
+_KNOWN: dict[bytes, int] = {}
+"""Cycles of the samples timed so far, by all that they depend on."""
+
+
+def _cycles(outputs: Outputs, densities: list[float]) -> float:
+    """Cycles of the operations, extrapolated from two samples of output rows where the layer has many more."""
+    layer, mapping = outputs.placed, outputs.mapping
+    height, width = layer.out.shape[1:]
+    words = sum(t.taps * t.words for t in outputs.tiles) * mapping.slices
+    wanted = max(SAMPLE_TURNS * mapping.split, SAMPLE_WORDS // words)
+    period = len(next(outputs.bands())[0]) if len(outputs.tiles) > 1 else 1
+    period = np.lcm(period, layer.node.repeat[0])
+    rows = int(ceil(wanted / width / period) * period)
+    if height <= 3 * rows:
+        return _sampled(outputs, height, densities)
+    once, twice = (_sampled(outputs, n, densities) for n in (rows, 2 * rows))
+    return twice + (twice - once) / rows * (height - 2 * rows)
+
+
+def _sampled(outputs: Outputs, rows: int, densities: list[float]) -> float:
+    """Cycles of the operations of the first output rows."""
+    layer = outputs.placed
+    c, _, width = layer.out.shape
+    x, n = layer.x, layer.node
+    below = (rows - 1) // n.repeat[0] * n.window.stride[0] + (n.window.kernel[0] - 1) * n.window.dilation[0] + 1
+    views = [(replace(x, base=0), min(x.shape[1], below), densities[0])]
+    words = views[0][1] * x.row_pitch
+    residual = None if layer.residual is None else replace(layer.residual, base=words)
+    if residual is not None:
+        views.append((residual, rows, densities[1]))
+        words += rows * residual.row_pitch
+    sample = replace(layer, x=views[0][0], residual=residual, out=replace(layer.out, shape=(c, rows, width), base=0))
+    ops = [_bare(op) for op in Outputs(sample, outputs.columns, outputs.mapping).operations()]
+    key = _digest(
+        (layer.arch.hash, words, densities),
+        *((v.row_pitch, v.pixel_pitch, v.shape, v.slots.tobytes()) for v, _, _ in views),
+        *((op.opcode, op.mode, op.flags, op.registers) for op in ops),
+        *(op.mask.tobytes() for op in ops if op.mask is not None),
+    )
+    if key not in _KNOWN:
+        _KNOWN[key] = _time(ops, _pattern(views, words, layer.arch.lanes), layer.arch)
+    return _KNOWN[key]
+
+
+def _digest(*parts: Any) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(part if isinstance(part, bytes) else repr(part).encode())
+    return found.digest()
+
+
+def _bare(op: Operation) -> Operation:
+    """The operation without the images that time does not depend on."""
+    return replace(op, weight=None, residual=None, parameters=None, table=None, flags=op.flags & ~Flag.TABLE)
+
+
+def _pattern(views: list[tuple[View, int, float]], words: int, lanes: int) -> np.ndarray:
+    """Activation memory with the first rows of values at their densities: bool [words, lanes], true where it is not zero."""
+    rng = np.random.default_rng(0)
+    memory = np.zeros((words, lanes), bool)
+    for v, rows, density in views:
+        pixels = v.base + np.arange(rows)[:, None, None] * v.row_pitch + np.arange(v.shape[2])[:, None] * v.pixel_pitch
+        drawn = rng.random((rows, v.shape[2], len(v.slots)), np.float32) < density
+        memory[pixels + v.slots // lanes, v.slots % lanes] = drawn
+    return memory
+
+
+def _time(ops: list[Operation], nonzero: np.ndarray, arch: ArchConfig) -> int:
+    """Cycles from start to halt of a run of the operations."""
+    words = ceil(len(nonzero) / arch.occ_width) * arch.occ_width
+    roomy = arch.replace(act_depth=words, imem_depth=1 << 22, mask_depth=1 << 22, perf_depth=1 << 22)
+    (segment,) = pack(ops, roomy)
+    timing = SegmentTiming(roomy, segment, 1)
+    masks = np.packbits(segment.mask, axis=2, bitorder="little")
+    bits, occupied = np.packbits(nonzero, axis=1, bitorder="little"), np.logical_or.reduce(nonzero, 1)[None]
+    for step in decode_segment(segment.imem, roomy):
+        if step.opcode in (Opcode.CONV, Opcode.VEC):
+            timing.advance(step, [bits], occupied, masks)
+    return int(timing.records()[0, :, 0, : len(Cause)].sum())
