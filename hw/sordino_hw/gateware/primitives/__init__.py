@@ -1,26 +1,37 @@
 """Memories, multipliers, adders and register copies: the only gateware that knows which FPGA it is built for.
 
-Each component has one interface and a form for each family (`Generic`, `Ecp5`, `Ice40`). The form follows from the `platform` that
-elaboration carries (see `Target`); without one it is plain Amaranth, as simulators take it.
+Each component has one interface and several forms. The form follows from the `platform` that elaboration carries (see
+`family.Target`); without one it is plain Amaranth, as simulators take it. The forms agree cycle for cycle, except
+where a component's docstring says that a value is undefined.
 """
 
-from .arithmetic import Accumulators, DigitProduct, FusedAdder, MaskedAdder, Multiplier, MultiplierArray
+from .components import (
+    Accumulators,
+    BitMemory,
+    BlockMemory,
+    Buffer,
+    DigitProduct,
+    DualReadMemory,
+    FusedAdder,
+    Gate,
+    MaskedAdder,
+    Multiplier,
+    MultiplierArray,
+    Serialiser,
+    SinglePortMemory,
+    SmallMemory,
+)
 from .copies import copies
-from .ecp5 import Ecp5
-from .family import Family, Target, register
-from .generic import Generic
-from .ice40 import Ice40
-from .logic import Buffer, Gate, Serialiser
-from .memories import BitMemory, BlockMemory, DualReadMemory, SinglePortMemory, SmallMemory
+from .family import FAMILIES, Target
 
 __all__ = [
+    "FAMILIES",
     "Accumulators",
     "BitMemory",
     "BlockMemory",
     "Buffer",
     "DigitProduct",
     "DualReadMemory",
-    "Family",
     "FusedAdder",
     "Gate",
     "MaskedAdder",
@@ -32,5 +43,3 @@ __all__ = [
     "Target",
     "copies",
 ]
-
-register(Generic(), Ecp5(), Ice40())
