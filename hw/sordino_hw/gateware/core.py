@@ -16,7 +16,7 @@ from .flight import Descriptors, Outstanding
 from .issue.mask_reader import MaskReader
 from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_address, mask_address
 from .lib.combinators import delay
-from .lib.fifo import Fifo
+from .lib.fifo import fifo_for
 from .perf import LogControl, PerformanceLog
 from .post.ppu import Ppu, param_bits
 from .primitives import BlockMemory, DualReadMemory, SinglePortMemory, copies
@@ -133,9 +133,9 @@ class Core(wiring.Component):
             output_depth(arch) + _closed_within(arch, cycles)
             for cycles in (turned, turned + latency.finished + 1, latency.shadow + latency.store + arch.cores)
         )
-        stages.submodules.dealt = dealt = Fifo(tag_bits(arch), output_depth(arch))
-        stages.submodules.undrained = undrained = Fifo(OutputState(arch), drained)
-        stages.submodules.unplaced = unplaced = Fifo(act_address(arch), finished)
+        stages.submodules.dealt = dealt = fifo_for(tag_bits(arch), output_depth(arch))
+        stages.submodules.undrained = undrained = fifo_for(OutputState(arch), drained)
+        stages.submodules.unplaced = unplaced = fifo_for(act_address(arch), finished)
         stages.submodules.unclosed = unclosed = Outstanding(arch, output_depth(arch))
         stages.submodules.unstored = unstored = Outstanding(arch, stored)
         m.submodules.stages = ResetInserter(held)(stages)

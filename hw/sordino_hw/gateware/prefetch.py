@@ -8,7 +8,7 @@ from ..spec import isa
 from ..spec.arch import ArchConfig
 from ..spec.latencies import Latencies
 from .lib.combinators import delay
-from .lib.fifo import Credit, Fifo
+from .lib.fifo import Credit, fifo_for
 
 __all__ = ["PREFETCH", "DecodedInstruction", "Prefetch"]
 
@@ -56,7 +56,7 @@ class Prefetch(wiring.Component):
         m = Module()
         depth, latency = self.arch.imem_depth, Latencies(self.arch).memory
         m.submodules.credit = credit = Credit(PREFETCH)
-        m.submodules.queue = queue = Fifo(DecodedInstruction(), PREFETCH, guarded=True)
+        m.submodules.queue = queue = fifo_for(DecodedInstruction(), PREFETCH, guarded=True)
         address, at_end, asked = Signal(range(depth + 1)), Signal(), Signal()
         m.d.comb += [
             at_end.eq(address == depth),

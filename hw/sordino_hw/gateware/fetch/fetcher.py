@@ -10,7 +10,7 @@ from ...spec.latencies import Latencies
 from ...spec.structure import job_depth, reads_late, tag_bits
 from ..flight import Descriptors
 from ..layouts import Job, ReadWord, TapDescriptor, mask_address
-from ..lib.fifo import Fifo
+from ..lib.fifo import fifo_for
 from ..stages import stages_of
 from .walker import Walker
 
@@ -84,7 +84,7 @@ class Fetcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         arch, stages = self.arch, stages_of(self.arch)
-        m.submodules.jobs = jobs = Fifo(Job(arch), job_depth(arch), Latencies(arch).fifo)
+        m.submodules.jobs = jobs = fifo_for(Job(arch), job_depth(arch), Latencies(arch).fifo)
         m.submodules.descriptors = descriptors = Descriptors(arch, TapDescriptor(arch))
         m.submodules.walker = walker = Walker(arch)
         m.submodules.clip = clip = stages.clip(arch)

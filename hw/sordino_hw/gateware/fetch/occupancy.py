@@ -8,7 +8,7 @@ from ...spec.arch import ArchConfig
 from ...spec.latencies import Latencies
 from ..layouts import Row, RowBits, RowRequest, RowTag, TapDescriptor
 from ..lib.combinators import count_ones, delay, row_mask
-from ..lib.fifo import Credit, Fifo, Ring
+from ..lib.fifo import Credit, Ring, fifo_for
 
 __all__ = ["Occupancy"]
 
@@ -53,7 +53,7 @@ class Occupancy(wiring.Component):
         depth, request, latency = self.arch.row_fifo, self.i.payload, Latencies(self.arch)
         m.submodules.credit = credit = Credit(depth)
         m.submodules.tags = tags = Ring(RowTag(self.arch), depth)
-        m.submodules.queue = queue = Fifo(RowBits(self.arch), depth, guarded=True)
+        m.submodules.queue = queue = fifo_for(RowBits(self.arch), depth, guarded=True)
         take = self.i.valid & credit.grant
         m.d.comb += [
             self.i.ready.eq(credit.grant),

@@ -9,7 +9,7 @@ from ...spec.latencies import Latencies
 from ...spec.structure import Kind
 from ..layouts import MaskedWord, ReadWord, mask_address
 from ..lib.combinators import without_lowest
-from ..lib.fifo import Credit, Fifo
+from ..lib.fifo import Credit, fifo_for
 
 __all__ = ["MaskReader"]
 
@@ -62,7 +62,7 @@ class MaskReader(wiring.Component):
         m = Module()
         arch, word = self.arch, self.word
         m.submodules.credit = credit = Credit(arch.word_fifo)
-        m.submodules.queue = queue = Fifo(MaskedWord(arch), arch.word_fifo, Latencies(arch).fifo, guarded=True)
+        m.submodules.queue = queue = fifo_for(MaskedWord(arch), arch.word_fifo, Latencies(arch).fifo, guarded=True)
         m.d.comb += [
             self.credit.eq(credit.grant),
             credit.take.eq(self.take),

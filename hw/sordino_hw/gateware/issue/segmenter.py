@@ -10,7 +10,7 @@ from ...spec.arch import ArchConfig
 from ...spec.structure import Kind, reads_late
 from ..layouts import MaskedWord, SegmentEntry
 from ..lib.combinators import buffered, lowest, without_lowest
-from ..lib.fifo import Fifo
+from ..lib.fifo import fifo_for
 
 __all__ = ["Segmenter"]
 
@@ -143,7 +143,7 @@ class Segmenter(wiring.Component):
 
     def _send(self, m, held, closed, push, room):
         """Queues the held item for the issuer."""
-        m.submodules.queue = queue = Fifo(SegmentEntry(self.arch), self.arch.segment_fifo)
+        m.submodules.queue = queue = fifo_for(SegmentEntry(self.arch), self.arch.segment_fifo)
         single = without_lowest(held.mask, self.arch.segment) == 0
         m.d.comb += [
             room.eq(queue.i.ready),
