@@ -5,12 +5,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from licences import licences_page
+
 from sordino.zoo.page import zoo_page
 from sordino_compiler.operators_page import operators_page
 from sordino_hw.spec.isa_page import isa_page
 
 PAGES: dict[str, Callable[[], str]] = {
     "reference/isa.md": isa_page,
+    "reference/licences.md": licences_page,
     "reference/operators.md": operators_page,
     "reference/zoo.md": zoo_page,
 }

@@ -7,7 +7,7 @@ from functools import partial
 
 from amaranth.sim import Simulator
 
-from sordino_hw.gateware.host.window import HostPort
+from sordino_hw.gateware.host.port import HostPort
 from sordino_hw.spec import isa
 from sordino_hw.spec.isa import Region
 from sordino_hw.spec.latencies import Latencies

@@ -6,7 +6,7 @@ import pytest
 from axi_bench import address, row_of, simulate
 
 from sordino_hw.gateware.host.axi import Resp
-from sordino_hw.gateware.host.window import READABLE, WRITABLE, check_address_space
+from sordino_hw.gateware.host.port import READABLE, WRITABLE, check_address_space
 from sordino_hw.spec import isa
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import ArchError

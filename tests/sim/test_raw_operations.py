@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raw_ops import ARCHS, random_images, random_machine, random_op
-from sordino_hw.gateware.sequencer import PREFETCH
+from sordino_hw.gateware.prefetch import PREFETCH
 from sordino_hw.spec.asm import Assembler
 from sordino_hw.spec.isa import Cause, Flag, Mode, Region, Trap
 from sordino_sim.rtl.images import segment_images

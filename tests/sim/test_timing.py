@@ -19,6 +19,7 @@ from sordino_hw.spec.structure import job_depth
 from sordino_sim.geometry import geometry, residual_addresses
 from sordino_sim.golden.machine import Machine
 from sordino_sim.timing import pipeline
+from sordino_sim.timing.clock import Clock
 from sordino_sim.timing.model import SegmentTiming
 
 CLUSTER = ARCHS[1].replace(cores=8, ports=2, ppu=4)
@@ -209,7 +210,7 @@ def test_one_output(events):
 def deals(spans: int, split: int, runs: int, outputs: int, stateful: bool) -> tuple[int, list[int]]:
     """Of an operation started in cycle 0, each output of which walks `spans` spans and reads a word: the last deal, and the
     words that each fetcher read."""
-    arch, clock = CLUSTER, pipeline.Clock(CLUSTER)
+    arch, clock = CLUSTER, Clock(CLUSTER)
     regs = {**dict.fromkeys(REGISTERS, 0), **ONE, "OW": outputs, "KH": spans, "W": outputs, "A_OX": 1, "SPLIT": split, "RUN": runs}
     clock.run(
         0,
@@ -224,7 +225,7 @@ def deals(spans: int, split: int, runs: int, outputs: int, stateful: bool) -> tu
         occupied=np.ones(64, bool),
         masks=np.full((arch.cores, 64, 1), 255, np.uint8),
     )
-    return int(clock.t[pipeline.DEALT]), clock.record(0)[:, FIELD["words"]].tolist()
+    return clock.dispatched, clock.record(0)[:, FIELD["words"]].tolist()
 
 
 def test_dealing():

@@ -141,16 +141,16 @@ class Cluster(wiring.Component):
             m.d.comb += [words[c].as_value().eq(word), m_addrs[c].eq(m_addr)]
 
             sources = [fetchers[g] for g in fetchers_of(self.arch, c)]
-            served = [Signal.like(s, name=f"served_{s.name}", reset_less=True) for s in (words[c].as_value(), m_addrs[c])]
-            m.d.comb += [core.word.as_value().eq(served[0]), core.m_addr.eq(served[1])]
-            serve = stages.d.sync if self.latency.serve else m.d.comb
-            serve += [
-                served[0].eq(words[c].as_value()),
-                served[1].eq(m_addrs[c]),
-                core.word_valid.eq(Cat(f.word_valid[c] for f in sources).any()),
-                core.mask_valid.eq(Cat(f.mask_valid[c] for f in sources).any()),
-            ]
+            valid, mask_valid = (Cat(getattr(f, name)[c] for f in sources).any() for name in ("word_valid", "mask_valid"))
+
+            def served(value, name, reset_less=False):
+                return delay(stages, value, self.latency.serve, name, reset_less=reset_less)
+
             m.d.comb += [
+                core.word.eq(served(words[c], f"served_word_{c}", reset_less=True)),
+                core.m_addr.eq(served(m_addrs[c], f"served_m_addr_{c}", reset_less=True)),
+                core.word_valid.eq(served(valid, f"served_word_valid_{c}")),
+                core.mask_valid.eq(served(mask_valid, f"served_mask_valid_{c}")),
                 core.take.eq(Cat(f.take[c] for f in sources).any()),
                 *(f.credit[c].eq(core.credit) for f in fetchers),
             ]
@@ -247,10 +247,11 @@ class Cluster(wiring.Component):
                 (isa.Region.PERF, Array(core.perf_data for core in cores)),
             ):
                 shown[r] = values[self._core_of(r, row)]
-        rdata = Signal.like(window.rdata, reset_less=True)
-        m.d.comb += window.rdata.eq(rdata)
-        show = m.d.sync if self.latency.show else m.d.comb
-        show += rdata.eq(_either((reads[r], value) for r, value in shown.items()))
+        piece_shown = Signal.like(window.rdata)
+        m.d.comb += [
+            piece_shown.eq(_either((reads[r], value) for r, value in shown.items())),
+            window.rdata.eq(delay(m, piece_shown, self.latency.show, "rdata", reset_less=True)),
+        ]
 
     def _core_of(self, region, row):
         """The core that a row of a region of `PER_CORE` belongs to."""

@@ -12,16 +12,15 @@ from ..spec import isa
 from ..spec.arch import ArchConfig
 from ..spec.latencies import Latencies
 from ..spec.structure import output_depth, reads_late, tag_bits
-from .compute.lanes import Lanes
 from .flight import Descriptors, Outstanding
-from .issue.issue import Issuer, MaskReader, Segmenter
+from .issue.mask_reader import MaskReader
 from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_address, mask_address
 from .lib.combinators import delay
-from .lib.fifo import Fifo
+from .lib.fifo import fifo_for
 from .perf import LogControl, PerformanceLog
 from .post.ppu import Ppu, param_bits
 from .primitives import BlockMemory, DualReadMemory, SinglePortMemory, copies
-from .small import SmallIssuer, SmallLanes
+from .stages import stages_of
 
 __all__ = ["Core", "CoreTraps", "HostAccess"]
 
@@ -125,19 +124,18 @@ class Core(wiring.Component):
         m.d.sync += held.eq(~self.running)
         stages = Module()
         stages.submodules.reader = reader = MaskReader(arch)
-        stages.submodules.segmenter = segmenter = Segmenter(arch)
-        small = arch.profile == "small"
-        stages.submodules.issuer = issuer = SmallIssuer(arch) if small else Issuer(arch)
-        stages.submodules.lanes = lanes = SmallLanes(arch) if small else Lanes(arch)
+        stages.submodules.segmenter = segmenter = stages_of(arch).segmenter(arch)
+        stages.submodules.issuer = issuer = stages_of(arch).issuer(arch)
+        stages.submodules.lanes = lanes = stages_of(arch).lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
         turned = latency.shadow - latency.turn_lead + 1  # from an output's close to its first turn, at most
         drained, finished, stored = (
             output_depth(arch) + _closed_within(arch, cycles)
             for cycles in (turned, turned + latency.finished + 1, latency.shadow + latency.store + arch.cores)
         )
-        stages.submodules.dealt = dealt = Fifo(tag_bits(arch), output_depth(arch))
-        stages.submodules.undrained = undrained = Fifo(OutputState(arch), drained)
-        stages.submodules.unplaced = unplaced = Fifo(act_address(arch), finished)
+        stages.submodules.dealt = dealt = fifo_for(tag_bits(arch), output_depth(arch))
+        stages.submodules.undrained = undrained = fifo_for(OutputState(arch), drained)
+        stages.submodules.unplaced = unplaced = fifo_for(act_address(arch), finished)
         stages.submodules.unclosed = unclosed = Outstanding(arch, output_depth(arch))
         stages.submodules.unstored = unstored = Outstanding(arch, stored)
         m.submodules.stages = ResetInserter(held)(stages)
@@ -176,6 +174,10 @@ class Core(wiring.Component):
         m.d.comb += [
             segmenter.next.eq(reader.next),
             segmenter.more.eq(reader.more),
+            issuer.next.eq(segmenter.next_segment),
+            issuer.next_output.eq(dealt.next),
+            issuer.vector.eq(segmenter.vector),
+            issuer.act.eq(reader.o.payload.word.act),
             lanes.event.eq(issuer.event),
             lanes.event_valid.eq(issuer.event_valid),
             self.act_addr.eq(issuer.address),
@@ -194,13 +196,6 @@ class Core(wiring.Component):
             self.traps.state.eq(ppu.trap_state),
             self.traps.act_write.eq(ppu.trap_act),
         ]
-        if not small:
-            m.d.comb += [
-                issuer.next.eq(segmenter.next_segment),
-                issuer.next_output.eq(dealt.next),
-                issuer.vector.eq(segmenter.vector),
-                issuer.act.eq(reader.o.payload.word.act),
-            ]
         # What is stored is zero in other cycles, for cores that share a memory.
         store = m.d.sync if arch.cores > 1 else m.d.comb
         store += [self.we.eq(ppu.we), self.address.eq(0), self.data.eq(0)]
@@ -221,9 +216,7 @@ class Core(wiring.Component):
             (late_ops, self.drain, ppu.late_tag),
         ):
             m.d.comb += [file.w_en.eq(self.drain_we), file.w_tag.eq(self.drain_tag), file.i.eq(value), file.tag.eq(tag)]
-        m.d.comb += [ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
-        if self.arch.profile == "pipelined":
-            m.d.comb += issuer.drain.eq(drains.o)
+        m.d.comb += [issuer.drain.eq(drains.o), ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
 
     def _memories(self, m, held, reader, lanes, ppu, perf):
         """While the machine runs, the stages own the ports; otherwise the host does."""
@@ -300,8 +293,7 @@ class Core(wiring.Component):
         m.d.comb += [
             lanes.w_data.eq(weight.r_data),
             reader.mask_data.eq(mask.r_data),
-            # Where a serial port shifts in the row, it is not zero while the machine runs.
-            ppu.host.eq(Mux(held, piece(state), 0) if arch.profile == "small" else piece(state)),
+            ppu.host.eq(Mux(held, piece(state), 0) if stages_of(arch).masks_host_data else piece(state)),
             state.w_en.eq(
                 Mux(writing, delay(m, written(host.state, groups(state)), 1, "host_state"), ppu.s_we.replicate(len(state.w_en)))
             ),

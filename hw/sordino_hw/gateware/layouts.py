@@ -11,13 +11,16 @@ __all__ = [
     "DealDescriptor",
     "DrainDescriptor",
     "Event",
+    "IssueStatus",
     "Job",
+    "MaskedWord",
     "Output",
     "OutputState",
     "ReadWord",
     "Request",
     "Row",
     "RowBits",
+    "RowRequest",
     "RowTag",
     "SegmentEntry",
     "Span",
@@ -198,6 +201,15 @@ class RowTag(data.StructLayout):
         super().__init__({"row": row, "q": q, **_tags(arch)})
 
 
+class RowRequest(data.StructLayout):
+    """A row of occupancy to read: the span's words in it are those of the bits `low` to `top`. An `empty` one has none, and only
+    ends an output.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"tag": RowTag(arch), "low": arch.occ_bits, "top": arch.occ_bits, "empty": 1})
+
+
 class RowBits(data.StructLayout):
     """A row of occupancy: `bits` are the words to read, `count` of them, or `none`; `size` counts the span's, empty ones too."""
 
@@ -282,3 +294,19 @@ class Event(data.StructLayout):
                 "end": 1,
             }
         )
+
+
+class MaskedWord(data.StructLayout):
+    """A word and what is found out about it while it enters the FIFO: which of its segments have events (`some`), and whether
+    it is at most one item (`once`). It is `null` if it is none, whatever its mask was to be.
+    """
+
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"word": Word(arch), "some": arch.lanes // arch.segment, "once": 1})
+
+
+class IssueStatus(data.StructLayout):
+    """What the issuer did in the cycle before; none of them: no segment had arrived."""
+
+    def __init__(self):
+        super().__init__({"busy": 1, "ppu": 1, "marker": 1})

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from ..spec import isa
 from ..spec.arch import ArchConfig
 from ..spec.latencies import Latencies
-from .issue.issue import IssueStatus
+from .layouts import IssueStatus
 from .lib.combinators import delay
 from .primitives import BlockMemory
 

@@ -1,33 +1,19 @@
 """The sequencer: runs the instruction stream, snapshots operations, traps."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..spec import isa
 from ..spec.arch import ArchConfig
-from ..spec.latencies import START_LATENCY, Latencies
+from ..spec.latencies import START_LATENCY
 from ..spec.structure import Kind, tag_bits
 from .layouts import DEAL_REGISTERS, DRAIN_REGISTERS, TAP_REGISTERS, DealDescriptor, DrainDescriptor, TapDescriptor
-from .lib.combinators import delay
-from .lib.fifo import Credit, Fifo
+from .stages import stages_of
 
 __all__ = ["Sequencer"]
 
-PREFETCH = 8
-"""Instructions prefetched; more than the way through memory and queue, so that one leaves per cycle."""
-
 assert START_LATENCY == 2
-
-
-class _Entry(data.StructLayout):
-    """A prefetched instruction, decoded: at most one of `set`, `op`, `wait` and `halt`; `vec`: the operation is a VEC; `trap`: what
-    the instruction itself, or the memory's end, traps with.
-    """
-
-    def __init__(self):
-        kinds = ("set", "op", "vec", "wait", "halt")
-        super().__init__({"imm": isa.IMM_BITS, "reg": isa.REG_BITS, **dict.fromkeys(kinds, 1), "trap": isa.Trap})
 
 
 class Sequencer(wiring.Component):
@@ -78,7 +64,9 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        queue = self._prefetch(m)
+        m.submodules.prefetch = prefetch = stages_of(self.arch).prefetch(self.arch)
+        m.d.comb += [self.i_addr.eq(prefetch.i_addr), prefetch.i_data.eq(self.i_data)]
+        queue = prefetch.o
         regs = {name: Signal(isa.register_bits(self.arch, name), name=f"r_{name.lower()}") for name in isa.REGISTERS}
         word, is_vec = queue.payload, queue.payload.vec
         flags = {f: word.imm[f.value.bit_length() - 1] for f in isa.Flag}
@@ -145,65 +133,6 @@ class Sequencer(wiring.Component):
         with m.Elif(waits & self.idle):
             m.d.sync += pending.eq(0)
         return m
-
-    def _prefetch(self, m):
-        """The stream of instructions, decoded. Past the memory's end an entry says so, and traps when its turn comes."""
-        depth, latency = self.arch.imem_depth, Latencies(self.arch).memory
-        if self.arch.profile == "small":
-            return self._show(m)
-        m.submodules.credit = credit = Credit(PREFETCH)
-        m.submodules.queue = queue = Fifo(_Entry(), PREFETCH, guarded=True)
-        address = Signal(range(depth + 1))
-        at_end, asked, entry = Signal(), Signal(), queue.i.payload
-        m.d.comb += [
-            at_end.eq(address == depth),
-            asked.eq(credit.grant),
-            credit.take.eq(asked),
-            self.i_addr.eq(address),
-        ]
-        with m.If(asked & ~at_end):
-            m.d.sync += address.eq(address + 1)
-        m.d.comb += [
-            queue.i.valid.eq(delay(m, asked, latency, "arrived")),
-            credit.give.eq(queue.o.valid & queue.o.ready),
-        ]
-        self._decode(m, entry, delay(m, at_end, latency, "at_end"))
-        return queue.o
-
-    def _show(self, m):
-        """As `_prefetch`, but straight from the memory, which shows an instruction as long as its address stays."""
-        out = stream.Signature(_Entry()).create()
-        pc, following = Signal(range(self.arch.imem_depth + 1)), Signal(range(self.arch.imem_depth + 1))
-        m.d.comb += [following.eq(pc + (out.valid & out.ready)), self.i_addr.eq(following)]
-        m.d.sync += [pc.eq(following), out.valid.eq(1)]
-        self._decode(m, out.payload, pc == self.arch.imem_depth)
-        return out
-
-    def _decode(self, m, entry, at_end):
-        """Decodes the memory's instruction."""
-        word = Signal(data.StructLayout(isa.INSTRUCTION))
-        m.d.comb += [
-            word.as_value().eq(self.i_data),
-            entry.imm.eq(word.imm),
-            entry.reg.eq(word.reg),
-            entry.vec.eq(word.opcode == isa.Opcode.VEC),
-        ]
-        with m.If(at_end):
-            m.d.comb += entry.trap.eq(isa.Trap.END)
-        with m.Else(), m.Switch(word.opcode):
-            with m.Case(isa.Opcode.SET), m.Switch(word.reg):
-                with m.Case(*(r.index for r in isa.REGISTERS.values())):
-                    m.d.comb += entry.set.eq(1)
-                with m.Default():
-                    m.d.comb += entry.trap.eq(isa.Trap.REGISTER)
-            with m.Case(isa.Opcode.CONV, isa.Opcode.VEC):
-                m.d.comb += entry.op.eq(1)
-            with m.Case(isa.Opcode.WAIT):
-                m.d.comb += entry.wait.eq(1)
-            with m.Case(isa.Opcode.HALT):
-                m.d.comb += entry.halt.eq(1)
-            with m.Default():
-                m.d.comb += entry.trap.eq(isa.Trap.OPCODE)
 
     def _check(self, m, word, is_vec, flags, mode, regs):
         """Whether the operation at hand traps, as (OPCODE, CONFIG); a cycle after its registers were set.

@@ -7,7 +7,7 @@ from ..spec.arch import ArchConfig
 from ..spec.isa import HOST_ADDR_BITS
 from .cluster import Cluster
 from .host.axi import AXI4LiteSignature
-from .host.window import HostPort
+from .host.port import HostPort
 
 __all__ = ["Top"]
 

@@ -14,6 +14,7 @@ __all__ = [
     "LATENCY",
     "MULTIPLIER_LATENCY",
     "START_LATENCY",
+    "VECTOR_LATENCY",
     "Latencies",
     "ProfileLatencies",
 ]
@@ -24,6 +25,9 @@ nothing may stand between it and a register, unless the clock is slow: then a me
 
 MULTIPLIER_LATENCY = 2
 """Cycles from a multiplier's operands to its product: registered before and after."""
+
+VECTOR_LATENCY = LATENCY
+"""From a vector event at the lanes to its operands: they are registered beside their bytes of the weight row."""
 
 START_LATENCY = 2
 """From the cycle in which CONV or VEC is next to the first in which it can start: its registers are checked meanwhile."""

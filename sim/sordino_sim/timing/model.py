@@ -18,6 +18,7 @@ from ..geometry import geometry, residual_addresses
 from ..golden.machine import Machine
 from ..golden.model import Golden, ProgramObserver
 from . import pipeline
+from .clock import Clock
 
 __all__ = ["SegmentTiming", "Timing"]
 
@@ -28,7 +29,7 @@ _KINDS = {Mode.MAC: pipeline.MAC, Mode.MAC2: pipeline.MAC2, Mode.MAX: pipeline.M
 class _Sequencer:
     """When the sequencer gets to things, for one image."""
 
-    clock: pipeline.Clock
+    clock: Clock
     in_flight: int
     first: int
     """Cycle in which the first instruction can execute."""
@@ -57,20 +58,20 @@ class _Sequencer:
 
     def run(self, step: Step, **operation: Any) -> None:
         """Starts the operation `step` and runs the clock to its end; `operation` as in `Clock.run`."""
-        k, t = len(self.started), self.clock.t
+        k = len(self.started)
         self.now, self.pc = self.reach(step.pc) + START_LATENCY, step.pc
         if k:
-            self.now = max(self.now, int(t[pipeline.DEALT]))
+            self.now = max(self.now, self.clock.dispatched)
         if k >= self.in_flight:
             self.now = max(self.now, self._free())
         if k >= MOST_IN_FLIGHT:
             self.done.append(self.clock.record(k - MOST_IN_FLIGHT).copy())
         self.clock.run(k, started=self.now, **operation)
-        end = int(t[pipeline.CLOSED_LAST]) + CLOSE_LATENCY
+        end = self.clock.closed + CLOSE_LATENCY
         end = max(end, self.recorded + RECORD_CYCLES) if k else end
         self.clock.finish(k, end)
         self.started.append(self.now)
-        self.stored.append(int(t[pipeline.STORED_LAST]))
+        self.stored.append(self.clock.stored)
         self.ends.append(end)
         if self.in_flight == 1:
             self.now = self._free()
@@ -116,7 +117,7 @@ class SegmentTiming:
         self.arch = arch
         self._limit = segment.cycle_limit
         self._steps: Iterator[Step] = decode_segment(segment.imem, arch)
-        self._images = [_Sequencer(pipeline.Clock(arch), arch.in_flight, Latencies(arch).start) for _ in range(batch)]
+        self._images = [_Sequencer(Clock(arch), arch.in_flight, Latencies(arch).start) for _ in range(batch)]
         self._nonzero = np.zeros((batch, arch.act_depth, arch.lanes // 8), np.uint8)
         self._masks: np.ndarray | None = None
 

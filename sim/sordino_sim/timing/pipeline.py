@@ -1,23 +1,34 @@
 """The cluster's pipeline as a max-plus recurrence: when every job, span, row, word, segment and event moves, to the cycle.
 
-The dealer gives each output to the first fetcher that can take it, by what became of the outputs dealt before. Behind
-it no stage chooses by arrival order, so the time of an item follows from the items before it alone: it moves when it
-has arrived, the item before it has moved on, and a place is free, which the item `depth` places before it left. One
-pass over the outputs in the order of their deals, each followed from its deal to its close, is exact. Every number is
-one of `sordino_hw.spec.latencies`, or an `ArchConfig`'s.
+An output is dispatched to the first fetcher that can take it, which depends on the outputs before it. Behind the dispatcher no
+stage chooses by order of arrival, so the time of an item follows from the items before it alone: it moves when it has arrived,
+when the item before it has moved on, and when a place is free, which the item `depth` places before it has left. One pass over
+the outputs in the order of their dispatch, each followed until it is closed, is therefore exact. All numbers come from
+`sordino_hw.spec.latencies`, `sordino_hw.spec.structure` and `ArchConfig`; `clock.Clock` puts them into the records below.
 """
-
-from collections.abc import Mapping
 
 import numpy as np
 from numba import njit
 
-from sordino_hw.spec import isa, latencies, structure
-from sordino_hw.spec.arch import MOST_IN_FLIGHT, ArchConfig
+__all__ = [
+    "ARCHITECTURE",
+    "CLUSTER",
+    "CORE",
+    "EVENT",
+    "FIELDS",
+    "IN_FLIGHT",
+    "MAC",
+    "MAC2",
+    "MAX",
+    "MAX_FIFO",
+    "NEVER",
+    "OPERATION",
+    "REGISTERS",
+    "TIME",
+    "run",
+]
 
-__all__ = ["CLOSED_LAST", "DEALT", "EVENT", "MAC", "MAC2", "MAX", "STORED_LAST", "Clock"]
-
-# Numba keeps compiled functions until this file changes, so what other files say comes as data, or is checked at import.
+# Numba keeps compiled functions until this file changes, so what other files say comes as data, or is checked in `clock`.
 IN_FLIGHT = 4
 EVENT, MAC, MAC2, MAX = range(4)
 """As `structure.Kind`."""
@@ -30,136 +41,87 @@ NEVER = -(1 << 40)
 MAX_FIFO = 64
 """Deepest FIFO."""
 
-assert MOST_IN_FLIGHT == IN_FLIGHT
-assert [kind.value for kind in structure.Kind] == [EVENT, MAC, MAC2, MAX]
-assert isa.PERF_FIELDS == ("busy", "fetch", "ppu", "marker", "memory", "idle", "words", "skipped")
-
-# The state is one vector: numba passes it from function to function at no cost, as it does not a structure of arrays.
-# First the cluster; then a block for every core, which holds the core's and the fetcher's of the same number.
-CORES, PORTS, ROW_FIFO, WORD_FIFO, SEGMENT_FIFO, WIDE_CYCLES, OCC_BITS, A_MASK, W_MASK, M_MASK = range(10)
-"""The architecture; the greatest address of activations, weights and masks."""
-OUTPUTS, CLIP, DEAL, FIFO, FREED, DRAINED, SPLITTING, ROW, WORD, SHADOW, STORE, PAUSE, ALONE = range(10, 23)
-"""A depth and the latencies of `sordino_hw.spec.latencies`; whether a fetcher holds but one job."""
-OPERATION, KIND, DENSE, RESIDUAL, WINDOW, STATEFUL, STARTED = range(23, 30)
-"""The operation: its number, what it does, when it was started."""
-DEALT, GROUPS, ENDED, CLOSED_LAST, STORED_LAST = range(30, 35)
-"""The last deal, the groups that it was for (0: none yet), the last request that ended a job; the operation's last close and
-last store."""
-ENDS = 35
-"""The last cycles of the newest records, by operation modulo `IN_FLIGHT`; far in the past before the first."""
-_R = ENDS + IN_FLIGHT
-R_OH, R_OW, R_KH, R_KX, R_SPAN, R_WORDS, R_H, R_W = range(_R, _R + 8)
-R_IY0, R_IX0, R_SY, R_SX, R_DY, R_DX, R_REPY, R_REPX = range(_R + 8, _R + 16)
-R_A_BASE, R_A_OY, R_A_OX, R_A_KY, R_A_KX, R_M_BASE, R_M_SPAN = range(_R + 16, _R + 23)
-R_R_BASE, R_R_OY, R_R_OX, R_DRAIN, R_SPLIT, R_SLICES, R_RUN = range(_R + 23, _R + 30)
-R_W_BASE, R_W_SPAN, R_W_WORD, R_R_W = range(_R + 30, _R + 34)
-_REGISTERS = {name.removeprefix("R_"): index for name, index in globals().items() if name.startswith("R_")}
-"""Registers that a dealer and a walker need, and their places."""
-BLOCKS = R_R_W + 1
-
-NUMBER = 0
-TAKEN_BEFORE, TAKEN_JOB, WALKED, CLIPPED, TAKEN, SPLIT, SCANNED, ROWS = range(1, 9)
-"""Of a fetcher: when the last item moved at each stage, and the job before the last; the place of the next row in its FIFO."""
-STEPPED, PUSHED, ISSUED, HELD, HELD_CYCLES, HELD_NULL = range(9, 15)
-"""Of a core: when the last item moved at the segmenter and the issuer; whether the segmenter holds an item back, its cycles,
-and whether it is nothing but an end."""
-WORDS_SENT, SEGMENTS, OUTPUTS_SENT = range(15, 18)
-"""The places of the next word, segment and output in the core's FIFOs."""
-CLOSED, CLOSED_DRAIN, CLOSED_OP = range(18, 21)
-"""Time, DRAIN and operation of the last output that the core closed."""
-WIDE = 21
-"""First row of the wide weight that the core's lanes keep."""
-ROW_POPS, WORD_POPS, SEGMENT_POPS, OUTPUT_POPS = (22 + i * MAX_FIFO for i in range(4))
-"""When the item in each place of a FIFO left it."""
-RECORDS = OUTPUT_POPS + MAX_FIFO
-"""The newest records, by operation modulo `IN_FLIGHT`."""
-BLOCK = RECORDS + IN_FLIGHT * FIELDS
+TIME = np.int64
 
 
-class Clock:
-    """The pipeline's state between the operations of one run."""
+def _layout(**fields: int | tuple[int, ...]) -> np.dtype:
+    """A record of int64 fields: name = shape, () for a number."""
+    return np.dtype([(name, TIME, shape) for name, shape in fields.items()])
 
-    def __init__(self, arch: ArchConfig):
-        self.t = np.full(BLOCKS + arch.cores * BLOCK, NEVER, np.int64)
-        self.t[:OCC_BITS] = arch.cores, arch.ports, arch.row_fifo, arch.word_fifo, arch.segment_fifo, arch.wide_cycles
-        self.t[OCC_BITS] = arch.occ_bits
-        memories = (isa.Region.ACT, isa.Region.WEIGHT, isa.Region.MASK)
-        self.t[A_MASK:OUTPUTS] = [(1 << isa.address_bits(arch, memory)) - 1 for memory in memories]
-        by_arch = latencies.Latencies(arch)
-        assert structure.output_depth(arch) <= MAX_FIFO
-        self.t[OUTPUTS:FREED] = structure.output_depth(arch), by_arch.clip, latencies.DEAL_LATENCY, by_arch.fifo
-        self.t[FREED:SPLITTING] = latencies.FREED, latencies.DRAINED
-        self.t[SPLITTING:ALONE] = by_arch.split, by_arch.row, by_arch.word, by_arch.shadow, by_arch.store, by_arch.pause
-        self.t[ALONE] = structure.job_depth(arch) == 1
-        self.t[GROUPS] = 0
-        self.blocks = self.t[BLOCKS:].reshape(arch.cores, BLOCK)
-        """A view of the cores' blocks: int64 [cores, BLOCK]."""
-        self.blocks[:, NUMBER] = np.arange(arch.cores)
-        self.blocks[:, [ROWS, HELD, WORDS_SENT, SEGMENTS, OUTPUTS_SENT]] = 0
 
-    def record(self, operation: int) -> np.ndarray:
-        """A view of what the record of one of the last operations holds so far: int64 [cores, FIELDS]."""
-        first = RECORDS + operation % IN_FLIGHT * FIELDS
-        return self.blocks[:, first : first + FIELDS]
+REGISTERS = (
+    *("OH", "OW", "KH", "KX", "SPAN", "WORDS", "H", "W", "IY0", "IX0", "SY", "SX", "DY", "DX", "REPY", "REPX"),
+    *("A_BASE", "A_OY", "A_OX", "A_KY", "A_KX", "M_BASE", "M_SPAN", "W_BASE", "W_SPAN", "W_WORD"),
+    *("R_BASE", "R_OY", "R_OX", "R_W", "DRAIN", "SPLIT", "SLICES", "RUN"),
+)
+"""The registers of an operation (`isa.REGISTERS`) that decide its cycles."""
 
-    def finish(self, operation: int, end: int) -> None:
-        """Says which cycle is the last of an operation's record: what happens up to it is counted there from now on."""
-        self.t[ENDS + operation % IN_FLIGHT] = end
+ARCHITECTURE: dict[str, int | tuple[int, ...]] = {
+    # sizes, and the greatest address of each memory
+    **dict.fromkeys(("cores", "ports", "row_fifo", "word_fifo", "segment_fifo", "output_fifo", "wide_cycles", "occ_bits"), ()),
+    **dict.fromkeys(("act_mask", "weight_mask", "mask_mask"), ()),
+    # latencies (`spec.latencies`), and whether a fetcher holds one job only
+    **dict.fromkeys(
+        ("clip", "dispatch", "fifo", "freed", "drained", "split", "row", "word", "shadow", "store", "pause", "alone"), ()
+    ),
+}
+OPERATION: dict[str, int | tuple[int, ...]] = {
+    **dict.fromkeys(("number", "kind", "dense", "residual", "window", "stateful", "started"), ()),
+    **dict.fromkeys(REGISTERS, ()),
+}
+CLUSTER = _layout(
+    **ARCHITECTURE,
+    **OPERATION,
+    dispatched=(),  # the last dispatch
+    groups=(),  # the groups that it was for, 0 before the first
+    ended=(),  # the last request that ended a job
+    closed_last=(),  # the operation's last close
+    stored_last=(),  # the operation's last store
+    ends=IN_FLIGHT,  # the last cycle of the newest records, by operation modulo IN_FLIGHT
+)
+"""What the cores share: architecture, operation, and the times of the dispatcher."""
 
-    def run(
-        self,
-        operation: int,
-        registers: Mapping[str, int],
-        kind: int,
-        dense: bool,
-        residual: bool,
-        window: bool,
-        stateful: bool,
-        started: int,
-        nonzero: np.ndarray,
-        occupied: np.ndarray,
-        masks: np.ndarray,
-    ) -> None:
-        """Advances by the operation of number `operation`, started in cycle `started`.
-
-        Parameters
-        ----------
-        registers
-            By name (`isa.REGISTERS`).
-        stateful : bool
-            SOURCE or SINK: the outputs are dealt to the groups in turn.
-        nonzero : uint8 [words, lanes / 8]
-            A bit per activation that is not zero.
-        occupied : bool [words]
-        masks : uint8 [cores, rows, lanes / 8]
-            A bit per weight word that is not zero.
-        """
-        self.t[OPERATION : STARTED + 1] = operation, kind, dense, residual, window, stateful, started
-        self.t[_R:BLOCKS] = [registers[name] for name in _REGISTERS]
-        self.record(operation)[:] = 0
-        _run(self.t, nonzero, occupied, masks)
+CORE = _layout(
+    index=(),
+    # the fetcher of the same number: when the last item moved at each stage, and the job before the last
+    **dict.fromkeys(("taken_before", "taken_job", "walked", "clipped", "taken", "split_free", "scanned"), ()),
+    # the core: when the last item moved at the segmenter and at the issuer
+    **dict.fromkeys(("stepped", "pushed", "issued"), ()),
+    held=(),  # whether the segmenter holds an item back
+    held_cycles=(),  # its cycles
+    held_empty=(),  # whether it is the marker of an empty output
+    closed=(),  # of the last output that was closed: when, its DRAIN and its operation
+    closed_drain=(),
+    closed_op=(),
+    wide=(),  # first row of the wide weight that the lanes keep
+    # the place of the next item in each FIFO, and when the item in each place left it
+    **dict.fromkeys(("next_row", "next_word", "next_segment", "next_output"), ()),
+    **dict.fromkeys(("row_pops", "word_pops", "segment_pops", "output_pops"), MAX_FIFO),
+    records=(IN_FLIGHT, FIELDS),  # the newest records, by operation modulo IN_FLIGHT
+)
+"""A core, and the fetcher of the same number."""
 
 
 # -- records -------------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
-def _at(t, b, field, time, n):
+def _at(t, c, field, time, n):
     """Counts `n` in cycle `time`, in the record whose cycle it is."""
-    op = t[OPERATION]
-    while time <= t[ENDS + (op - 1) % IN_FLIGHT]:
+    op = t.number
+    while time <= t.ends[(op - 1) % IN_FLIGHT]:
         op -= 1
-    t[b + RECORDS + op % IN_FLIGHT * FIELDS + field] += n
+    c.records[op % IN_FLIGHT, field] += n
 
 
 @njit(cache=True)
-def _count(t, b, field, first, last):
+def _count(t, c, field, first, last):
     """A core spends the cycles `first` to `last` on `field`."""
-    op = t[OPERATION]
+    op = t.number
     while last >= first:
-        begin = max(first, t[ENDS + (op - 1) % IN_FLIGHT] + 1)
+        begin = max(first, t.ends[(op - 1) % IN_FLIGHT] + 1)
         if begin <= last:
-            t[b + RECORDS + op % IN_FLIGHT * FIELDS + field] += last - begin + 1
+            c.records[op % IN_FLIGHT, field] += last - begin + 1
             last = begin - 1
         op -= 1
 
@@ -168,88 +130,92 @@ def _count(t, b, field, first, last):
 
 
 @njit(cache=True)
-def _push(t, b, end, time):
+def _push(t, c, end, time):
     """The held item enters the segment FIFO in cycle `time`; `end`: it closes an output. The issuer's times follow."""
-    place = t[b + SEGMENTS]
-    start = max(time + (t[FIFO] if t[SPLITTING] else 0), t[b + ISSUED] + 1)
-    if t[PAUSE] and start <= t[b + CLOSED] + t[PAUSE]:
-        _count(t, b, PPU, start, t[b + CLOSED] + t[PAUSE])
-        start = t[b + CLOSED] + t[PAUSE] + 1
-    finish = start + t[b + HELD_CYCLES] - 1
-    field = MARKER if t[b + HELD_NULL] else BUSY
+    place = c.next_segment
+    start = max(time + (t.fifo if t.split else 0), c.issued + 1)
+    if t.pause and start <= c.closed + t.pause:
+        _count(t, c, PPU, start, c.closed + t.pause)
+        start = c.closed + t.pause + 1
+    finish = start + c.held_cycles - 1
+    field = MARKER if c.held_empty else BUSY
     if end:
-        gap = t[b + CLOSED_DRAIN]
-        gap = max(gap, t[CORES]) if t[b + CLOSED_OP] == t[OPERATION] else gap + t[CORES]
-        closed = max(finish, t[b + CLOSED] + gap)
+        gap = c.closed_drain
+        gap = max(gap, t.cores) if c.closed_op == t.number else gap + t.cores
+        closed = max(finish, c.closed + gap)
         if closed > finish:
-            _count(t, b, field, start, finish - 1)
-            _count(t, b, PPU, finish, closed - 1)
+            _count(t, c, field, start, finish - 1)
+            _count(t, c, PPU, finish, closed - 1)
             start = finish = closed
-        t[b + CLOSED], t[b + CLOSED_DRAIN], t[b + CLOSED_OP] = closed, t[R_DRAIN], t[OPERATION]
-        t[CLOSED_LAST] = max(t[CLOSED_LAST], closed)
-        stored = closed + t[SHADOW] + t[R_DRAIN] - 1 + t[STORE]
-        stored += (t[b + NUMBER] - stored) & (t[CORES] - 1)  # the core's turn to write activation memory
-        t[STORED_LAST] = max(t[STORED_LAST], stored)
-        output = t[b + OUTPUTS_SENT]
-        t[b + OUTPUT_POPS + output] = closed
-        t[b + OUTPUTS_SENT] = output + 1 if output + 1 < t[OUTPUTS] else 0
-    _count(t, b, field, start, finish)
-    t[b + ISSUED] = finish
-    t[b + SEGMENT_POPS + place] = finish
-    t[b + SEGMENTS] = place + 1 if place + 1 < t[SEGMENT_FIFO] else 0
-    t[b + PUSHED] = time if t[SPLITTING] else finish
-    t[b + HELD] = 0
+        c.closed, c.closed_drain, c.closed_op = closed, t.DRAIN, t.number
+        t.closed_last = max(t.closed_last, closed)
+        stored = closed + t.shadow + t.DRAIN - 1 + t.store
+        stored += (c.index - stored) & (t.cores - 1)  # the core's turn to write activation memory
+        t.stored_last = max(t.stored_last, stored)
+        output = c.next_output
+        c.output_pops[output] = closed
+        c.next_output = output + 1 if output + 1 < t.output_fifo else 0
+    _count(t, c, field, start, finish)
+    c.issued = finish
+    c.segment_pops[place] = finish
+    c.next_segment = place + 1 if place + 1 < t.segment_fifo else 0
+    c.pushed = time if t.split else finish
+    c.held = 0
 
 
 @njit(cache=True)
-def _close(t, b, time):
+def _close(t, c, time):
     """The held item became the last of its output in cycle `time`: it needs nothing more to be pushed."""
-    _push(t, b, True, (max(time, t[b + SEGMENT_POPS + t[b + SEGMENTS]]) if t[SPLITTING] else time) + 1)
+    _push(t, c, True, (max(time, c.segment_pops[c.next_segment]) if t.split else time) + 1)
 
 
 @njit(cache=True)
-def _hold(t, b, available, cycles, null, end):
+def _hold(t, c, available, cycles, empty, end):
     """One step of the segmenter that holds a new item. Returns its cycle."""
-    time = max(t[b + STEPPED] + 1, available, t[b + PUSHED])
-    if t[b + HELD]:
-        if t[SPLITTING]:
-            time = max(time, t[b + SEGMENT_POPS + t[b + SEGMENTS]] + 1)
-        _push(t, b, False, time)
-        if not t[SPLITTING]:
-            time = t[b + PUSHED]
-    t[b + STEPPED] = time
-    t[b + HELD], t[b + HELD_CYCLES], t[b + HELD_NULL] = 1, cycles, null
+    time = max(c.stepped + 1, available, c.pushed)
+    if c.held:
+        if t.split:
+            time = max(time, c.segment_pops[c.next_segment] + 1)
+        _push(t, c, False, time)
+        if not t.split:
+            time = c.pushed
+    c.stepped = time
+    c.held, c.held_cycles, c.held_empty = 1, cycles, empty
     if end:
-        _close(t, b, time)
+        _close(t, c, time)
     return time
 
 
 @njit(cache=True)
-def _word(t, b, available, kind, null, end, a, m, w, nonzero, masks):
-    """Word `a`, which meets mask row `m` and weight row `w`, at the segmenter. Returns the cycle in which it leaves."""
-    if kind != EVENT and not null:
+def _word(t, c, available, kind, empty, end, a, m, w, nonzero, masks):
+    """The word at address `a`, which meets mask row `m` and weight row `w`, at the segmenter. Returns the cycle in which it leaves.
+
+    `available`: the first cycle in which the segmenter can take it; `empty`: it stands for an output without a word; `end`: the
+    last one of its output. `nonzero` and `masks` as in `Clock.run`.
+    """
+    if kind != EVENT and not empty:
         cycles = 1
         if kind == MAC2:
-            cycles = t[WIDE_CYCLES] if t[b + WIDE] == w else 2
-            t[b + WIDE] = w
-        return _hold(t, b, available, cycles, 0, end)
+            cycles = t.wide_cycles if c.wide == w else 2
+            c.wide = w
+        return _hold(t, c, available, cycles, 0, end)
     last = 0
-    if not null:
-        c = t[b + NUMBER]
+    if not empty:
+        i = c.index
         for s in range(nonzero.shape[1]):
-            bits = masks[c, m, s] if t[DENSE] else masks[c, m, s] & nonzero[a, s]
+            bits = masks[i, m, s] if t.dense else masks[i, m, s] & nonzero[a, s]
             if bits:
                 if last:
-                    _hold(t, b, available, last, 0, False)
+                    _hold(t, c, available, last, 0, False)
                 last = POPCOUNT[bits]
     if last:
-        return _hold(t, b, available, last, 0, end)
-    if end and not t[b + HELD]:
-        return _hold(t, b, available, 1, 1, True)
-    time = max(t[b + STEPPED] + 1, available)
-    t[b + STEPPED] = time
+        return _hold(t, c, available, last, 0, end)
+    if end and not c.held:
+        return _hold(t, c, available, 1, 1, True)
+    time = max(c.stepped + 1, available)
+    c.stepped = time
     if end:
-        _close(t, b, time)
+        _close(t, c, time)
     return time
 
 
@@ -257,166 +223,175 @@ def _word(t, b, available, kind, null, end, a, m, w, nonzero, masks):
 
 
 @njit(cache=True)
-def _credit(t, b):
-    """The cycle in which the last core of the group of fetcher `b` freed a place for the next word."""
-    step = t[R_SPLIT] * BLOCK
+def _credit(t, cores, f):
+    """The cycle in which the last core of the group of fetcher `f` freed a place for the next word: the fetcher's credit."""
     time = NEVER
-    for core in range(b, b + t[R_SLICES] * step, step):
-        time = max(time, t[core + WORD_POPS + t[core + WORDS_SENT]])
+    for i in range(f, f + t.SLICES * t.SPLIT, t.SPLIT):
+        c = cores[i]
+        time = max(time, c.word_pops[c.next_word])
     return time
 
 
 @njit(cache=True)
-def _send(t, b, low, high, time, kind, null, end, a, m, w, nonzero, masks):
-    """A word that fetcher `b` asks for in cycle `time` goes to the cores of slices `low` to `high`."""
-    step = t[R_SPLIT] * BLOCK
-    for core in range(b + low * step, b + high * step, step):
-        place = t[core + WORDS_SENT]
-        t[core + WORD_POPS + place] = _word(t, core, time + t[WORD], kind, null, end, a, m, w, nonzero, masks)
-        t[core + WORDS_SENT] = place + 1 if place + 1 < t[WORD_FIFO] else 0
+def _send(t, cores, f, low, high, time, kind, empty, end, a, m, w, nonzero, masks):
+    """A word that fetcher `f` asks for in cycle `time` goes to the cores of slices `low` to `high - 1`; the rest as in `_word`."""
+    for i in range(f + low * t.SPLIT, f + high * t.SPLIT, t.SPLIT):
+        c = cores[i]
+        place = c.next_word
+        c.word_pops[place] = _word(t, c, time + t.word, kind, empty, end, a, m, w, nonzero, masks)
+        c.next_word = place + 1 if place + 1 < t.word_fifo else 0
 
 
 @njit(cache=True)
-def _span(t, b, low, high, start, stop, m, w, kind, end, reuse, nonzero, occupied, masks):
-    """One clipped span, from the walker to the issuers: words `start` to `stop`, whose first has mask row `m` and weight row `w`.
+def _span(t, cores, f, low, high, start, stop, m, w, kind, end, reuse, nonzero, occupied, masks):
+    """One clipped span, from the walker of fetcher `f` to the issuers.
 
-    It is for slices `low` to `high` of the group of fetcher `b`. `reuse`: its word is in the window.
+    It is the words at the addresses `start` to `stop - 1`, the first of which meets mask row `m` and weight row `w`, and is for the
+    slices `low` to `high - 1` of the core group. `end`: the last one of its output; `reuse`: its word is in the word window.
     """
-    walked = max(t[b + WALKED] + 1, t[b + CLIPPED])
-    clipped = max(walked + t[CLIP], t[b + TAKEN])
-    taken = max(clipped + t[SPLITTING], t[b + SPLIT])
-    if t[SPLITTING] == 0:
+    c = cores[f]
+    walked = max(c.walked + 1, c.clipped)
+    clipped = max(walked + t.clip, c.taken)
+    taken = max(clipped + t.split, c.split_free)
+    if t.split == 0:
         clipped = taken
-    t[b + WALKED], t[b + CLIPPED], t[b + TAKEN], t[b + SPLIT] = walked, clipped, taken, taken + 1
+    c.walked, c.clipped, c.taken, c.split_free = walked, clipped, taken, taken + 1
     if start == stop and not end:
         return
-    turns = max(1, t[R_SPLIT] // t[PORTS])
-    turn = t[b + NUMBER] // t[PORTS]
+    turns = max(1, t.SPLIT // t.ports)
+    turn = c.index // t.ports
     request = taken
-    row = start >> t[OCC_BITS]
-    last_row = row if start == stop else (stop - 1) >> t[OCC_BITS]
+    row = start >> t.occ_bits
+    last_row = row if start == stop else (stop - 1) >> t.occ_bits
     while row <= last_row:
-        place = t[b + ROWS]
-        request = max(request, t[b + ROW_POPS + place]) + 1
+        place = c.next_row
+        request = max(request, c.row_pops[place]) + 1
         ends = end and row == last_row
-        first, beyond = max(start, row << t[OCC_BITS]), min(stop, (row + 1) << t[OCC_BITS])
+        first, beyond = max(start, row << t.occ_bits), min(stop, (row + 1) << t.occ_bits)
         left = beyond - first
-        if not t[DENSE]:
+        if not t.dense:
             left = 0
             for a in range(first, beyond):
                 left += occupied[a]
         skipped = beyond - first - left
-        time = max(t[b + SCANNED] + 1, request + t[ROW])
+        time = max(c.scanned + 1, request + t.row)
         if left:
             time -= 1
             for a in range(first, beyond):
-                if t[DENSE] or occupied[a]:
+                if t.dense or occupied[a]:
                     left -= 1
-                    time = max(time, _credit(t, b)) + 1
+                    time = max(time, _credit(t, cores, f)) + 1
                     if not reuse:
                         time += (turn - time) & (turns - 1)
-                    _at(t, b, WORDS, time, 1)
+                    _at(t, c, WORDS, time, 1)
                     at_end = ends and left == 0
                     n = a - start
-                    w_row = (w + n * t[R_W_WORD]) & t[W_MASK]
-                    _send(t, b, low, high, time, kind, False, at_end, a, (m + n) & t[M_MASK], w_row, nonzero, masks)
+                    w_row = (w + n * t.W_WORD) & t.weight_mask
+                    _send(t, cores, f, low, high, time, kind, False, at_end, a, (m + n) & t.mask_mask, w_row, nonzero, masks)
         elif ends:
-            time = max(time, _credit(t, b) + 1)
-            _send(t, b, low, high, time, kind, True, True, 0, 0, 0, nonzero, masks)
+            time = max(time, _credit(t, cores, f) + 1)
+            _send(t, cores, f, low, high, time, kind, True, True, 0, 0, 0, nonzero, masks)
         if skipped:
-            _at(t, b, SKIPPED, time, skipped)
+            _at(t, c, SKIPPED, time, skipped)
         if ends:
-            t[ENDED] = max(t[ENDED], time)
-        t[b + SCANNED] = time
-        t[b + ROW_POPS + place] = time
-        t[b + ROWS] = place + 1 if place + 1 < t[ROW_FIFO] else 0
+            t.ended = max(t.ended, time)
+        c.scanned = time
+        c.row_pops[place] = time
+        c.next_row = place + 1 if place + 1 < t.row_fifo else 0
         row += 1
     # A row that waits in no FIFO keeps the splitter, which takes the next span a cycle later.
-    t[b + SPLIT] = request if t[SPLITTING] else t[b + SCANNED] + 1
+    c.split_free = request if t.split else c.scanned + 1
 
 
 @njit(cache=True)
-def _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks):
-    """The output at (oy, ox), from its deal to fetcher `b` in cycle `deal` to its close. `fresh`: first of its run."""
-    taken = max(deal + t[FIFO], t[b + WALKED])
-    t[b + TAKEN_BEFORE] = t[b + TAKEN_JOB]
-    t[b + TAKEN_JOB] = t[b + WALKED] = taken
-    slices = t[R_SLICES]
-    qy, qx = oy // t[R_REPY], ox // t[R_REPX]
-    iy0, ix0 = t[R_IY0] + qy * t[R_SY], t[R_IX0] + qx * t[R_SX]
-    a0 = t[R_A_BASE] + qy * t[R_A_OY] + qx * t[R_A_OX]
-    m, w = t[R_M_BASE], t[R_W_BASE]
-    for ky in range(t[R_KH]):
-        iy = iy0 + ky * t[R_DY]
-        for kx in range(t[R_KX]):
-            ix = ix0 + kx * t[R_DX]
-            low = min(max(0, -ix), t[R_SPAN])
-            high = max(0, min(t[R_SPAN], t[R_W] - ix))
-            if iy < 0 or iy >= t[R_H] or high < low:
+def _output(t, cores, f, dispatched, fresh, oy, ox, nonzero, occupied, masks):
+    """The output at (oy, ox), from its dispatch to fetcher `f` in cycle `dispatched` to its close. `fresh`: first of its run."""
+    c = cores[f]
+    taken = max(dispatched + t.fifo, c.walked)
+    c.taken_before = c.taken_job
+    c.taken_job = c.walked = taken
+    slices = t.SLICES
+    qy, qx = oy // t.REPY, ox // t.REPX
+    iy0, ix0 = t.IY0 + qy * t.SY, t.IX0 + qx * t.SX
+    a0 = t.A_BASE + qy * t.A_OY + qx * t.A_OX
+    m, w = t.M_BASE, t.W_BASE
+    for ky in range(t.KH):
+        iy = iy0 + ky * t.DY
+        for kx in range(t.KX):
+            ix = ix0 + kx * t.DX
+            low = min(max(0, -ix), t.SPAN)
+            high = max(0, min(t.SPAN, t.W - ix))
+            if iy < 0 or iy >= t.H or high < low:
                 high = low
-            start = (a0 + ky * t[R_A_KY] + kx * t[R_A_KX] + low * t[R_WORDS]) & t[A_MASK]
-            stop = start + (high - low) * t[R_WORDS]
-            end = ky == t[R_KH] - 1 and kx == t[R_KX] - 1 and not t[RESIDUAL]
-            reuse = t[WINDOW] and not fresh and 0 < t[R_SX] < t[R_KX] - kx
-            q = low * t[R_WORDS]
-            _span(t, b, 0, slices, start, stop, m + q, w + q * t[R_W_WORD], t[KIND], end, reuse, nonzero, occupied, masks)
-            m += t[R_M_SPAN]
-            w += t[R_W_SPAN]
-    if t[RESIDUAL]:
+            start = (a0 + ky * t.A_KY + kx * t.A_KX + low * t.WORDS) & t.act_mask
+            stop = start + (high - low) * t.WORDS
+            end = ky == t.KH - 1 and kx == t.KX - 1 and not t.residual
+            reuse = t.window and not fresh and 0 < t.SX < t.KX - kx
+            q = low * t.WORDS
+            _span(t, cores, f, 0, slices, start, stop, m + q, w + q * t.W_WORD, t.kind, end, reuse, nonzero, occupied, masks)
+            m += t.M_SPAN
+            w += t.W_SPAN
+    if t.residual:
         for s in range(slices):
-            start = (t[R_R_BASE] + oy * t[R_R_OY] + ox * t[R_R_OX] + s) & t[A_MASK]
-            _span(t, b, s, s + 1, start, start + 1, 0, t[R_R_W], MAC2, True, False, nonzero, occupied, masks)
+            start = (t.R_BASE + oy * t.R_OY + ox * t.R_OX + s) & t.act_mask
+            _span(t, cores, f, s, s + 1, start, start + 1, 0, t.R_W, MAC2, True, False, nonzero, occupied, masks)
 
 
-# -- the dealer ----------------------------------------------------------------------------------------------------
-
-
-@njit(cache=True)
-def _ahead(t, b):
-    """The first cycle in which an output can be dealt to fetcher `b`: behind one job at most, or none (`structure.job_depth`)."""
-    return t[b + (TAKEN_JOB if t[ALONE] else TAKEN_BEFORE)] + t[FREED]
+# -- the dispatcher ----------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
-def _room(t, b):
-    """The first cycle in which an output can be dealt to every core of the group of fetcher `b`.
+def _ahead(t, c):
+    """The first cycle in which the fetcher of core `c` can take one more job: it holds two, or one (`structure.job_depth`)."""
+    return (c.taken_job if t.alone else c.taken_before) + t.freed
 
-    The fetcher has room for the jobs of a whole run, unless every group has a port.
+
+@njit(cache=True)
+def _room(t, cores, f):
+    """The first cycle in which an output can be dispatched to every core of the group of fetcher `f`.
+
+    The fetcher has room for the jobs of a whole run, unless every core group has a port.
     """
-    step = t[R_SPLIT] * BLOCK
     time = NEVER
-    for core in range(b, b + t[R_SLICES] * step, step):
-        time = max(time, t[core + OUTPUT_POPS + t[core + OUTPUTS_SENT]])
-    return time + t[FREED]
+    for i in range(f, f + t.SLICES * t.SPLIT, t.SPLIT):
+        c = cores[i]
+        time = max(time, c.output_pops[c.next_output])
+    return time + t.freed
 
 
 @njit(cache=True)
-def _run(t, nonzero, occupied, masks):
-    groups = t[R_SPLIT]
-    t[CLOSED_LAST] = t[STORED_LAST] = NEVER
-    deal = t[STARTED] + t[DEAL] - 1
-    if t[GROUPS] and t[GROUPS] != groups:
-        deal = max(deal, t[ENDED] + t[DRAINED] - 1)
-    t[GROUPS] = groups
-    b, n = BLOCKS, 0
-    for oy in range(t[R_OH]):
-        for ox in range(t[R_OW]):
-            deal += 1
-            fresh = ox % t[R_RUN] == 0
+def run(cluster, cores, nonzero, occupied, masks):
+    """Advances by the operation whose registers and flags `cluster` holds; arguments as in `Clock.run`.
+
+    `cluster` is an array of one `CLUSTER`, `cores` an array [cores] of `CORE`. Functions that this one calls take the record `t` of
+    the cluster, and the record `c` of a core or the array and the number `f` of a fetcher; times and numbers are int64.
+    """
+    t = cluster[0]
+    groups = t.SPLIT
+    t.closed_last = t.stored_last = NEVER
+    dispatched = t.started + t.dispatch - 1
+    if t.groups and t.groups != groups:
+        dispatched = max(dispatched, t.ended + t.drained - 1)
+    t.groups = groups
+    f, n = 0, 0
+    for oy in range(t.OH):
+        for ox in range(t.OW):
+            dispatched += 1
+            fresh = ox % t.RUN == 0
             if not fresh:
-                deal = max(deal, _room(t, b))
-                if t[CORES] == t[PORTS]:
-                    deal = max(deal, _ahead(t, b))
-            elif t[STATEFUL]:
-                b = BLOCKS + n % groups * BLOCK
-                deal = max(deal, _ahead(t, b), _room(t, b))
+                dispatched = max(dispatched, _room(t, cores, f))
+                if t.cores == t.ports:
+                    dispatched = max(dispatched, _ahead(t, cores[f]))
+            elif t.stateful:
+                f = n % groups
+                dispatched = max(dispatched, _ahead(t, cores[f]), _room(t, cores, f))
             else:
                 soonest = -NEVER
-                for fetcher in range(BLOCKS, BLOCKS + groups * BLOCK, BLOCK):
-                    time = max(deal, _ahead(t, fetcher), _room(t, fetcher))
+                for fetcher in range(groups):
+                    time = max(dispatched, _ahead(t, cores[fetcher]), _room(t, cores, fetcher))
                     if time < soonest:
-                        soonest, b = time, fetcher
-                deal = soonest
+                        soonest, f = time, fetcher
+                dispatched = soonest
             n += 1
-            _output(t, b, deal, fresh, oy, ox, nonzero, occupied, masks)
-    t[DEALT] = deal
+            _output(t, cores, f, dispatched, fresh, oy, ox, nonzero, occupied, masks)
+    t.dispatched = dispatched

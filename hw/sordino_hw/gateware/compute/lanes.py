@@ -6,16 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 from ...spec import isa
 from ...spec.arch import ArchConfig
-from ...spec.latencies import LATENCY, MULTIPLIER_LATENCY, Latencies
+from ...spec.latencies import LATENCY, MULTIPLIER_LATENCY, VECTOR_LATENCY, Latencies
 from ...spec.structure import Kind, reads_late
-from ..issue.issue import VECTOR_LATENCY
 from ..layouts import Event
 from ..lib.combinators import delay
 from ..primitives import MaskedAdder, MultiplierArray, Serialiser, copies
 
 __all__ = ["Lanes"]
-
-assert VECTOR_LATENCY == LATENCY, "an operand is registered beside its byte of the weight row"
 
 SHARE = 4
 """Lanes that one copy of the control signals drives."""

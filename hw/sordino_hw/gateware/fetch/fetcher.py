@@ -10,10 +10,9 @@ from ...spec.latencies import Latencies
 from ...spec.structure import job_depth, reads_late, tag_bits
 from ..flight import Descriptors
 from ..layouts import Job, ReadWord, TapDescriptor, mask_address
-from ..lib.fifo import Fifo
-from ..small import SmallOccupancy, SmallWordReader
-from .scan import Occupancy, Scanner, WordReader
-from .walk import Clip, Splitter, Walker
+from ..lib.fifo import fifo_for
+from ..stages import stages_of
+from .walker import Walker
 
 __all__ = ["Fetcher"]
 
@@ -84,15 +83,15 @@ class Fetcher(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch = self.arch
-        m.submodules.jobs = jobs = Fifo(Job(arch), job_depth(arch), Latencies(arch).fifo)
+        arch, stages = self.arch, stages_of(self.arch)
+        m.submodules.jobs = jobs = fifo_for(Job(arch), job_depth(arch), Latencies(arch).fifo)
         m.submodules.descriptors = descriptors = Descriptors(arch, TapDescriptor(arch))
         m.submodules.walker = walker = Walker(arch)
-        m.submodules.clip = clip = Clip(arch)
-        m.submodules.splitter = splitter = Splitter(arch)
-        m.submodules.occupancy = occupancy = SmallOccupancy(arch) if arch.profile == "small" else Occupancy(arch)
-        m.submodules.scanner = scanner = Scanner(arch, self.index)
-        m.submodules.reader = reader = SmallWordReader(arch) if arch.profile == "small" else WordReader(arch)
+        m.submodules.clip = clip = stages.clip(arch)
+        m.submodules.splitter = splitter = stages.splitter(arch)
+        m.submodules.occupancy = occupancy = stages.occupancy(arch)
+        m.submodules.scanner = scanner = stages.scanner(arch, self.index)
+        m.submodules.reader = reader = stages.word_reader(arch)
 
         m.d.comb += [
             jobs.i.payload.eq(self.job),
@@ -107,13 +106,8 @@ class Fetcher(wiring.Component):
         connect(m, jobs.o, walker.job)
         connect(m, walker.spans, clip.i)
         connect(m, clip.o, splitter.i)
+        connect(m, splitter.o, occupancy.i)
         m.d.comb += [
-            occupancy.valid.eq(splitter.valid),
-            occupancy.tag.eq(splitter.tag),
-            occupancy.low.eq(splitter.low),
-            occupancy.top.eq(splitter.top),
-            occupancy.empty.eq(splitter.empty),
-            splitter.ready.eq(occupancy.ready),
             self.trap_act.eq(splitter.trap),
             self.occ_addr.eq(occupancy.r_addr),
             occupancy.r_data.eq(self.occ_data),

@@ -22,7 +22,7 @@ from ...spec.isa import CSR, ID_VALUE, Region, region_bits, region_depth
 from ...spec.latencies import Latencies
 from ..cluster import Cluster
 from .interfaces import ControlSignature, WindowSignature
-from .window import READABLE, WRITABLE
+from .port import READABLE, WRITABLE
 
 __all__ = ["ANSWER", "FRAME", "LOST", "WRITE", "SerialPort", "SerialTop", "frame"]
 

@@ -1,4 +1,7 @@
-"""Small FIFOs, and the credits that let a pipeline of fixed latency feed one without overflow."""
+"""Small FIFOs, and the credits that let a pipeline of fixed latency feed one without overflow.
+
+`fifo_for` chooses the smallest class for a shape, a depth and a latency; all of them keep the contract of `FifoInterface`.
+"""
 
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, unsigned
 from amaranth.lib import memory, stream, wiring
@@ -6,112 +9,148 @@ from amaranth.lib.wiring import In, Out
 
 from ..primitives import SmallMemory
 
-__all__ = ["Credit", "Fifo", "Ring"]
+__all__ = [
+    "CountingFifo",
+    "Credit",
+    "FifoInterface",
+    "ForwardingFifo",
+    "MemoryFifo",
+    "OneItemFifo",
+    "Ring",
+    "TwoItemFifo",
+    "fifo_for",
+]
 
-MARKS = 8
-"""Items up to which credit is a mark for each, and no number."""
+THERMOMETER_DEPTH = 8
+"""Largest depth that uses a thermometer code instead of a counter."""
 
 
-def _count(m: Module, counter, depth: int, up, down):
-    """Counts, and returns the register that says `counter != depth`: both are ready before `up` and `down`, which come late;
-    `down`, the later one, decides only whether they change.
+def _has_room(m: Module, depth: int, up, down):
+    """A register that says that fewer than `depth` items are in it: `up` enters one, `down` lets one leave.
+
+    Late signals do little: `down`, the later one, decides only whether the register changes.
     """
-    room = Signal(init=1)
+    count, room = Signal(range(depth + 1), name="count"), Signal(init=1, name="room")
     with m.If(up ^ down):
-        m.d.sync += [counter.eq(counter + Mux(up, 1, -1)), room.eq(~up | (counter != depth - 1))]
+        m.d.sync += [count.eq(count + Mux(up, 1, -1)), room.eq(~up | (count != depth - 1))]
     return room
 
 
-class Fifo(wiring.Component):
-    """A stream FIFO whose output is a register: an item pushed in cycle t can leave from cycle t + `latency`.
+class FifoInterface(wiring.Component):
+    """A stream FIFO whose output is a register: an item pushed in cycle t can leave from cycle t + `latency` on.
 
-    It holds `depth` items, counted from push to pop; a place that an item leaves in cycle t is free from t + 1.
+    It holds `depth` items, counted from push to pop; a place that an item leaves in cycle t is free from t + 1 on.
+    Throughput: an item a cycle, if it holds at least `latency` items.
 
     Parameters
     ----------
     shape
     depth : int
-    latency : int
-        2 (`Latencies.fifo`), or 1, where an item goes from one end to the other in a cycle; of up to two items.
     guarded : bool
-        Whoever pushes knows from elsewhere that there is room (`Credit`): `i.ready` is high, and nothing counts a `level`.
+        The producer knows from elsewhere that there is room (`Credit`): `i.ready` is always high, and nothing is counted.
 
     Members
     -------
     i : In(stream of shape), o : Out(stream of shape)
         `o.payload` means something with `o.valid` alone.
     next : Out(shape), more : Out(1)
-        The item that `o` shows in the next cycle, unless it still shows the one of this cycle; `more`: there is one.
-    level : Out(range(depth + 1))
-        Items in the FIFO: a register. Zero if it is `guarded`.
+        Lookahead: the item that `o` shows in the next cycle, unless it still shows the one of this cycle; and if there is one.
     """
 
-    def __init__(self, shape, depth: int, latency: int = 2, *, guarded: bool = False):
-        if latency not in (1, 2) or (latency == 1 and depth > 2):
-            raise ValueError(f"a FIFO has a latency of 2, or, of up to two items, 1, not {latency!r} of {depth!r} items")
-        self.shape, self.depth, self.latency, self.guarded = shape, depth, latency, guarded
+    latency = 2
+
+    def __init__(self, shape, depth: int, *, guarded: bool = False):
+        self.shape, self.depth, self.guarded = shape, depth, guarded
         super().__init__(
             {
                 "i": In(stream.Signature(shape)),
                 "o": Out(stream.Signature(shape)),
                 "next": Out(shape),
                 "more": Out(1),
-                "level": Out(range(depth + 1)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        push, pop, move = self.i.valid & self.i.ready, self.o.valid & self.o.ready, ~self.o.valid | self.o.ready
-        m.d.comb += self.i.ready.eq(1 if self.guarded else _count(m, self.level, self.depth, push, pop))
-        if self.latency == 1:
-            first, waiting, more = Signal(self.shape, reset_less=True), Signal(), Signal()
-            m.d.comb += [more.eq(waiting | push), self.more.eq(more), self.next.eq(Mux(waiting, first, self.i.payload))]
-            with m.If(move):
-                m.d.sync += [self.o.payload.eq(self.next), self.o.valid.eq(more)]
-            if self.depth == 2:
-                with m.If(push & (waiting | ~move)):
-                    m.d.sync += [first.eq(self.i.payload), waiting.eq(1)]
-                with m.Elif(move):
-                    m.d.sync += waiting.eq(0)
-            return m
-        if self.depth == 1:
-            # A register, which shows its item a cycle late.
-            waiting = Signal()
-            with m.If(push):
-                m.d.sync += self.o.payload.eq(self.i.payload)
-            with m.If(pop):
-                m.d.sync += self.o.valid.eq(0)
-            with m.Elif(waiting):
-                m.d.sync += self.o.valid.eq(1)
-            m.d.sync += waiting.eq(push)
-            m.d.comb += [self.next.eq(self.o.payload), self.more.eq(waiting)]
-            return m
+        push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
+        m.d.comb += self.i.ready.eq(1 if self.guarded else _has_room(m, self.depth, push, pop))
+        self._store(m, push, pop, ~self.o.valid | self.o.ready)
+        return m
+
+    def _store(self, m, push, pop, move):
+        """Stores what is pushed, and drives `o`, `next` and `more`; the output register is free in a cycle of `move`."""
+        raise NotImplementedError
+
+
+class ForwardingFifo(FifoInterface):
+    """A skid buffer of one or two items with a latency of one cycle: the output register takes an item as it is pushed."""
+
+    latency = 1
+
+    def _store(self, m, push, pop, move):
+        first, waiting, more = Signal(self.shape, reset_less=True), Signal(), Signal()
+        m.d.comb += [more.eq(waiting | push), self.more.eq(more), self.next.eq(Mux(waiting, first, self.i.payload))]
+        with m.If(move):
+            m.d.sync += [self.o.payload.eq(self.next), self.o.valid.eq(more)]
         if self.depth == 2:
-            # Two registers: an item passes the first in a cycle, unless the second is taken.
-            first, waiting = Signal(self.shape, reset_less=True), Signal()
-            m.d.comb += [self.next.eq(first), self.more.eq(waiting)]
-            with m.If(move):
-                m.d.sync += [self.o.payload.eq(first), self.o.valid.eq(waiting)]
-            with m.If(push):
+            with m.If(push & (waiting | ~move)):
                 m.d.sync += [first.eq(self.i.payload), waiting.eq(1)]
             with m.Elif(move):
                 m.d.sync += waiting.eq(0)
-            return m
-        width = Shape.cast(self.shape).width
-        if not width:
-            # Nothing but a count of those that were pushed before the last cycle.
-            pushed, waiting = Signal(), Signal.like(self.level)
-            m.d.sync += pushed.eq(push)
-            m.d.comb += [self.o.valid.eq(waiting != 0), self.more.eq(pushed | (waiting > 1))]
-            with m.If(pushed & ~pop):
-                m.d.sync += waiting.eq(waiting + 1)
-            with m.Elif(pop & ~pushed):
-                m.d.sync += waiting.eq(waiting - 1)
-            return m
-        # One item is in the output register whenever others wait, so the memory is never full. The register takes whatever
-        # the memory shows while it has no item, so that its enable waits for no more than `o`.
-        rows, attributes = 1 << (self.depth - 1).bit_length(), {"no_rw_check": 1}  # no item is read as it is written
+
+
+class OneItemFifo(FifoInterface):
+    """One register, which shows its item in the second cycle."""
+
+    def _store(self, m, push, pop, move):
+        waiting = Signal()
+        with m.If(push):
+            m.d.sync += self.o.payload.eq(self.i.payload)
+        with m.If(pop):
+            m.d.sync += self.o.valid.eq(0)
+        with m.Elif(waiting):
+            m.d.sync += self.o.valid.eq(1)
+        m.d.sync += waiting.eq(push)
+        m.d.comb += [self.next.eq(self.o.payload), self.more.eq(waiting)]
+
+
+class TwoItemFifo(FifoInterface):
+    """Two registers: an item stays in the first for a cycle, unless the second is taken."""
+
+    def _store(self, m, push, pop, move):
+        first, waiting = Signal(self.shape, reset_less=True), Signal()
+        m.d.comb += [self.next.eq(first), self.more.eq(waiting)]
+        with m.If(move):
+            m.d.sync += [self.o.payload.eq(first), self.o.valid.eq(waiting)]
+        with m.If(push):
+            m.d.sync += [first.eq(self.i.payload), waiting.eq(1)]
+        with m.Elif(move):
+            m.d.sync += waiting.eq(0)
+
+
+class CountingFifo(FifoInterface):
+    """Of items without bits: a count of those that were pushed before the last cycle."""
+
+    def _store(self, m, push, pop, move):
+        pushed, waiting = Signal(), Signal(range(self.depth + 1))
+        m.d.sync += pushed.eq(push)
+        m.d.comb += [self.o.valid.eq(waiting != 0), self.more.eq(pushed | (waiting > 1))]
+        with m.If(pushed & ~pop):
+            m.d.sync += waiting.eq(waiting + 1)
+        with m.Elif(pop & ~pushed):
+            m.d.sync += waiting.eq(waiting - 1)
+
+
+class MemoryFifo(FifoInterface):
+    """A memory in front of the output register.
+
+    One item is in the register whenever others wait, so the memory is never full. Speculative load: the register takes what
+    the memory shows while it has no item, so that its enable waits for `o` alone.
+    """
+
+    def _store(self, m, push, pop, move):
+        width, rows = Shape.cast(self.shape).width, 1 << (self.depth - 1).bit_length()
+        attributes = {"no_rw_check": 1}  # no item is read in the cycle in which it is written
         m.submodules.array = array = memory.Memory(shape=unsigned(width), depth=rows, init=[], attrs=attributes)
         write, read = array.write_port(), array.read_port(domain="comb")
         item = Signal(width, reset_less=True)
@@ -128,11 +167,25 @@ class Fifo(wiring.Component):
             m.d.sync += more.eq(push | (more & ~single))
         with m.If(move):
             m.d.sync += [item.eq(read.data), self.o.valid.eq(more), read.addr.eq(read.addr + more)]
-        return m
+
+
+def fifo_for(shape, depth: int, latency: int = 2, *, guarded: bool = False) -> FifoInterface:
+    """The FIFO of `depth` items with that latency (`Latencies.fifo`): 2, or, of up to two items, 1. Raises `ValueError`."""
+    if latency not in (1, 2) or (latency == 1 and depth > 2):
+        raise ValueError(f"a FIFO has a latency of 2, or, of up to two items, 1, not {latency!r} of {depth!r} items")
+    if latency == 1:
+        kind: type[FifoInterface] = ForwardingFifo
+    elif depth <= 2:
+        kind = OneItemFifo if depth == 1 else TwoItemFifo
+    else:
+        kind = MemoryFifo if Shape.cast(shape).width else CountingFifo
+    return kind(shape, depth, guarded=guarded)
 
 
 class Ring(wiring.Component):
-    """A queue whose ends know from elsewhere that there is room, and that an item is there: nothing but a memory and two counters.
+    """A queue of items in flight, without a handshake: the producer knows that there is room, the consumer that an item is there.
+
+    It is a memory and two counters. Throughput: an item a cycle. Latency: a cycle.
 
     Parameters
     ----------
@@ -160,10 +213,19 @@ class Ring(wiring.Component):
 
 
 class Credit(wiring.Component):
-    """Counts items between a point of decision and a FIFO's exit.
+    """Permission to send, for each place of a FIFO behind a pipeline of fixed latency.
 
-    `grant` is high while fewer than `depth` items are on their way or waiting; `take` enters one, `give` frees one for
-    the next cycle.
+    Parameters
+    ----------
+    depth : int
+        Items between the decision to send them and the FIFO's output, at most.
+
+    Members
+    -------
+    grant : Out(1)
+        Fewer than `depth` items are on their way or waiting.
+    take : In(1), give : In(1)
+        An item is sent; an item left the FIFO, which frees its place for the next cycle.
     """
 
     def __init__(self, depth: int):
@@ -172,11 +234,10 @@ class Credit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        if self.depth > MARKS:
-            used = Signal(range(self.depth + 1))
-            m.d.comb += self.grant.eq(_count(m, used, self.depth, self.take, self.give))
+        if self.depth > THERMOMETER_DEPTH:
+            m.d.comb += self.grant.eq(_has_room(m, self.depth, self.take, self.give))
             return m
-        # A mark for each place that is free moves by one level of logic behind `take`, which is as late as what it decides on.
+        # A thermometer code of the free places: it changes with one level of logic behind `take`, a late signal.
         free = Signal(self.depth, init=-1)
         m.d.comb += self.grant.eq(free[0])
         with m.If(self.take ^ self.give):

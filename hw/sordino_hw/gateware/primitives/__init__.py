@@ -1,37 +1,26 @@
 """Memories, multipliers, adders and register copies: the only gateware that knows which FPGA it is built for.
 
-Each component has one interface and several forms. The form follows from the `platform` that elaboration carries (see
-`family.Target`); without one it is plain Amaranth, as simulators take it. The forms agree cycle for cycle, except
-where a component's docstring says that a value is undefined.
+Each component has one interface and a form for each family (`Generic`, `Ecp5`, `Ice40`). The form follows from the `platform` that
+elaboration carries (see `Target`); without one it is plain Amaranth, as simulators take it.
 """
 
-from .components import (
-    Accumulators,
-    BitMemory,
-    BlockMemory,
-    Buffer,
-    DigitProduct,
-    DualReadMemory,
-    FusedAdder,
-    Gate,
-    MaskedAdder,
-    Multiplier,
-    MultiplierArray,
-    Serialiser,
-    SinglePortMemory,
-    SmallMemory,
-)
+from .arithmetic import Accumulators, DigitProduct, FusedAdder, MaskedAdder, Multiplier, MultiplierArray
 from .copies import copies
-from .family import FAMILIES, Target
+from .ecp5 import Ecp5
+from .family import Family, Target, register
+from .generic import Generic
+from .ice40 import Ice40
+from .logic import Buffer, Gate, Serialiser
+from .memories import BitMemory, BlockMemory, DualReadMemory, SinglePortMemory, SmallMemory
 
 __all__ = [
-    "FAMILIES",
     "Accumulators",
     "BitMemory",
     "BlockMemory",
     "Buffer",
     "DigitProduct",
     "DualReadMemory",
+    "Family",
     "FusedAdder",
     "Gate",
     "MaskedAdder",
@@ -43,3 +32,5 @@ __all__ = [
     "Target",
     "copies",
 ]
+
+register(Generic(), Ecp5(), Ice40())

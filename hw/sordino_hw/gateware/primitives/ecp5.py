@@ -11,26 +11,13 @@ from typing import Any
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, unsigned
 from amaranth.lib import memory
 
-from . import generic
+from .arithmetic import DigitProduct, FusedAdder, MultiplierArray
 from .copies import copies
-from .generic import accumulators, masked_adder
+from .generic import Generic
+from .logic import Buffer, Gate, Serialiser
+from .memories import BitMemory, BlockMemory, DualReadMemory, SinglePortMemory, SmallMemory
 
-__all__ = [
-    "accumulators",
-    "bit_memory",
-    "block_memory",
-    "buffer",
-    "digit_product",
-    "dual_read_memory",
-    "fused_adder",
-    "gate",
-    "masked_adder",
-    "multiplier_array",
-    "serialiser",
-    "single_port_memory",
-    "small_memory",
-    "tiling",
-]
+__all__ = ["Ecp5", "tiling"]
 
 TILES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 """Shapes of a DP16KD: rows and bits."""
@@ -41,16 +28,209 @@ SHORT = 64
 DISTRIBUTED_ROWS, DISTRIBUTED_BITS = 16, 4
 """Rows and bits of a TRELLIS_DPR16X4."""
 
-
 BYTE = 9
 """Bits that a DP16KD of 18 or 36 bits can write alone."""
 
 
-def tiling(depth: int, width: int, least: int = 1) -> list[tuple[int, int]]:
-    """The cheapest way to build a memory of DP16KD, as the rows and bits of the tiles of each bank, from row 0 on.
+class Ecp5(Generic):
+    """Lattice ECP5."""
 
-    Tiles have at least `least` bits. Of equally cheap ways the one with the fewest banks: banks need a multiplexer behind them. No bank is deeper than the
-    one below, so each begins at a multiple of its rows.
+    name = "ecp5"
+    distributed_rows, distributed_attributes = DISTRIBUTED_ROWS, {"ram_style": "distributed"}
+
+    def block_memory(self, c: BlockMemory | SinglePortMemory) -> Module:
+        if c.latency == 1:
+            return super().block_memory(c)
+        if c.depth <= SHORT:
+            return _short_memory(c)
+        m = Module()
+        whole = c.granularity == c.width
+        grouped = c.width // c.granularity * -(-c.granularity // BYTE) * BYTE  # each group takes whole bytes
+        banks = tiling(c.depth, c.width) if whole else tiling(c.depth, grouped, BYTE)
+        first, shown, chosen = 0, [], []
+        for bank, (rows, bits) in enumerate(banks):
+            inner, row, here = (rows - 1).bit_length(), [None] * c.width, Signal(name=f"enable_{bank}")
+            m.d.comb += here.eq(c.w_addr[inner:] == first // rows if len(banks) > 1 else 1)
+            for k, (enables, places) in enumerate(_columns(c, bits)):
+                part = Cat(Const(0, 1) if place is None else c.w_data[place] for place in places)
+                w_en = enables & here.replicate(len(enables))
+                data, _ = _tile(m, f"tile_{bank}_{k}", bits, w_en, c.w_addr[:inner], part, c.r_addr[:inner])
+                for place, bit in zip(places, data, strict=False):
+                    if place is not None:
+                        row[place] = bit
+            shown.append(Cat(row))
+            chosen.append(c.r_addr[inner:] == first // rows)
+            first += rows
+        if len(banks) == 1:
+            m.d.comb += c.r_data.eq(shown[0])
+            return m
+        once, bank = (Signal(len(banks), name=f"bank_{k}", reset_less=True) for k in (1, 2))
+        m.d.sync += [once.eq(Cat(chosen)), bank.eq(once)]
+        m.d.comb += c.r_data.eq(shown[-1])
+        for k, value in enumerate(shown[:-1]):
+            with m.If(bank[k]):
+                m.d.comb += c.r_data.eq(value)
+        return m
+
+    def bit_memory(self, c: BitMemory) -> Module:
+        if c.latency == 1:
+            return super().bit_memory(c)
+        # A distributed RAM writes its four bits together: a bit's neighbours are looked up in a copy for the writer, which is
+        # smaller than a RAM for each bit would be.
+        m = Module()
+        place, row = (DISTRIBUTED_BITS - 1).bit_length(), (c.width - 1).bit_length()
+        m.submodules.quads = quads = SmallMemory(c.depth * c.width // DISTRIBUTED_BITS, DISTRIBUTED_BITS, latency=1)
+
+        def register(name, like):
+            return Signal.like(like, name=name, reset_less=True)
+
+        # First cycle: the quad is looked up. Second: it is written, unless the quad that was written meanwhile is the same.
+        asked_en, asked, asked_bit = (register(f"asked_{n}", s) for n, s in (("en", c.w_en), ("at", c.w_addr), ("bit", c.w_data)))
+        w_en, w_addr, bit = (register(f"quad_{n}", s) for n, s in (("en", c.w_en), ("at", c.w_addr), ("bit", c.w_data)))
+        again, written = register("again", c.w_en), register("written", quads.r_data)
+        old, chosen, quad = (Signal(DISTRIBUTED_BITS, name=name) for name in ("old", "chosen", "quad"))
+        m.d.comb += [
+            old.eq(Mux(again, written, quads.r_data)),
+            chosen.eq(1 << w_addr[:place]),
+            quad.eq(Mux(bit, old | chosen, old & ~chosen)),
+            quads.r_addr.eq(asked[place:]),
+            quads.w_en.eq(w_en),
+            quads.w_addr.eq(w_addr[place:]),
+            quads.w_data.eq(quad),
+        ]
+        m.d.sync += [
+            *(asked_en.eq(c.w_en), asked.eq(c.w_addr), asked_bit.eq(c.w_data)),
+            *(w_en.eq(asked_en), w_addr.eq(asked), bit.eq(asked_bit)),
+            *(again.eq(w_en & (asked[place:] == w_addr[place:])), written.eq(quad)),
+        ]
+        enables, value = w_en << w_addr[place:row], quad.replicate(c.width // DISTRIBUTED_BITS)
+        for i in range(c.readers):
+            r_addr = register(f"held_{i}", c.r_addr[i])
+            m.d.sync += r_addr.eq(c.r_addr[i])
+            shown = _distributed(m, f"copy_{i}", c.depth, c.width, DISTRIBUTED_BITS, enables, w_addr[row:], value, r_addr)
+            m.d.comb += c.r_data[i].eq(shown)
+        return m
+
+    def single_port_memory(self, c: SinglePortMemory) -> Module:
+        if c.latency == 1:
+            return super().single_port_memory(c)
+        m = Module()
+        m.submodules.block = block = BlockMemory(c.depth, c.width, granularity=c.granularity)
+        m.d.comb += [
+            block.w_en.eq(c.w_en),
+            block.w_addr.eq(c.w_addr),
+            block.w_data.eq(c.w_data),
+            block.r_addr.eq(c.r_addr),
+            c.r_data.eq(block.r_data),
+        ]
+        return m
+
+    def dual_read_memory(self, c: DualReadMemory) -> Module:
+        if c.latency == 1:
+            return super().dual_read_memory(c)
+        m = Module()
+        bits = max((b for rows, b in TILES if rows >= c.depth and b <= 18), default=0)
+        if not bits:
+            raise ValueError(f"a memory with two readers has at most {TILES[-1][0]} rows, not {c.depth!r}")
+        for k in range(0, c.width, bits):
+            part = c.w_data[k : k + bits]
+            second, first = _tile(m, f"tile_{k // bits}", bits, c.w_en, c.addr[0], part, c.addr[1])
+            m.d.comb += [c.r_data[0][k : k + len(part)].eq(first), c.r_data[1][k : k + len(part)].eq(second)]
+        return m
+
+    def buffer(self, c: Buffer) -> Module:
+        m = Module()
+        m.submodules.lut = Instance("LUT4", p_INIT=Const(0xAAAA, 16), i_A=c.i, i_B=Const(0), i_C=Const(0), i_D=Const(0), o_Z=c.o)
+        return m
+
+    def gate(self, c: Gate) -> Module:
+        m = Module()
+        inputs = {f"i_{name}": bit for name, bit in zip("ABCD", Cat(c.i, Const(0, 4 - len(c.i))), strict=True)}
+        table = c.table * (0xFFFF // ((1 << (1 << len(c.i))) - 1))  # whatever the inputs are that it does not have
+        m.submodules.lut = Instance("LUT4", p_INIT=Const(table, 16), **inputs, o_Z=c.o)
+        return m
+
+    def serialiser(self, c: Serialiser) -> Module:
+        # A value that is not shown is zero, so that an OR joins them: clearing a register is free, a multiplexer is not.
+        m = Module()
+        turn = Signal(c.parts, reset_less=True)
+        m.d.sync += turn.eq(Mux(c.load, 1, turn << 1))
+        shown = []
+        for k in range(c.parts):
+            held, part = (Signal(c.width, name=f"{name}_{k}", reset_less=True) for name in ("held", "shown"))
+            with m.If(c.load):
+                m.d.sync += held.eq(c.i[k])
+            m.d.sync += part.eq(held)
+            with m.If(~turn[k]):
+                m.d.sync += part.eq(0)
+            shown.append(part)
+        m.d.comb += c.o.eq(reduce(or_, shown))
+        return m
+
+    def multiplier_array(self, c: MultiplierArray) -> Module:
+        m = Module()
+        for i in range(c.count):
+            a, b, p = (Signal(n, name=f"{name}_{i}") for name, n in (("a", 18), ("b", 18), ("p", 36)))
+            m.d.comb += [a.eq(c.a[i]), b.eq(c.b[i]), c.p[i].eq(p[: c.a_width + c.b_width].as_signed())]
+            m.submodules[f"multiplier_{i}"] = Instance(
+                "MULT18X18D",
+                p_REG_INPUTA_CLK="CLK0",
+                p_REG_INPUTA_CE="CE0",
+                p_REG_INPUTA_RST="RST0",
+                p_REG_INPUTB_CLK="CLK0",
+                p_REG_INPUTB_CE="CE0",
+                p_REG_INPUTB_RST="RST0",
+                p_REG_OUTPUT_CLK="CLK0",
+                p_REG_OUTPUT_CE="CE0",
+                p_REG_OUTPUT_RST="RST0",
+                p_RESETMODE="SYNC",
+                p_GSR="DISABLED",
+                i_CLK0=ClockSignal(),
+                i_CE0=Const(1),
+                i_RST0=Const(0),
+                i_SIGNEDA=Const(1),
+                i_SIGNEDB=Const(1),
+                i_SOURCEA=Const(0),
+                i_SOURCEB=Const(0),
+                **{f"i_A{k}": a[k] for k in range(18)},
+                **{f"i_B{k}": b[k] for k in range(18)},
+                **{f"i_C{k}": Const(0) for k in range(18)},
+                **{f"o_P{k}": p[k] for k in range(36)},
+            )
+        return m
+
+    def fused_adder(self, c: FusedAdder) -> Module:
+        m = Module()
+        used = any((c.operand(b, 0, d) ^ c.operand(b, 1, d)) & 1 for b in (0, 1) for d in (0, 1))
+        table = _table(lambda a, b, other, d: a ^ (c.operand(b, other if used else 0, d) & 1), lambda a, b: a)
+        _chain(
+            m,
+            zip(c.a, c.b, c.c if used else [Const(1, 1)] * c.width, [c.d] * c.width, strict=True),
+            table,
+            c.s,
+            c.carry_in if c.carry else None,
+        )
+        return m
+
+    def digit_product(self, c: DigitProduct) -> Module:
+        # A sum of two operands with a mask each. Where both are masked the table is wrong, and the register is cleared.
+        m = Module()
+        table = _table(lambda a, b, low, high: (a & low) ^ (b & high), lambda a, b: a & b)
+        total, p, sign = Signal(c.width + 1), Signal.like(c.p, reset_less=True), c.a[-1]
+        inputs = ((x, y, *c.digit) for x, y in zip(Cat(c.a, sign), Cat(Const(0, 1), c.a), strict=True))
+        _chain(m, inputs, table, total)
+        m.d.sync += p.eq(Cat(total, sign))
+        with m.If(c.digit == 0):
+            m.d.sync += p.eq(0)
+        m.d.comb += c.p.eq(p)
+        return m
+
+
+def tiling(depth: int, width: int, least: int = 1) -> list[tuple[int, int]]:
+    """The cheapest way to build a memory of DP16KD: rows and bits of the tiles of each bank, from row 0 on.
+
+    Tiles have at least `least` bits. Of equally cheap ways it takes the one with the fewest banks, because banks need a multiplexer
+    behind them. No bank is deeper than the one below, so each begins at a multiple of its rows.
     """
     ways = []
     for k, (rows, bits) in enumerate((rows, bits) for rows, bits in TILES if bits >= least):
@@ -137,70 +317,6 @@ def _columns(c, bits: int):
         yield Cat(*(enable for enable, _ in tile), unused), [place for _, places in tile for place in places]
 
 
-def block_memory(c) -> Module:
-    if c.latency == 1:
-        return generic.block_memory(c)
-    if c.depth <= SHORT:
-        return _short_memory(c)
-    m = Module()
-    whole = c.granularity == c.width
-    banks = (
-        tiling(c.depth, c.width) if whole else tiling(c.depth, c.width // c.granularity * -(-c.granularity // BYTE) * BYTE, BYTE)
-    )
-    first, shown, chosen = 0, [], []
-    for bank, (rows, bits) in enumerate(banks):
-        inner, row, here = (rows - 1).bit_length(), [None] * c.width, Signal(name=f"enable_{bank}")
-        m.d.comb += here.eq(c.w_addr[inner:] == first // rows if len(banks) > 1 else 1)
-        for k, (enables, places) in enumerate(_columns(c, bits)):
-            part = Cat(Const(0, 1) if place is None else c.w_data[place] for place in places)
-            w_en = enables & here.replicate(len(enables))
-            data, _ = _tile(m, f"tile_{bank}_{k}", bits, w_en, c.w_addr[:inner], part, c.r_addr[:inner])
-            for place, bit in zip(places, data, strict=False):
-                if place is not None:
-                    row[place] = bit
-        shown.append(Cat(row))
-        chosen.append(c.r_addr[inner:] == first // rows)
-        first += rows
-    if len(banks) == 1:
-        m.d.comb += c.r_data.eq(shown[0])
-        return m
-    once, bank = (Signal(len(banks), name=f"bank_{k}", reset_less=True) for k in (1, 2))
-    m.d.sync += [once.eq(Cat(chosen)), bank.eq(once)]
-    m.d.comb += c.r_data.eq(shown[-1])
-    for k, value in enumerate(shown[:-1]):
-        with m.If(bank[k]):
-            m.d.comb += c.r_data.eq(value)
-    return m
-
-
-def buffer(c) -> Module:
-    m = Module()
-    m.submodules.lut = Instance("LUT4", p_INIT=Const(0xAAAA, 16), i_A=c.i, i_B=Const(0), i_C=Const(0), i_D=Const(0), o_Z=c.o)
-    return m
-
-
-def gate(c) -> Module:
-    m = Module()
-    inputs = {f"i_{name}": bit for name, bit in zip("ABCD", Cat(c.i, Const(0, 4 - len(c.i))), strict=True)}
-    table = c.table * (0xFFFF // ((1 << (1 << len(c.i))) - 1))  # whatever the inputs are that it does not have
-    m.submodules.lut = Instance("LUT4", p_INIT=Const(table, 16), **inputs, o_Z=c.o)
-    return m
-
-
-def dual_read_memory(c) -> Module:
-    if c.latency == 1:
-        return generic.dual_read_memory(c)
-    m = Module()
-    bits = max((b for rows, b in TILES if rows >= c.depth and b <= 18), default=0)
-    if not bits:
-        raise ValueError(f"a memory with two readers has at most {TILES[-1][0]} rows, not {c.depth!r}")
-    for k in range(0, c.width, bits):
-        part = c.w_data[k : k + bits]
-        second, first = _tile(m, f"tile_{k // bits}", bits, c.w_en, c.addr[0], part, c.addr[1])
-        m.d.comb += [c.r_data[0][k : k + len(part)].eq(first), c.r_data[1][k : k + len(part)].eq(second)]
-    return m
-
-
 def _short_memory(c) -> Module:
     m = Module()
     groups, shown = c.width // c.granularity, []
@@ -212,48 +328,6 @@ def _short_memory(c) -> Module:
         part = w_data.word_select(g, c.granularity)
         shown.append(_distributed(m, f"group_{g}", c.depth, c.granularity, c.granularity, w_en[g], w_addr[g], part, r_addr[g]))
     m.d.comb += c.r_data.eq(Cat(shown))
-    return m
-
-
-def bit_memory(c) -> Module:
-    if c.latency == 1:
-        return generic.bit_memory(c)
-    # A distributed RAM writes its four bits together: a bit's neighbours are looked up in a copy for the writer, which is
-    # smaller than a RAM for each bit would be.
-    from .components import SmallMemory
-
-    m = Module()
-    place, row = (DISTRIBUTED_BITS - 1).bit_length(), (c.width - 1).bit_length()
-    m.submodules.quads = quads = SmallMemory(c.depth * c.width // DISTRIBUTED_BITS, DISTRIBUTED_BITS, latency=1)
-
-    def register(name, like):
-        return Signal.like(like, name=name, reset_less=True)
-
-    # First cycle: the quad is looked up. Second: it is written, unless the quad that was written meanwhile is the same.
-    asked_en, asked, asked_bit = (register(f"asked_{n}", s) for n, s in (("en", c.w_en), ("at", c.w_addr), ("bit", c.w_data)))
-    w_en, w_addr, bit = (register(f"quad_{n}", s) for n, s in (("en", c.w_en), ("at", c.w_addr), ("bit", c.w_data)))
-    again, written = register("again", c.w_en), register("written", quads.r_data)
-    old, chosen, quad = (Signal(DISTRIBUTED_BITS, name=name) for name in ("old", "chosen", "quad"))
-    m.d.comb += [
-        old.eq(Mux(again, written, quads.r_data)),
-        chosen.eq(1 << w_addr[:place]),
-        quad.eq(Mux(bit, old | chosen, old & ~chosen)),
-        quads.r_addr.eq(asked[place:]),
-        quads.w_en.eq(w_en),
-        quads.w_addr.eq(w_addr[place:]),
-        quads.w_data.eq(quad),
-    ]
-    m.d.sync += [
-        *(asked_en.eq(c.w_en), asked.eq(c.w_addr), asked_bit.eq(c.w_data)),
-        *(w_en.eq(asked_en), w_addr.eq(asked), bit.eq(asked_bit)),
-        *(again.eq(w_en & (asked[place:] == w_addr[place:])), written.eq(quad)),
-    ]
-    enables, value = w_en << w_addr[place:row], quad.replicate(c.width // DISTRIBUTED_BITS)
-    for i in range(c.readers):
-        r_addr = register(f"held_{i}", c.r_addr[i])
-        m.d.sync += r_addr.eq(c.r_addr[i])
-        shown = _distributed(m, f"copy_{i}", c.depth, c.width, DISTRIBUTED_BITS, enables, w_addr[row:], value, r_addr)
-        m.d.comb += c.r_data[i].eq(shown)
     return m
 
 
@@ -284,60 +358,6 @@ def _distributed(m: Module, name: str, depth: int, width: int, granularity: int,
     return reduce(or_, shown)
 
 
-def single_port_memory(c) -> Module:
-    if c.latency == 1:
-        return generic.single_port_memory(c)
-    from .components import BlockMemory
-
-    m = Module()
-    m.submodules.block = block = BlockMemory(c.depth, c.width, granularity=c.granularity)
-    m.d.comb += [
-        block.w_en.eq(c.w_en),
-        block.w_addr.eq(c.w_addr),
-        block.w_data.eq(c.w_data),
-        block.r_addr.eq(c.r_addr),
-        c.r_data.eq(block.r_data),
-    ]
-    return m
-
-
-def small_memory(c) -> Module:
-    return generic.small_memory(c, {"ram_style": "distributed"}, DISTRIBUTED_ROWS)
-
-
-def multiplier_array(c) -> Module:
-    m = Module()
-    for i in range(c.count):
-        a, b, p = (Signal(n, name=f"{name}_{i}") for name, n in (("a", 18), ("b", 18), ("p", 36)))
-        m.d.comb += [a.eq(c.a[i]), b.eq(c.b[i]), c.p[i].eq(p[: c.a_width + c.b_width].as_signed())]
-        m.submodules[f"multiplier_{i}"] = Instance(
-            "MULT18X18D",
-            p_REG_INPUTA_CLK="CLK0",
-            p_REG_INPUTA_CE="CE0",
-            p_REG_INPUTA_RST="RST0",
-            p_REG_INPUTB_CLK="CLK0",
-            p_REG_INPUTB_CE="CE0",
-            p_REG_INPUTB_RST="RST0",
-            p_REG_OUTPUT_CLK="CLK0",
-            p_REG_OUTPUT_CE="CE0",
-            p_REG_OUTPUT_RST="RST0",
-            p_RESETMODE="SYNC",
-            p_GSR="DISABLED",
-            i_CLK0=ClockSignal(),
-            i_CE0=Const(1),
-            i_RST0=Const(0),
-            i_SIGNEDA=Const(1),
-            i_SIGNEDB=Const(1),
-            i_SOURCEA=Const(0),
-            i_SOURCEB=Const(0),
-            **{f"i_A{k}": a[k] for k in range(18)},
-            **{f"i_B{k}": b[k] for k in range(18)},
-            **{f"i_C{k}": Const(0) for k in range(18)},
-            **{f"o_P{k}": p[k] for k in range(36)},
-        )
-    return m
-
-
 def _table(propagate, generate) -> int:
     """INIT of half a CCU2C: `propagate` is of its four inputs, `generate` (of the first two) counts where that is false.
 
@@ -366,49 +386,3 @@ def _chain(m: Module, inputs, table: int, sums, carry=None):
             pins |= {f"i_A{j}": a, f"i_B{j}": b, f"i_C{j}": c, f"i_D{j}": d}
         m.submodules[f"bits_{k}"] = Instance("CCU2C", i_CIN=chained, o_COUT=following, **pins)
         chained = following
-
-
-def fused_adder(c) -> Module:
-    m = Module()
-    used = any((c.operand(b, 0, d) ^ c.operand(b, 1, d)) & 1 for b in (0, 1) for d in (0, 1))
-    table = _table(lambda a, b, other, d: a ^ (c.operand(b, other if used else 0, d) & 1), lambda a, b: a)
-    _chain(
-        m,
-        zip(c.a, c.b, c.c if used else [Const(1, 1)] * c.width, [c.d] * c.width, strict=True),
-        table,
-        c.s,
-        c.carry_in if c.carry else None,
-    )
-    return m
-
-
-def digit_product(c) -> Module:
-    # A sum of two operands with a mask each. Where both are masked the table is wrong, and the register is cleared.
-    m = Module()
-    table = _table(lambda a, b, low, high: (a & low) ^ (b & high), lambda a, b: a & b)
-    total, p, sign = Signal(c.width + 1), Signal.like(c.p, reset_less=True), c.a[-1]
-    inputs = ((x, y, *c.digit) for x, y in zip(Cat(c.a, sign), Cat(Const(0, 1), c.a), strict=True))
-    _chain(m, inputs, table, total)
-    m.d.sync += p.eq(Cat(total, sign))
-    with m.If(c.digit == 0):
-        m.d.sync += p.eq(0)
-    m.d.comb += c.p.eq(p)
-    return m
-
-
-def serialiser(c) -> Module:
-    # A value that is not shown is zero, so that an OR joins them: clearing a register is free, a multiplexer is not.
-    m = Module()
-    turn = Signal(c.parts, reset_less=True)
-    m.d.sync += turn.eq(Mux(c.load, 1, turn << 1))
-    shown = []
-    for k in range(c.parts):
-        held, part = (Signal(c.width, name=f"{name}_{k}", reset_less=True) for name in ("held", "shown"))
-        with m.If(c.load):
-            m.d.sync += held.eq(c.i[k])
-        m.d.sync += part.eq(held)
-        with m.If(~turn[k]):
-            m.d.sync += part.eq(0)
-        shown.append(part)
-    m.d.comb += c.o.eq(reduce(or_, shown))
-    return m

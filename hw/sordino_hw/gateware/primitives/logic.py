@@ -1,0 +1,83 @@
+"""Single bits that synthesis must not merge or move, and a serialiser."""
+
+from collections.abc import Callable
+
+from amaranth.hdl import unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from .family import family_of
+
+__all__ = ["Buffer", "Gate", "Serialiser"]
+
+
+class Buffer(wiring.Component):
+    """A bit, again: drives the many readers of a signal, so that what follows it in a chain of logic need not wait for them.
+
+    On the ECP5 a LUT, which synthesis does not see through.
+
+    Members
+    -------
+    i : In(1), o : Out(1)
+    """
+
+    def __init__(self):
+        super().__init__({"i": In(1), "o": Out(1)})
+
+    def elaborate(self, platform):
+        return family_of(platform).buffer(self)
+
+
+class Gate(wiring.Component):
+    """A function of up to four bits that stays one level of logic.
+
+    On the ECP5 a LUT, which synthesis does not see through: it makes a chain as long as it likes of what is not slow in the
+    module at hand, however far apart the ends of the chain are.
+
+    Parameters
+    ----------
+    inputs : int
+    function
+        From so many bits to one.
+
+    Members
+    -------
+    i : In(inputs), o : Out(1)
+    """
+
+    def __init__(self, inputs: int, function: Callable[..., int]):
+        if not 1 <= inputs <= 4:
+            raise ValueError(f"a gate has 1 to 4 inputs, not {inputs!r}")
+        rows = ([row >> i & 1 for i in range(inputs)] for row in range(1 << inputs))
+        self.table = sum(bool(function(*bits)) << row for row, bits in enumerate(rows))
+        super().__init__({"i": In(inputs), "o": Out(1)})
+
+    def elaborate(self, platform):
+        return family_of(platform).gate(self)
+
+
+class Serialiser(wiring.Component):
+    """Takes several values at once and shows them one after the other.
+
+    `i[k]` of a cycle with `load` is shown k + 2 cycles later, unless there is a `load` within k cycles of it; `o` is zero
+    when every value was shown. Not reset; the ECP5's form has no multiplexer in it.
+
+    Parameters
+    ----------
+    parts, width : int
+        Values, and bits of each.
+
+    Members
+    -------
+    load : In(1), i : In(array of parts)
+    o : Out(width)
+    """
+
+    def __init__(self, parts: int, width: int):
+        if parts < 1 or width < 1:
+            raise ValueError(f"a serialiser needs at least one value of one bit, not parts={parts!r}, width={width!r}")
+        self.parts, self.width = parts, width
+        super().__init__({"load": In(1), "i": In(data.ArrayLayout(unsigned(width), parts)), "o": Out(width)})
+
+    def elaborate(self, platform):
+        return family_of(platform).serialiser(self)

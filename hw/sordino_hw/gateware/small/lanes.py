@@ -1,0 +1,84 @@
+"""The lanes of the small core: the accumulators are those of the device's multipliers."""
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.lib import data
+
+from ...spec.arch import ArchConfig
+from ...spec.latencies import Latencies
+from ...spec.structure import Kind
+from ..compute.lanes import Lanes
+from ..lib.combinators import delay
+from ..primitives import Accumulators
+
+__all__ = ["SmallLanes"]
+
+
+class Control(data.StructLayout):
+    """What the lanes must know of an event when its activations and weights are there."""
+
+    def __init__(self, arch: ArchConfig):
+        flags = dict.fromkeys(("event", "low", "high", "max", "op", "floor", "first"), 1)
+        super().__init__({"lane": range(arch.lanes), **flags})
+
+
+class SmallLanes(Lanes):
+    """Multiplies and accumulates in `Accumulators`; an output's sums are shifted out of them, and by that cleared.
+
+    An event's activations and weights are read in its cycle, chosen in the next, and added to the sums in the one after that.
+
+    The halves of a wide weight are multiplied one after the other. A maximum is kept in the registers of the operands, and is
+    added to the sums, which are zero, with the last event of an output.
+
+    `operands`, a cycle after the event, are its word.
+    """
+
+    def elaborate(self, platform):
+        m = Module()
+        arch, lanes, event, latency = self.arch, self.arch.lanes, self.event, Latencies(self.arch)
+        assert latency.memory == 1 and latency.shadow == 3 and latency.turn_lead == 2
+        is_max, is_wide = event.kind == Kind.MAX, event.kind == Kind.MAC2
+        come, c = Signal(Control(arch)), Signal(Control(arch), reset_less=True)
+        m.d.comb += [
+            self.w_addr.eq(event.w),
+            come.lane.eq(event.lane),
+            come.event.eq(event.kind == Kind.EVENT),
+            come.low.eq(is_wide & ~event.high),
+            come.high.eq(event.high),
+            come.max.eq(is_max),
+            come.op.eq(event.op),
+            come.floor.eq(is_max & event.zero),
+            come.first.eq(event.first),
+        ]
+        m.d.sync += [c.eq(come), self.trap.eq(self.event_valid & event.op & ~is_max & (event.w >= arch.weight_depth))]
+        valid, end = delay(m, self.event_valid, 1, "valid"), delay(m, self.event_valid & event.end, 1, "end")
+        m.d.comb += self.coming.eq(end)
+
+        m.submodules.sums = sums = Accumulators(lanes, arch.ppu, arch.event_bits, 15)
+        broadcast = Array(self.operands)[c.lane]
+        for i in range(lanes):
+            operand = Signal(signed(arch.event_bits), name=f"operand_{i}", reset_less=True)
+            weight = Signal(signed(15), name=f"weight_{i}", reset_less=True)
+            value, row = self.operands[i], self.w_data[8 * i : 8 * i + 8]
+            floored = c.floor & (value < 0)
+            greater = Mux(floored, operand < 0, operand < value)
+            with m.If(~c.max | c.first | greater):
+                m.d.sync += operand.eq(Mux(c.event, broadcast, value))
+                with m.If(~c.op | floored):
+                    m.d.sync += operand.eq(0)
+            sign = (row[7] & ~(c.low | c.max)).replicate(8)
+            m.d.sync += weight.eq(Cat(Mux(c.max, 1, Mux(c.high, 0, row[:7])), Mux(c.high, row, sign)).as_signed())
+            m.d.comb += [sums.a[i].eq(operand), sums.b[i].eq(weight)]
+
+        # They are shifted from the reset on, so that they are zero at first.
+        draining = Signal(range(arch.chunks + 1), init=arch.chunks)
+        ends = delay(m, end, 1, "ends")
+        with m.If(ends):
+            m.d.sync += draining.eq(arch.chunks)
+        with m.Elif(draining != 0):
+            m.d.sync += draining.eq(draining - 1)
+        m.d.comb += [
+            sums.step.eq(delay(m, valid & (~c.max | end), 1, "step")),
+            sums.shift.eq(draining != 0),
+            self.shadow.eq(sums.o),
+        ]
+        return m

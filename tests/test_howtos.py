@@ -1,0 +1,78 @@
+"""The how-tos are true: their blocks run, and those that add something touch what they say and nothing else."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import sordino as sd
+
+ROOT = Path(__file__).parent.parent
+HOWTOS = ROOT / "docs" / "how-to"
+BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def execute(*command, cwd, packages=()):
+    """Runs a command with this environment's programs; `packages` come before the installed ones."""
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
+    env["PYTHONPATH"] = os.pathsep.join([str(cwd), *map(str, packages), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
+    assert run.returncode == 0, f"{command}\n{run.stdout}\n{run.stderr}"
+    return run.stdout
+
+
+def follow(page: str, folder: Path):
+    """Goes through a page: a Python block that begins with a file's name is written there, every other block runs."""
+    for language, code in BLOCK.findall((HOWTOS / page).read_text()):
+        name = re.match(r"# ([\w/]+\.py)\n", code)
+        if language == "sh":
+            execute("bash", "-euo", "pipefail", "-c", code, cwd=folder)
+        elif name:
+            (folder / name.group(1)).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name.group(1)).write_text(code)
+        else:
+            execute(sys.executable, "-c", code, cwd=folder)
+
+
+@pytest.mark.slow
+def test_own_network(tmp_path):
+    follow("own-network.md", tmp_path)
+    assert (tmp_path / "net.sdn").exists() and (tmp_path / "net.html").exists()
+
+
+def test_refused_model_is_refused_with_the_text_of_the_page(tmp_path, monkeypatch):
+    follow("why-is-my-model-refused.md", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = __import__("refused").Net()
+    problem = sd.check(model, torch.zeros(1, 3, 16, 16)).problem
+    page = (HOWTOS / "why-is-my-model-refused.md").read_text()
+    assert " ".join(problem.split()) in " ".join(re.sub(r"^>", "", page, flags=re.MULTILINE).split())
+
+
+def test_adding_a_sparsity_method_touches_the_files_of_its_page(tmp_path):
+    """The page applied to a copy of the package: only the files that it names change, and everything finds the method."""
+    page = (HOWTOS / "add-a-sparsity-method.md").read_text()
+    copy = tmp_path / "sw" / "sordino"
+    shutil.copytree(ROOT / "sw" / "sordino", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    before = {p: p.read_bytes() for p in copy.rglob("*.py")}
+    method, use = (code for language, code in BLOCK.findall(page) if language == "python")
+    (copy / "nn" / "log_sum.py").write_text(method)
+    for file, added in re.findall(r"^--- sw/sordino/(\S+)\n\+(.*\n)", page, re.MULTILINE):
+        lines = (copy / file).read_text().splitlines(keepends=True)
+        at = next(i for i, line in enumerate(lines) if line.startswith(added[:6]))  # beside its like
+        (copy / file).write_text("".join([*lines[:at], added, *lines[at:]]))
+    changed = {p for p in copy.rglob("*.py") if before.get(p) != p.read_bytes()}
+    assert {f"sw/sordino/{p.relative_to(copy)}" for p in changed} == set(re.findall(r"^\| \[?`(sw/[\w/.]+)`", page, re.MULTILINE))
+
+    check = """
+assert sd.__file__.startswith(FOLDER), sd.__file__
+from sordino.experiments.study import LADDERS, ladder
+assert set(LADDERS) == set(sd.nn.METHODS) and ladder("log-sum", 2.0) == {"strength": 6e-3}
+assert sd.nn.METHODS["log-sum"].__name__ == "LogSum" and program.layers
+"""
+    execute(sys.executable, "-c", use + check.replace("FOLDER", repr(str(tmp_path))), cwd=tmp_path, packages=[tmp_path / "sw"])
