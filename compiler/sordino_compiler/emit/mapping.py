@@ -15,8 +15,8 @@ class Mapping:
     """How one operation uses the cores: `split` groups that take different outputs, and in each group `slices` cores, each
     on a word column of outputs of its own.
 
-    `run` outputs of a row are dealt together; with `window` a vector operation keeps the words that the next output of a
-    run meets again.
+    `run` outputs of a row are dispatched together; with `window` a vector operation keeps in the word window what the next
+    output of a run reads again.
     """
 
     split: int = 1

@@ -133,9 +133,9 @@ class Operation:
     def worst_cycles(self, arch: ArchConfig) -> int:
         """An upper bound of the operation's cycles, whatever the activations.
 
-        As if one group took all outputs: every in-bounds word, each waiting for its slot of a read port, with every lane as
+        As if one group took all outputs: every in-bounds word, each waiting for its time slot at a read port, with every lane as
         an event (two vector cycles for VEC), the scan of every span at one occupancy row a cycle, the residual of every
-        slice, the drain or the turn of the store without overlap, with margins for filling the pipeline at each span, output
+        slice, the drain, or the time slot of the store, without overlap, with margins for filling the pipeline at each span, output
         and operation.
         """
         r = self.registers

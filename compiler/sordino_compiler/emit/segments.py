@@ -1,4 +1,4 @@
-"""Operations to segments: deals out instruction, weight, mask, parameter and table memory, and places the WAITs.
+"""Operations to program segments: allocates instruction, weight, mask, parameter and table memory, and places the WAITs.
 
 A segment is loaded as a whole and takes operations as long as all they need fits beside what is there; equal images are
 kept once. An image takes the same rows in every core: those of the slice that the core works on, or zeros in a core that
@@ -58,7 +58,7 @@ def _images(op: Operation, arch: ArchConfig) -> dict[str, _Image]:
 
 
 class _Pool:
-    """Rows of one memory, handed out from row 0 on; an image that is there already is shared."""
+    """Rows of one memory, allocated from row 0 on; an image that is there already is shared."""
 
     def __init__(self, depth: int, what: str, field: str, empty: np.ndarray):
         self.depth, self.what, self.field = depth, what, field
@@ -93,7 +93,7 @@ class _Builder:
         self.unstored: set = set()
         """What was written since the last WAIT."""
         self.unread: dict[str, range] = {}
-        """Buffers that were read since the last WAIT, and their memory: fetchers may still be at it."""
+        """Buffers that were read since the last WAIT, and their memory: a store there is a write-after-read hazard."""
         a, c = arch, arch.cores
         self.pools = {
             "weight": _Pool(a.weight_depth, "weight rows", "weight_depth", np.zeros((c, 0, a.lanes), np.int8)),
@@ -137,7 +137,7 @@ class _Builder:
         self.cycles += op.worst_cycles(self.arch)
 
     def _overwrites(self, op: Operation) -> bool:
-        """Whether the operation stores where another buffer lies that operations before may not have read to the end.
+        """Whether the operation stores where another buffer lies that was read since the last WAIT: a write-after-read hazard.
 
         Groups of cores do not wait for each other: one may store outputs of this operation while another still reads.
         """

@@ -13,7 +13,7 @@ __all__ = ["insert_copies"]
 
 
 def insert_copies(graph: Graph) -> Graph:
-    """Exact copies of operands that lie wrong.
+    """Copies operands whose layout their reader cannot use.
 
     A part of a concatenation lives in it; one that cannot (a network input, a view, a value that is a part already) is
     copied. A residual operand must have its consumer's lanes where the consumer cannot follow it.

@@ -1,7 +1,7 @@
 """The fastest mapping of a layer, by the timing model: on a sample of its outputs, with zeros drawn at assumed densities.
 
 The word columns of outputs are covered by operations of as many slices as a split of the cores leaves; those that remain
-are covered in turn. The candidates differ in the split; those of vector operations, whose slices are never shared, in runs
+are covered next. The candidates differ in the split; those of vector operations, whose slices are never shared, in runs
 and the window.
 """
 
@@ -29,11 +29,11 @@ __all__ = ["best_plan"]
 SAMPLE_WORDS = 4096
 """Words that the cores take in together in a sample, at least and about."""
 SAMPLE_TURNS = 8
-"""Outputs of each group in a sample, at least."""
+"""Outputs of each core group in a sample, at least."""
 TIE = 0.01
 """Plans whose times differ by less are equal: the one with fewer weight rows is taken."""
 RUNS = (Mapping(run=8), Mapping(run=4, window=True), Mapping(run=8, window=True))
-"""Ways to deal a vector operation, beside that of a plain one."""
+"""How the outputs of a vector operation may be dispatched, beside one at a time."""
 
 
 @dataclass(frozen=True)
