@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from contract_pages import architecture_page, errors_page, sdn_page
 from licences import licences_page
 
 from sordino.zoo.page import zoo_page
@@ -12,9 +13,12 @@ from sordino_compiler.operators_page import operators_page
 from sordino_hw.spec.isa_page import isa_page
 
 PAGES: dict[str, Callable[[], str]] = {
+    "reference/architecture-fields.md": architecture_page,
+    "reference/errors.md": errors_page,
     "reference/isa.md": isa_page,
     "reference/licences.md": licences_page,
     "reference/operators.md": operators_page,
+    "reference/sdn.md": sdn_page,
     "reference/zoo.md": zoo_page,
 }
 

@@ -14,7 +14,8 @@ from sordino import zoo
 from sordino.quantization import finish_qat, flow, prepare_qat
 from sordino_compiler.capture import capture
 from sordino_compiler.capture.norms import fold_norms, freeze
-from sordino_compiler.fx.nodes import operator_name, plan
+from sordino_compiler.fx.nodes import operator_name
+from sordino_compiler.plan import plan
 
 torch.set_num_threads(1)
 

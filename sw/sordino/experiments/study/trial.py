@@ -15,7 +15,7 @@ from sordino_compiler.graph import Value
 from sordino_hw.spec.errors import InputError
 
 from ...data import Split
-from ...nn import CATS, METHODS, STAR, Clips, density, search_thresholds
+from ...nn import CATS, METHODS, STAR, Clips, density
 from ...nn.temporal import Temporal
 from ...quantization import QuantizedModel, quantize
 from ...runtime.accelerator import Accelerator
@@ -23,6 +23,7 @@ from ...runtime.compile import compile
 from ...sparsity import calibrate, sparsify
 from ...sparsity.cost import CostWeights
 from ...train import accuracy, fit
+from ..recipe import Phase, Search, train_sparse
 from .delta import DeltaRun, delta_run
 from .ladders import ladder
 from .plan import Point, Settings
@@ -122,16 +123,18 @@ def _sparse(task: StudyTask, data: Split, settings: Settings, point: Point) -> n
         kind = _ClipWeights if task.clips else CostWeights
         measured = {"share": settings.share} if point.cost == "cycles" else {}
         hook = kind(frames, point.cost, settings.arch, every=settings.every, **measured)
-    recovery = settings.sparse_epochs // 3 if METHODS[point.method].keeps_zeros or point.method == "dal" else 0
-    rate = RATES.get(point.method, 2e-3)
-    _fit(task, model, data, settings, settings.sparse_epochs - recovery, point.seed, before_epoch=hook, lr=rate)
-    if recovery:
-        rest = 0.01 if point.method == "dal" else 0.0  # as published
-        _fit(task, model, data, settings, recovery, point.seed + 1, penalty_weight=rest, lr=rate / 2)
+
+    def train(phase: Phase) -> None:
+        first, rate = phase.name == "sparse", RATES.get(point.method, 2e-3)
+        options = {"before_epoch": hook, "lr": rate} if first else {"penalty_weight": phase.penalty_weight, "lr": rate / 2}
+        _fit(task, model, data, settings, phase.epochs, point.seed + (not first), **options)
+
+    recovery = settings.sparse_epochs // 3
+    rest = 0.01 if point.method == "dal" else 0.0  # as published
+    search = functools.partial(_search, task, data, settings, point, model)
+    train_sparse(model, train, settings.sparse_epochs - recovery, recovery, search, rest=rest)
     if point.method == "wta":
         calibrate(model, frames)
-    if any(isinstance(m, STAR) for m in model.modules()):
-        _search(task, data, settings, point, model)
     return model
 
 
@@ -151,16 +154,13 @@ class _ClipWeights(CostWeights):
         super().__call__(model.model, epoch)
 
 
-def _search(task: StudyTask, data: Split, settings: Settings, point: Point, model: nn.Module) -> None:
+def _search(task: StudyTask, data: Split, settings: Settings, point: Point, model: nn.Module) -> Search:
     def score(m: nn.Module) -> float:
         return accuracy(Clips(m) if task.clips else m, data.validation)
 
     floor = score(_trained_relu(settings, point.seed)) - settings.budget / 2
-    search_thresholds(model, _frames(task, data.validation[0])[:256], score, floor, {n: m.cost_weight for n, m in _layers(model)})
-
-
-def _layers(model: nn.Module) -> list[tuple[str, STAR]]:
-    return [(n, m) for n, m in model.named_modules() if isinstance(m, STAR)]
+    weights = {n: m.cost_weight for n, m in model.named_modules() if isinstance(m, STAR)}
+    return Search(_frames(task, data.validation[0])[:256], score, floor, weights)
 
 
 def _frames(task: StudyTask, x: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from sordino_hw.spec.errors import InputError
 
 from ...data import Split
-from ...nn import STAR, SparseActivation, density, method, search_thresholds
+from ...nn import density, method
 from ...sparsity import sparsify
 from ...train import Transform, accuracy, fit
+from ..recipe import Phase, Search, train_sparse
 from .checkpoint import Kind, Trained
 
 __all__ = ["TASKS", "Recipe", "Task", "train_task"]
@@ -166,22 +167,17 @@ def _fine_tune(
     unused = {k: v for k, v in (common or {}).items() if not any(c and k in c[1] for c in choices.values())}
     model = sparsify(plain, methods, calibration=data.train[0], **unused)
     label = ", ".join(dict.fromkeys(c[0] for c in choices.values() if c))
-    phases = epochs or recipe.sparse, epochs or recipe.recovery
-    if all(m.keeps_zeros for m in model.modules() if isinstance(m, SparseActivation)):
-        history += fit(model, data.train, data.validation, phases[0], lr=recipe.sparse_lr, label=label, **phase("sparse")).epochs
-        recovery: dict[str, Any] = {
-            "lr": recipe.sparse_lr,
-            "penalty_weight": 0.0,
-            "label": f"{label}, recovery",
-            **phase("recovery"),
-        }
-        history += fit(model, data.train, data.validation, phases[1], **recovery).epochs
-    else:  # without the penalty the zeros would come back
-        history += fit(model, data.train, data.validation, sum(phases), lr=recipe.sparse_lr, label=label, **phase("sparse")).epochs
-    if any(isinstance(m, STAR) for m in model.modules()):
+
+    def train(part: Phase) -> None:
+        shown = label if part.name == "sparse" else f"{label}, {part.name}"
+        options = {"lr": recipe.sparse_lr, "penalty_weight": part.penalty_weight, "label": shown, **phase(part.name)}
+        history.extend(fit(model, data.train, data.validation, part.epochs, **options).epochs)
+
+    def search() -> Search:
         many = _augmented(task, data.validation)
-        floor = accuracy(plain, many) - recipe.budget
-        search_thresholds(model, data.validation[0], lambda m: accuracy(m, many), floor, dict(task.costs))
+        return Search(data.validation[0], lambda m: accuracy(m, many), accuracy(plain, many) - recipe.budget, task.costs)
+
+    train_sparse(model, train, epochs or recipe.sparse, epochs or recipe.recovery, search)
     return model
 
 
