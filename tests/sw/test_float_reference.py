@@ -15,6 +15,7 @@ from sordino.quantization import finish_qat, flow, prepare_qat
 from sordino_compiler.capture import capture
 from sordino_compiler.capture.norms import fold_norms, freeze
 from sordino_compiler.fx.nodes import operator_name
+from sordino_compiler.ops.layer import Weighted
 from sordino_compiler.plan import plan
 
 torch.set_num_threads(1)
@@ -146,7 +147,7 @@ def test_folding_leaves_the_function_and_no_norm(name):
     fold_norms(module)
     freeze(module)
     assert not any("batch_norm" in operator_name(n) for n in module.graph.nodes)
-    assert not any(layer.norm for layer in plan(module).layers if layer.weighted)
+    assert not any(layer.norm for layer in plan(module).layers if isinstance(layer, Weighted))
     expected, found = model(x), module(x)
     for a, b in zip(*([t] if isinstance(t, torch.Tensor) else t for t in (expected, found)), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
