@@ -309,9 +309,12 @@ PRESETS: dict[str, ArchConfig] = {
 
 
 def preset(arch: "str | ArchConfig") -> ArchConfig:
-    """The configuration of that name, or the configuration itself. Raises `ArchError` for an unknown name."""
+    """The configuration itself, or the one that a text names: a preset, `NAME,field=value,...`, or a `.toml` or `.json` file
+    (see `archfile`). Raises `ArchError` for an unknown name."""
     if isinstance(arch, ArchConfig):
         return arch
-    if arch not in PRESETS:
-        raise ArchError(f"unknown architecture {arch!r}: the presets are {', '.join(PRESETS)}; or pass an ArchConfig")
-    return PRESETS[arch]
+    if arch in PRESETS:
+        return PRESETS[arch]
+    from .archfile import arch_of
+
+    return arch_of(arch)
