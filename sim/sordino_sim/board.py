@@ -6,10 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
-from sordino_hw.gateware.host.serial import ANSWER, FRAME, LOST, frame
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import ArchError, ToolError
 from sordino_hw.spec.isa import CSR, ID_VALUE, PERF_FIELDS, Region, Trap, region_bits, region_depth, row_pieces
+from sordino_hw.spec.serial_frame import ANSWER, FRAME, LOST, frame
 
 from .rtl.images import decode, encode
 from .rtl.machine import Run

@@ -6,7 +6,7 @@ from amaranth.sim import Simulator
 
 from raw_ops import random_images, random_machine, random_op
 from sordino_hw.gateware.cluster import Cluster
-from sordino_hw.gateware.post.ppu import CLAMP_DELAY, Requantiser
+from sordino_hw.gateware.post.requantiser import CLAMP_DELAY, Requantiser
 from sordino_hw.spec import isa, numbers
 from sordino_hw.spec.arch import REQUANT_FRACTION, ArchConfig
 from sordino_hw.spec.asm import assemble

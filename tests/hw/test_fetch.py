@@ -20,7 +20,7 @@ from sordino_hw.gateware.lib.fifo import Credit, fifo_for
 from sordino_hw.gateware.primitives import BlockMemory
 from sordino_hw.spec import isa
 from sordino_hw.spec.arch import ArchConfig
-from sordino_hw.spec.latencies import DEAL_LATENCY, DRAINED, FREED, Latencies
+from sordino_hw.spec.latencies import DISPATCH_LATENCY, FREE_LATENCY, SPLIT_LATENCY, Latencies
 from sordino_hw.spec.structure import Kind, job_depth, output_depth, reads_late
 
 BASE = {"lanes": 8, "ppu": 4, "act_depth": 256, "weight_depth": 64, "mask_depth": 64, "param_depth": 16, "state_depth": 16}
@@ -100,7 +100,7 @@ class FetcherModel:
     def __init__(self, arch: ArchConfig, index: int, act, trace: Trace, expected: dict):
         self.arch, self.index, self.act, self.trace, self.expected = arch, index, act, trace, expected
         self.latency = Latencies(arch)
-        self.jobs_taken = [-FREED] * job_depth(arch)
+        self.jobs_taken = [-FREE_LATENCY] * job_depth(arch)
         self.walked = self.clipped = self.taken = self.split = self.scanned = -1
         self.row_pops = [-1] * arch.row_fifo
         self.zero = False
@@ -204,20 +204,20 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
     def room(core: int, time: int) -> bool:
         """Whether a core can be dealt another output."""
         before = outputs[core] - output_depth(arch)
-        return before < 0 or (before < len(trace.closes[core]) and trace.closes[core][before] + FREED <= time)
+        return before < 0 or (before < len(trace.closes[core]) and trace.closes[core][before] + FREE_LATENCY <= time)
 
     def ahead(fetcher: FetcherModel, time: int) -> bool:
         """Whether no job, or at most one, waits in front of a fetcher's walker."""
-        return fetcher.jobs_taken[-min(2, job_depth(arch))] + FREED <= time
+        return fetcher.jobs_taken[-min(2, job_depth(arch))] + FREE_LATENCY <= time
 
     for k, (op, started) in enumerate(zip(ops, trace.starts, strict=True)):
         r = op.regs
         groups, slices = r["SPLIT"], r["SLICES"]
         cores = [[g + s * groups for s in range(slices)] for g in range(groups)]
         assert started >= dealt
-        time = started + DEAL_LATENCY
+        time = started + DISPATCH_LATENCY
         if groups_before not in (0, groups):
-            time = max(time, ended + DRAINED)
+            time = max(time, ended + SPLIT_LATENCY)
         groups_before = groups
         n, g = 0, 0
         for oy in range(r["OH"]):

@@ -26,7 +26,7 @@ from sordino_hw.fpga import (
 from sordino_hw.fpga.flow import _unrouted
 from sordino_hw.fpga.report import _readable
 from sordino_hw.fpga.tools import TimeLimit, chip_database, missing_tools, require, run, run_yosys
-from sordino_hw.gateware.post.ppu import Requantiser
+from sordino_hw.gateware.post.requantiser import Requantiser
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.errors import SordinoError, ToolError
 

@@ -6,8 +6,8 @@ import pytest
 from axi_bench import address, row_of, simulate
 
 from sordino_hw.gateware.host.axi import Resp
-from sordino_hw.gateware.host.port import READABLE, WRITABLE, check_address_space
 from sordino_hw.spec import isa
+from sordino_hw.spec.address_map import READABLE, WRITABLE, check_address_space
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import ArchError
 from sordino_hw.spec.isa import CSR, PER_CORE, Region, region_bits, region_depth, region_stride, row_pieces

@@ -8,11 +8,12 @@ import pytest
 
 from raw_ops import ARCHS, RawOp, random_images, random_machine
 from sordino_hw.gateware.generate import to_verilog
-from sordino_hw.gateware.host.serial import ANSWER, WRITE, SerialPort, SerialTop, frame
+from sordino_hw.gateware.host.serial import SerialPort, SerialTop
 from sordino_hw.spec.arch import preset
 from sordino_hw.spec.asm import NO_FLAGS, Assembler
 from sordino_hw.spec.errors import ArchError, ToolError
 from sordino_hw.spec.isa import CSR, ID_VALUE, REGISTERS, Cause, Flag, Mode, Opcode, Region, Trap
+from sordino_hw.spec.serial_frame import ANSWER, WRITE, frame
 from sordino_sim.board import SerialLink
 from sordino_sim.rtl.build import verilator_environment
 from sordino_sim.rtl.images import segment_images

@@ -1,9 +1,11 @@
 """The golden model on whole programs, against the integer graph; its inputs, outputs and hooks."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from sordino_compiler.graph import Requant, Window
 from sordino_compiler.graph import Value as V
@@ -205,3 +207,18 @@ def test_operation_table_must_match_the_stream():
     p.segments[2].ops.pop()
     with pytest.raises(BinaryError, match=r"^segment 2: 2 operations, but 1 in its table\. Compile the model again\.$"):
         Golden(p)
+
+
+def test_threads_leave_blas_as_it_was():
+    """Runs that overlap each end one limit of BLAS's threads; the last one restores what was before the first."""
+    machine = Golden(program())
+    inputs = {"x": np.zeros((1, 2, 6, 6), np.int64)}
+
+    def threads():
+        return [x["num_threads"] for x in ThreadpoolController().select(user_api="blas").info()]
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: machine.run(inputs), range(16)))
+        assert threads() == before

@@ -186,7 +186,7 @@ def test_one_output(events):
     op = RawOp(Opcode.CONV, NO_FLAGS, Mode.MAC, {**ONE, "A_BASE": 3, "O_BASE": 40, "DRAIN": 2})
     segment = segment_of(arch, [op])
     started = latency.start + len(segment.imem) - 2 + c.START_LATENCY
-    deal = started + c.DEAL_LATENCY
+    deal = started + c.DISPATCH_LATENCY
     job = deal + latency.fifo
     walked = job + 1
     clipped = walked + latency.clip
@@ -232,7 +232,7 @@ def test_dealing():
     """Deals of single outputs to two groups, from cycle 2 on. The job dealt in t leaves its FIFO in t + 2, if the walker is done with
     the one before; a group can have two, and a third three cycles after the first has left: group 0 in cycles 2, 3, 7 and 8, group
     1 in 4 and 5."""
-    assert (c.DEAL_LATENCY, c.Latencies(CLUSTER).fifo, c.FREED) == (2, 2, 3)
+    assert (c.DISPATCH_LATENCY, c.Latencies(CLUSTER).fifo, c.FREE_LATENCY) == (2, 2, 3)
     assert deals(1, 2, 1, 6, False) == (8, [4, 2, 0, 0, 0, 0, 0, 0])
     # Of four groups the lowest that is free gets the next output: group 0 again in 7, and group 3 none.
     assert deals(1, 4, 1, 6, False) == (7, [3, 2, 1, 0, 0, 0, 0, 0])
@@ -252,8 +252,8 @@ def test_slow_walks_hold_the_dealer_back():
     """Walking an output takes 10 cycles: group 0 takes the job of cycle 2 in 4, and the next with the last span of the first; the
     fourth can be dealt only after that."""
     spans = 10
-    assert deals(spans, 1, 1, 3, False)[0] == c.DEAL_LATENCY + c.Latencies(CLUSTER).fifo + c.FREED
-    assert deals(spans, 1, 1, 4, False)[0] == c.DEAL_LATENCY + c.Latencies(CLUSTER).fifo + spans + c.FREED
+    assert deals(spans, 1, 1, 3, False)[0] == c.DISPATCH_LATENCY + c.Latencies(CLUSTER).fifo + c.FREE_LATENCY
+    assert deals(spans, 1, 1, 4, False)[0] == c.DISPATCH_LATENCY + c.Latencies(CLUSTER).fifo + spans + c.FREE_LATENCY
 
 
 def test_a_run_fits_the_job_fifo():

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,17 @@ def test_refusals():
     many = copy_program(assemble("VEC MAX\n" * ARCH.perf_depth + "HALT"))
     with pytest.raises(BinaryError, match=rf"^segment 0 has {ARCH.perf_depth} operations; the performance log of"):
         Verilator(many)
+
+
+def test_threads_share_a_back_end():
+    """Machines hold one image at a time; batches of several threads wait for each other."""
+    case, program = find_case(lambda program: len(program.segments) > 1)
+    one = {name: x[:1] for name, x in case.inputs.items()}
+    expected = Golden(program).run(one)
+    with Verilator(program, quiet=True, jobs=1) as machine, ThreadPoolExecutor(3) as pool:
+        for result in pool.map(lambda _: machine.run(one), range(24)):
+            for name, value in expected.outputs.items():
+                assert np.array_equal(result.outputs[name], value)
 
 
 # -- building ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from sordino.cli import app
 from sordino.experiments import fpga_bench as fpga_benchmark

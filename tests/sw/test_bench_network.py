@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from sordino.cli import app
 from sordino.experiments.layer_bench import DENSITIES, ENOUGH, SUITE, bench_suite, mapping_of, roomy

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 import sordino as sd
 from sordino.cli import app
@@ -81,7 +81,8 @@ def refuses(text, *arguments):
     before = sorted(Path().iterdir())
     result = sordino(*arguments)
     assert result.exit_code == 2 and isinstance(result.exception, SystemExit | None)
-    assert re.fullmatch(rf"sordino: {text}\n", result.stderr), result.stderr
+    *before_it, paragraph = result.stderr.splitlines()
+    assert re.fullmatch(rf"sordino: {text}", paragraph) and all(line.startswith("[") for line in before_it), result.stderr
     assert sorted(Path().iterdir()) == before
 
 
@@ -95,6 +96,13 @@ def figures(path, command):
     for key in keys(document):
         assert f"`{key}`" in PAGE
     return document
+
+
+def misuse(*arguments):
+    """What standard error says about arguments that do not exist; exit code 2."""
+    result = sordino(*arguments)
+    assert result.exit_code == 2 and "Usage: sordino" in result.stderr
+    return result.stderr
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
@@ -118,7 +126,10 @@ def keys(value):
     return inner | set(value)
 
 
-COMMANDS = ["demo", "train", "check", "compile", "run", "disasm", "bench", "bench layer", "bench sim", "report", "doctor"]
+COMMANDS = [
+    *("demo", "train", "check", "compile", "run", "disasm", "bench", "bench layer", "bench network", "bench sim", "bench fpga"),
+    *("report", "study", "arch", "arch list", "arch show", "arch check", "generate", "doctor", "completion"),
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -190,14 +201,14 @@ def test_check(own):
     output = works("check", own, "--example", "1,2,5,5", "--json", "check.json")
     assert "Predicted cycles" in output and "aten.conv2d" in output
     f = figures("check.json", "check")
-    assert set(f) == {"arch", "ok", "problem", "operators", "memory", "segments", "predicted"} and f["ok"]
+    assert set(f) == {"arch", "ok", "problem", "fits", "operators", "memory", "segments", "predicted", "advice"} and f["ok"]
     assert [p["density"] for p in f["predicted"]] == [1.0, 0.5, 0.2, 0.1]
 
 
 def test_check_of_what_cannot_be_compiled(own):
     result = sordino("check", "own.py:Odd", "-e", "1,2,5,5")
     assert result.exit_code == 2 and "not supported" in result.stdout
-    assert re.match(r"sordino: aten\.cumsum 'cumsum' \(own\.py:\d+\): ", result.stderr)
+    assert re.search(r"sordino: aten\.cumsum 'cumsum' \(own\.py:\d+\): ", result.stderr)
     refuses(r"check: give the shape of an input, such as --example 1,3,32,32 \(batch first\)\.", "check", own)
     refuses(r"--example 1,x: not a shape such as 1,3,32,32, nor a \.npy or \.npz file\.", "check", own, "-e", "1,x")
     refuses(r"--example 1,0,5,5: sizes must be positive\.", "check", own, "-e", "1,0,5,5")
@@ -220,34 +231,65 @@ def test_compile_a_network_of_ones_own(own, here, suffix):
     output = works("compile", own, "-w", f"w.{suffix}", "-c", "x.npy", "--json", "compile.json")
     assert "Program: Net.sdn" in output
     f = figures("compile.json", "compile")
-    assert set(f) == {"file", "name", "arch", "dense", "segments", "operations", "memory", "layers", "calibration_images"}
+    assert set(f) == {
+        "file", "name", "arch", "dense", "random_weights", "segments", "operations", "memory", "layers", "calibration_images",
+    }  # fmt: skip
     assert (f["file"], f["calibration_images"], f["arch"]["name"]) == ("Net.sdn", 6, "ulx3s-85f")
     x = torch.from_numpy(np.load("x.npy"))
     expected = sd.Accelerator(sd.compile(sd.quantize(model, x)))(x)
     assert torch.equal(sd.Accelerator("Net.sdn")(x), expected)
 
 
+def test_weights_are_random_only_where_that_is_asked_for(own):
+    refuses(
+        r"compile: own\.py:Net has no trained weights\. Give them with --weights FILE .* --random-weights\.",
+        "compile",
+        own,
+        "-c",
+        "x.npy",
+    )
+    assert "The weights are random" in works("compile", own, "--random-weights", "-c", "x.npy", "--json", "compile.json")
+    assert figures("compile.json", "compile")["random_weights"] is True
+    assert sd.Program.load("Net.sdn").meta["random_weights"] is True
+    assert "the weights are random" in works("disasm", "Net.sdn")
+    assert "the outputs mean nothing" in works("run", "Net.sdn", "x.npy")
+    refuses(r"compile: give either --weights or --random-weights, not both\.", "compile", own, "--random-weights", "-w", "w.pt")
+    torch.save({}, "w.safetensors")
+    refuses(r"w\.safetensors has its own weights; leave --random-weights out\.", "compile", "w.safetensors", "--random-weights")
+
+
 def test_compile_refuses(own, here):
-    refuses(r"compile: give typical inputs with --calibration x\.npy; .*", "compile", own)
-    refuses(r"unknown architecture 'zx81': the presets are .*", "compile", own, "-c", "x.npy", "--arch", "zx81")
-    refuses(r"no\.npy: no such file\.", "compile", own, "-c", "no.npy")
+    refuses(r"compile: give typical inputs with --calibration x\.npy; .*", "compile", own, "--random-weights")
+    refuses(r"unknown architecture 'zx81': the presets are .*", "compile", own, "--random-weights", "-c", "x.npy", "--arch", "zx81")
+    refuses(r"no\.npy: no such file\.", "compile", own, "--random-weights", "-c", "no.npy")
     refuses(r"own: name a model as FILE\.py:NAME, .*", "compile", "own", "-c", "x.npy")
     refuses(r"no\.py: no such file\.", "compile", "no.py:Net", "-c", "x.npy")
     refuses(r"own\.py: it has no 'Nat'\. .*", "compile", "own.py:Nat", "-c", "x.npy")
     refuses(r"own\.py:number: made a int, not a torch\.nn\.Module\.", "compile", "own.py:number", "-c", "x.npy")
     refuses(r"own\.py:fails: KeyError: 'missing weights'", "compile", "own.py:fails", "-c", "x.npy")
-    refuses(r"aten\.cumsum 'cumsum' \(own\.py:\d+\): .*", "compile", "own.py:Odd", "-c", "x.npy")
+    refuses(r"aten\.cumsum 'cumsum' \(own\.py:\d+\): .*", "compile", "own.py:Odd", "--random-weights", "-c", "x.npy")
     save_file({"a": torch.zeros(1)}, here / "a.safetensors")
     refuses(r"a\.safetensors: the weights do not fit the model\. .*", "compile", own, "-w", "a.safetensors", "-c", "x.npy")
     (here / "bad.pt").write_bytes(b"\x80\x04N.")
     refuses(r"bad\.pt: (refused|not a readable).*", "compile", own, "-w", "bad.pt", "-c", "x.npy")
     np.save("empty.npy", np.zeros((0, 2, 5, 5), np.float32))
-    refuses(r"empty\.npy: the calibration set is empty\. .*", "compile", own, "-c", "empty.npy")
+    refuses(r"empty\.npy: the calibration set is empty\. .*", "compile", own, "--random-weights", "-c", "empty.npy")
     np.save("nan.npy", np.full((1, 2, 5, 5), np.nan, np.float32))
-    refuses(r"calibration batch 0: it holds NaN or infinite values\. .*", "compile", own, "-c", "nan.npy")
+    refuses(r"calibration batch 0: it holds NaN or infinite values\. .*", "compile", own, "--random-weights", "-c", "nan.npy")
     np.save("objects.npy", np.array([{}]), allow_pickle=True)
-    refuses(r"objects\.npy: not a readable \.npy or \.npz file \(.*\)\. .*", "compile", own, "-c", "objects.npy")
-    refuses(r"cannot write no/n\.sdn: No such file or directory\. .*", "compile", own, "-c", "x.npy", "-o", "no/n.sdn")
+    refuses(
+        r"objects\.npy: not a readable \.npy or \.npz file \(.*\)\. .*", "compile", own, "--random-weights", "-c", "objects.npy"
+    )
+    refuses(
+        r"cannot write no/n\.sdn: No such file or directory\. .*",
+        "compile",
+        own,
+        "--random-weights",
+        "-c",
+        "x.npy",
+        "-o",
+        "no/n.sdn",
+    )
 
 
 # -- run -------------------------------------------------------------------------------------------------------------
@@ -257,7 +299,7 @@ def test_run_on_the_timing_model(program, images):
     output = works("run", program, images, "--backend", "timing", "--json", "run.json", "-o", "y.npy")
     assert "η" in output and "conv3" in output
     f = figures("run.json", "run")
-    assert set(f) == {"file", "arch", "stats"}
+    assert set(f) == {"file", "arch", "stats", "time"}
     assert set(f["stats"]) == {"backend", "images", "layers", "total", "densities", "nonzero", "nonzero_activations", "cycles"}
     assert set(f["stats"]["layers"][0]) == set(f["stats"]["total"]) == {
         "name", "kind", "source", "macs", "nonzero_macs", "events", "density", "cycles", "causes", "words", "skipped", "eta",
@@ -277,7 +319,7 @@ def test_run_on_integers_and_npz(program, images):
 
 def test_run_refuses(program, images, here, monkeypatch):
     refuses(r"no\.sdn: no such file\. `sordino compile` makes one\.", "run", "no.sdn", images)
-    refuses(r"unknown back end 'fpga': there are golden, timing, verilator", "run", program, images, "--backend", "fpga")
+    assert "'fpga' is not one of 'golden', 'timing', 'verilator'" in misuse("run", program, images, "--backend", "fpga")
     refuses(r"the program is compiled for another architecture: .*", "run", program, images, "--arch", "icebreaker")
     whole = (here / program).read_bytes()
     (here / "short.sdn").write_bytes(whole[: len(whole) // 2])
@@ -293,7 +335,7 @@ def test_run_refuses(program, images, here, monkeypatch):
     (here / "cut.npy").write_bytes((here / images).read_bytes()[:60])
     refuses(r"cut\.npy: not a readable \.npy or \.npz file \(.*\)\. .*", "run", program, "cut.npy")
     np.savez_compressed("bomb.npz", x=np.zeros((1, 1 << 16), np.float32))
-    monkeypatch.setattr("sordino.cli.common.MAX_INFLATED", 1 << 18)
+    monkeypatch.setattr("sordino.cli.models.MAX_INFLATED", 1 << 18)
     refuses(
         r"bomb\.npz: its arrays have 262,\d+ bytes uncompressed, at most 262,144 are read at once\. .*", "run", program, "bomb.npz"
     )
@@ -328,9 +370,9 @@ def test_bench_layer(here):
 
 
 def test_bench_layer_refuses():
-    refuses(r"--densities a: give numbers from 0 to 1, such as 1,0\.5,0\.2,0\.", "bench", "layer", "-d", "a")
+    refuses(r"--densities a: give numbers, comma-separated, such as 1,0\.5,0\.2,0\.", "bench", "layer", "-d", "a")
     refuses(r"bench: a density must be from 0 to 1, not 1\.5", "bench", "layer", "-d", "1.5")
-    refuses(r"bench: the back end must be timing or verilator, not 'golden'", "bench", "layer", "--backend", "golden")
+    assert "'golden' is not one of 'verilator', 'timing'" in misuse("bench", "layer", "--backend", "golden")
     refuses(r"bench: cin must be positive, not 0", "bench", "layer", "--cin", 0)
 
 

@@ -7,8 +7,8 @@ import signal
 import time
 
 import pytest
+from click.testing import CliRunner
 from optuna.trial import TrialState
-from typer.testing import CliRunner
 
 import sordino as sd
 from sordino.cli import app

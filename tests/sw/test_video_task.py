@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from sklearn.datasets import load_digits
-from typer.testing import CliRunner
 
 from sordino.data import digits, redundancy, video
 from sordino.data.__main__ import app

@@ -18,7 +18,8 @@ from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_a
 from .lib.combinators import delay
 from .lib.fifo import fifo_for
 from .perf import LogControl, PerformanceLog
-from .post.ppu import Ppu, param_bits
+from .post.parameters import param_bits
+from .post.ppu import Ppu
 from .primitives import BlockMemory, DualReadMemory, SinglePortMemory, copies
 from .stages import stages_of
 

@@ -8,7 +8,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..spec.arch import ArchConfig
-from ..spec.latencies import DEAL_LATENCY, DRAINED, FREED
+from ..spec.latencies import DISPATCH_LATENCY, FREE_LATENCY, SPLIT_LATENCY
 from ..spec.structure import job_depth, output_depth, sharing, tag_bits
 from .flight import snapshot
 from .layouts import INDEX, DealDescriptor, Job, Output
@@ -30,15 +30,15 @@ class Dealer(wiring.Component):
     Members
     -------
     op : In(stream of DealDescriptor)
-        Taken while idle, or in the cycle of the last deal; its first deal is `DEAL_LATENCY` cycles later at the earliest.
+        Taken while idle, or in the cycle of the last deal; its first deal is `DISPATCH_LATENCY` cycles later at the earliest.
     jobs : Out(Job), deal : Out(cores)
         The job that fetcher g takes in a cycle with bit g of `deal`, at most one; `jobs.to` are its cores.
     outputs : Out(array of cores x Output), output_valid : Out(cores)
         In the same cycle, for the cores.
     taken : In(cores)
-        The fetcher's walker takes a job, which makes room for another that is dealt `FREED` cycles later.
+        The fetcher's walker takes a job, which makes room for another that is dealt `FREE_LATENCY` cycles later.
     closed : In(cores)
-        The core closes an output, which makes room for another that is dealt `FREED` cycles later.
+        The core closes an output, which makes room for another that is dealt `FREE_LATENCY` cycles later.
     drained : In(cores)
         The fetcher's scanner asked for the last word of a job.
     busy : Out(1)
@@ -68,7 +68,7 @@ class Dealer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         cores, o = self.arch.cores, self.op.payload
-        assert DEAL_LATENCY == 2, "a register each for: the operation, the deal"
+        assert DISPATCH_LATENCY == 2, "a register each for: the operation, the deal"
         # What waits is loaded in every cycle in which it could be taken: whether there is anything comes late.
         load, dealing, deals = Signal(init=1), Signal(), Signal()
         d = snapshot(m, self.arch, o, load, "operation")
@@ -193,7 +193,7 @@ class Dealer(wiring.Component):
         """By core: whether its fetcher has no job, or few enough for another; whether it has room for an output, or for two. All
         before this cycle's deal.
         """
-        assert FREED == 3, "a register each for: the event, the count, the deal"
+        assert FREE_LATENCY == 3, "a register each for: the event, the count, the deal"
         cores, most = self.arch.cores, output_depth(self.arch)
         names = ("idle", "few", "room", "more_room")
         idle, few, room, more_room = (Signal(cores, name=name, init=(1 << cores) - 1) for name in names)
@@ -214,11 +214,11 @@ class Dealer(wiring.Component):
         return idle, few, room, more_room
 
     def _settled(self, m, load, dealing):
-        """Whether no job of an operation with another SPLIT is in a fetcher, `DRAINED` cycles before the deal."""
+        """Whether no job of an operation with another SPLIT is in a fetcher, `SPLIT_LATENCY` cycles before the deal."""
         cores = self.arch.cores
         if cores == 1:
             return 1
-        assert DRAINED == 4, "a register each for: the count of jobs that leave, the jobs left, the comparison, the deal"
+        assert SPLIT_LATENCY == 4, "a register each for: the count of jobs that leave, the jobs left, the comparison, the deal"
         left, jobs, quiet = Signal(range(cores + 1)), Signal(range(output_depth(self.arch) * cores + 1)), Signal(init=1)
         m.d.sync += [
             left.eq(sum(self.drained[g] for g in range(cores))),

@@ -62,17 +62,17 @@ class ArchConfig:
     ports: int = 1
     """Copies of the activation memory, each with a read port: 1, 2, 4 or 8, at most `cores`."""
     lanes: int = 32
-    """Multipliers per core = output channels per pass = channels per activation word."""
+    """Multipliers per core; as many output channels are computed at a time, and as many channels are in an activation word."""
     event_bits: int = 9
-    """Bits of one stored activation (signed): 9 (ECP5) or 8 (iCE40)."""
+    """Bits of one stored activation, signed: 8 or 9."""
     ppu: int = 8
-    """Requantisers per core; also the width of the accumulator-state port. Divides `lanes`."""
+    """Requantisers per core: channels that are drained per cycle. Divides `lanes`."""
     mantissa_bits: int = 4
     """Bits of the requantisation mantissa, its leading one included."""
     wide_cycles: int = 1
-    """Cycles of a wide vector weight that the lanes used last: 1 where they keep it in registers, else 2."""
+    """Cycles of a wide weight that is the same as in the last vector cycle: 1 if the lanes keep both of its rows in registers, else 2."""
     segment: int = 8
-    """Channels per issue segment: an empty segment costs nothing."""
+    """Channels that the issuer looks at together; a segment without an event takes no cycle."""
     segment_fifo: int = 8
     """Segments buffered in front of the issuer."""
     word_fifo: int = 8
@@ -82,8 +82,8 @@ class ArchConfig:
     row_fifo: int = 8
     """Occupancy rows buffered in front of the scanner."""
     in_flight: int = 4
-    """Operations that may be between the sequencer and their last store: 1, 2 or 4. Of one nothing is copied: it keeps its
-    registers, and the next instruction waits until it is done."""
+    """Operations that may be started and not yet completely stored: 1, 2 or 4. With 1 there are no copies of the registers: the next
+    instruction waits until the operation is done."""
     profile: str = field(default="pipelined", metadata={"former": ("pipelining", {1: "small", 2: "pipelined"})})
     """Microarchitecture: one of `PROFILES`."""
     act_depth: int = 4096
@@ -91,7 +91,7 @@ class ArchConfig:
     weight_depth: int = 4096
     """Weight memory of each core: rows of `lanes` x 8 bits."""
     mask_depth: int = 512
-    """Weight-mask memory of each core: rows of `lanes` bits, one per weight word that one activation word meets."""
+    """Weight-mask memory of each core: rows of `lanes` bits, one bit for each weight row that an activation word meets."""
     param_depth: int = 512
     """Requantiser parameter memory of each core: rows of `ppu` channels."""
     state_depth: int = 2048
@@ -309,9 +309,12 @@ PRESETS: dict[str, ArchConfig] = {
 
 
 def preset(arch: "str | ArchConfig") -> ArchConfig:
-    """The configuration of that name, or the configuration itself. Raises `ArchError` for an unknown name."""
+    """The configuration itself, or the one that a text names: a preset, `NAME,field=value,...`, or a `.toml` or `.json` file
+    (see `archfile`). Raises `ArchError` for an unknown name."""
     if isinstance(arch, ArchConfig):
         return arch
-    if arch not in PRESETS:
-        raise ArchError(f"unknown architecture {arch!r}: the presets are {', '.join(PRESETS)}; or pass an ArchConfig")
-    return PRESETS[arch]
+    if arch in PRESETS:
+        return PRESETS[arch]
+    from .archfile import arch_of
+
+    return arch_of(arch)

@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 ALL_FLAGS = sum(f.value for f in Flag)
-"""The bits of an operation's immediate that are flags."""
+"""The bits of an operation's immediate that hold `Flag`s."""
 
 NO_FLAGS = Flag(0)
 
@@ -152,8 +152,8 @@ def config_fault(opcode: Opcode, flags: Flag, regs: Mapping[str, int], arch: Arc
 def decode_segment(imem: Sequence[int] | np.ndarray, arch: ArchConfig) -> Iterator[Step]:
     """Yields the steps of a stream, up to and with `HALT`, exactly as the sequencer takes them.
 
-    `imem` is the instruction memory from row 0; rows that it lacks hold 0. Raises `TrapError` with cause and pc at the
-    instruction that traps. Not seen here: traps of the memory ports and of the cycle limit.
+    `imem`: uint32 [n], the instruction memory from row 0; further rows count as 0. Raises `TrapError` with cause and pc at the
+    instruction that traps. Traps of the memory ports and of the cycle limit are not found here.
     """
     regs = dict.fromkeys(REGISTERS, 0)
     in_flight = False

@@ -41,7 +41,7 @@ OPCODE_DOC = {
     Opcode.SET: "`reg := imm`. Bits of `imm` above the register's width are ignored. An unknown register traps.",
     Opcode.CONV: "Event mode: every non-zero activation with a non-zero weight word is broadcast to all lanes. `imm` holds `Flag`s.",
     Opcode.VEC: "Vector mode: each lane takes its own channel of every non-empty word. `imm` holds `Flag`s and, in bits 9:8, a `Mode`.",
-    Opcode.WAIT: "Waits until every operation started before has stored its last output. Traps with `Trap.WAIT` if none was started since the last `WAIT`. Operations in flight read and store in no order among each other, so one must stand before an operation that reads what an earlier one stores, or stores where an earlier one reads or stores.",
+    Opcode.WAIT: "Waits until every operation before it has stored its last output. Traps with `Trap.WAIT` if no operation was started since the last `WAIT`. Operations in flight read and store in any order, so a `WAIT` must stand before an operation that reads what an earlier one stores, and before one that stores where an earlier one reads (a write-after-read hazard) or stores.",
     Opcode.HALT: "Waits as `WAIT` does (without its trap), then stops the machine.",
 }
 
@@ -54,18 +54,18 @@ class Flag(enum.IntFlag):
     """Flags of `CONV` and `VEC`, in the immediate."""
 
     DENSE = 1
-    """Ignore occupancy and zeros of activations: every in-bounds word is read and every channel issued."""
+    """Dense mode: every word in bounds is read and every channel issued, whether it is zero or not."""
     SOURCE = 2
     """Accumulators start from state memory (added as they drain), not from zero."""
     SINK = 4
-    """Accumulators end in state memory; nothing is requantised or stored."""
+    """The accumulators are kept in state memory; nothing is requantised or stored."""
     RESIDUAL = 8
     """After the taps of an output, its residual word is added with a wide diagonal weight."""
     TABLE = 16
     """The clamped value, as a signed 8-bit index, goes through table TABLE."""
     WINDOW = 32
-    """VEC: words that the window of the output before in the same run covers too are taken from the window, not read again, where
-    groups share a port of activation memory."""
+    """VEC, where core groups share a port of activation memory: a word that the previous output of the run has read too is taken
+    from the word window and not read again."""
 
 
 class Mode(enum.IntEnum):
@@ -74,8 +74,8 @@ class Mode(enum.IntEnum):
     MAC = 0
     """acc[i] += a[i] * w[i]; one weight row per tap."""
     MAC2 = 1
-    """acc[i] += a[i] * (w[i] & 127), then acc[i] += (a[i] * w'[i]) << 7; two weight rows per tap, low then high. Two cycles; one
-    where the rows are those of the last such item and the lanes keep them (`ArchConfig.wide_cycles`)."""
+    """acc[i] += a[i] * (w[i] & 127), then acc[i] += (a[i] * w'[i]) << 7; two weight rows per tap, low then high. It takes two cycles,
+    or one if the lanes still hold both rows from the last word of this mode (`ArchConfig.wide_cycles`)."""
     MAX = 2
     """acc[i] = max(acc[i], a[i]), starting from the least integer; an empty word counts as zeros."""
 
@@ -88,7 +88,7 @@ class Region(enum.IntEnum):
     """Regions of the host's address space: bits 27:24 of a byte address.
 
     A row of a region takes `row_bytes(bits)` bytes (a power of two), least significant 32-bit piece first. Writing the
-    last piece commits the row. Of the regions in `PER_CORE` every core has a memory: row r of core c has the number
+    last piece commits the row. In a region of `PER_CORE` every core has a memory of its own: row r of core c has the number
     `c * region_stride(arch, region) + r`. A row of PERF is one field: field f of record k is row
     `k * len(PERF_FIELDS) + f`.
     """
@@ -106,7 +106,7 @@ class Region(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Register:
-    """One register: its index, width in bits, signedness and meaning, and the memory that it holds an address of, if any."""
+    """One register: its index, width in bits, signedness and meaning; `region` is the memory that an address register points into."""
 
     index: int
     bits: int
@@ -126,10 +126,10 @@ def _address(index, region, doc):
     return Register(index, ADDR_BITS, False, doc, region)
 
 
-# Addresses of activations are in words of `lanes` channels, of weights in rows of `lanes` weights, of masks in rows
-# of `lanes` bits, of parameters and state in rows of `ppu` entries. A *span* is a run of `SPAN` neighbouring input
-# pixels whose words are contiguous in memory, the unit that occupancy is tested in: a whole kernel row where the
-# dilation is 1 and nothing lies between the pixels' words, else a single tap.
+# Activation addresses count words of `lanes` channels, weight addresses rows of `lanes` weights, mask addresses rows of
+# `lanes` bits, parameter and state addresses rows of `ppu` entries. A *span* is a run of `SPAN` neighbouring input pixels
+# whose words are contiguous in memory; occupancy is tested span by span. A span is a whole kernel row if the dilation is 1
+# and no other words lie between those of neighbouring pixels, else a single tap.
 REGISTERS: dict[str, Register] = {
     "OH": _reg(0, _SIZE, "output rows"),
     "OW": _reg(1, _SIZE, "output columns"),
@@ -166,22 +166,22 @@ REGISTERS: dict[str, Register] = {
     "O_OX": _address(32, Region.ACT, "output address step of one output column"),
     "P_BASE": _address(33, Region.PARAM, "first requantiser parameter row"),
     "S_BASE": _address(34, Region.STATE, "first state row; outputs follow each other, DRAIN rows each"),
-    "DRAIN": _reg(35, 6, "rows of `ppu` channels to drain for each output, 1..lanes/ppu"),
+    "DRAIN": _reg(35, 6, "chunks of `ppu` channels that are drained for each output, 1..lanes/ppu"),
     "LO": _reg(36, 10, "clamp: least value (0 for ReLU)", signed=True),
     "HI": _reg(37, 10, "clamp: greatest value", signed=True),
     "TABLE": _reg(38, 4, "table of the TABLE flag"),
-    "SPLIT": _reg(39, 4, "groups of cores that take different outputs: 1, 2, 4 or 8; core c is in group c % SPLIT"),
-    "SLICES": _reg(40, 4, "cores at work in each group, each on a word column of outputs of its own"),
-    "RUN": _reg(41, 4, "outputs of a row that are dealt together to one group, 1..8"),
+    "SPLIT": _reg(39, 4, "core groups, each of which computes other outputs: 1, 2, 4 or 8; core c is in group c % SPLIT"),
+    "SLICES": _reg(40, 4, "cores of each group that compute, each another word column of the outputs"),
+    "RUN": _reg(41, 4, "neighbouring outputs of a row that are dispatched together to one core group, 1..8"),
 }
 
 NONZERO = ("OH", "OW", "KH", "KX", "SPAN", "WORDS", "REPY", "REPX", "DRAIN", "SPLIT", "SLICES", "RUN")
-"""Registers that an operation must not find at zero: `Trap.CONFIG`. `asm.config_fault` has the other rules."""
+"""Registers that must not be 0 when an operation starts (`Trap.CONFIG`). `asm.config_fault` has the other rules."""
 
 RUN_MAX = 8
 """Largest RUN."""
 WINDOW_MAX = 4
-"""Largest KH and KX of an operation with the WINDOW flag: the window keeps four by four words."""
+"""Largest KH and KX of an operation with the WINDOW flag: the word window holds 4 x 4 words."""
 
 
 class Trap(enum.IntEnum):
@@ -228,27 +228,27 @@ class Cause(enum.IntEnum):
     BUSY = 0
     """An event or a vector cycle was issued to the lanes."""
     FETCH = 1
-    """An operation was in flight, but no segment had arrived."""
+    """An operation was in flight, but no segment had arrived at the issuer."""
     PPU = 2
-    """An output was complete, but the requantisers still drained the one before."""
+    """An output was complete, but the previous one was still drained to post-processing."""
     MARKER = 3
-    """An output without any event was closed."""
+    """An empty output was closed: a marker takes one cycle."""
     MEMORY = 4
-    """Waiting for external memory (none yet: always 0)."""
+    """Waiting for external memory. There is none yet, so it is always 0."""
     IDLE = 5
-    """No operation was in flight: start, WAIT, the sequencer's own instructions, the tail."""
+    """No operation was in flight: at the start, during a WAIT, while the sequencer executes SETs, and in the tail."""
 
 
 PERF_FIELDS = (*(c.name.lower() for c in Cause), "words", "skipped")
 """Fields of one performance record, 32 bits each: the causes, activation words read, empty words skipped.
 
-Every core writes records of its own, over the same cycles: record k covers those after record k-1 (or the start) up to
-the last issue of operation k on any core (and a few cycles on: `CLOSE_LATENCY`), or `RECORD_CYCLES` later than record k-1; one more record, for the tail, ends
-with the program. A core's words are those that the fetcher of its number asked for in these cycles. Records beyond the
+Every core writes records of its own, over the same cycles. Record k begins after record k-1 (or at the start) and ends
+`latencies.CLOSE_LATENCY` cycles after the last issue of operation k on any core, but at least `RECORD_CYCLES` after record k-1. One more record,
+for the tail, ends with the program segment. A core counts the words that the fetcher of the same number requests. Records beyond the
 log's depth are dropped.
 """
 RECORD_CYCLES = len(PERF_FIELDS)
-"""A record is written field by field: the least distance of two records, in cycles."""
+"""Least distance of two records in cycles: a record is written one field per cycle."""
 
 
 PER_CORE = (Region.WEIGHT, Region.MASK, Region.PARAM, Region.STATE, Region.PERF)
@@ -326,18 +326,18 @@ def region_depth(arch, region: Region) -> int:
 
 
 def window_bits(arch) -> int:
-    """Bits that the host's window moves at a time: the widest row; where cores are several, and far apart, 32."""
+    """Bits that the host window transfers per cycle: the widest row, or 32 where there are several cores, which keeps the bus narrow."""
     return 32 if arch.cores > 1 else max(region_bits(arch, region) for region in Region if region is not Region.CSR)
 
 
 def window_pieces(arch) -> int:
-    """Pieces of `window_bits` of the longest row."""
+    """Transfers of `window_bits` bits that the widest row takes."""
     return max(-(-region_bits(arch, region) // window_bits(arch)) for region in Region if region is not Region.CSR)
 
 
 def address_bits(arch, region: Region) -> int:
-    """Bits of an address of a memory in the hardware: those of twice its rows, so that the rows just beyond it, and just
-    before its first one, are addresses too, and trap. (Of 2**22 rows there are none beyond.)"""
+    """Bits of an address of a memory in the hardware: enough for twice its rows, so that an address just beyond the last row or just
+    before the first one is seen as such, and traps. An address never has more than `ADDR_BITS` bits."""
     return min(ADDR_BITS, (region_depth(arch, region) - 1).bit_length() + 1)
 
 
@@ -348,7 +348,7 @@ def register_bits(arch, name: str) -> int:
 
 
 def region_stride(arch, region: Region) -> int:
-    """From a row of one core to the same row of the next, in rows: a power of two."""
+    """Rows from a row of one core to the same row of the next core in the host's address space: a power of two."""
     return 1 << (region_depth(arch, region) - 1).bit_length()
 
 

@@ -1,9 +1,7 @@
 """The page `docs/reference/isa.md`, from the tables of `isa`."""
 
 import ast
-import dataclasses
 import inspect
-import textwrap
 from collections.abc import Iterable
 from itertools import pairwise
 from types import ModuleType
@@ -82,17 +80,14 @@ saves reads within a run, and changes no value.
 
 def _docs(definition: type | ModuleType) -> dict[str, str]:
     """The string literals below the names that a class or module defines, which Python itself drops."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(definition))).body
+    body = ast.parse(inspect.getsource(definition)).body
     if isinstance(definition, type) and isinstance(body[0], ast.ClassDef):
         body = body[0].body
-    docs: dict[str, str] = {}
+    docs = {}
     for member, doc in pairwise(body):
-        if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
-            text = " ".join(str(doc.value.value).split())
-            if isinstance(member, ast.Assign):
-                docs |= {ast.unparse(target): text for target in member.targets}
-            elif isinstance(member, ast.AnnAssign):
-                docs[ast.unparse(member.target)] = text
+        if isinstance(member, ast.Assign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
+            (target,) = member.targets
+            docs[ast.unparse(target)] = " ".join(str(doc.value.value).split())
     return docs
 
 
@@ -100,18 +95,6 @@ def _table(head: str, rows: Iterable[Iterable[object]]) -> str:
     columns = head.split("|")
     lines = [columns, ["---"] * len(columns), *rows]
     return "".join(f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in line)} |\n" for line in lines)
-
-
-def _architecture(arch: ArchConfig) -> str:
-    """A row for every field of the class of `arch`, those of its base classes first."""
-    docs: dict[str, str] = {}
-    for kind in reversed(type(arch).__mro__):
-        docs |= _docs(kind) if dataclasses.is_dataclass(kind) and isinstance(kind, type) else {}
-    fields = [f for f in dataclasses.fields(arch) if f.name != "name"]
-    return _table(
-        f"field|default|`{arch.name}`|meaning",
-        ((f"`{f.name}`", f"`{f.default}`", f"`{getattr(arch, f.name)}`", docs[f.name]) for f in fields),
-    )
 
 
 def _memory_map(arch: ArchConfig) -> str:
@@ -126,7 +109,7 @@ def _memory_map(arch: ArchConfig) -> str:
 
 
 def isa_page(arch: ArchConfig = PRESETS["ulx3s-85f"]) -> str:
-    """Markdown of the instruction set; sizes in the memory map are those of `arch`, fields those of its class."""
+    """Markdown of the instruction set; sizes in the memory map are those of `arch`."""
     flags, modes, causes = (_docs(e) for e in (isa.Flag, isa.Mode, isa.Cause))
     registers = (
         (r.index, f"`{name}`", f"{r.bits}{' signed' if r.signed else ''}", f"{r.doc}{' (not 0)' if name in isa.NONZERO else ''}")
@@ -164,7 +147,5 @@ def isa_page(arch: ArchConfig = PRESETS["ulx3s-85f"]) -> str:
         _docs(isa)["PARAM_BITS"] + "\n",
         "### Control registers (region CSR)\n",
         _table("offset|name|meaning", ((f"`{a:#04x}`", f"`{name}`", isa.CSR_DOC[name]) for name, a in isa.CSR.items())),
-        "## The architecture\n\nFields of `ArchConfig`, all of which but its name enter `ArchConfig.hash`:\n",
-        _architecture(arch),
     )
     return "\n".join(sections)

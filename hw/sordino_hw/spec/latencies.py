@@ -1,4 +1,4 @@
-"""Latencies and depths that the gateware is built with and the timing model counts with. All in cycles or items."""
+"""Latencies of the gateware in cycles, with which the timing model counts."""
 
 from dataclasses import asdict, dataclass
 
@@ -6,13 +6,13 @@ from .arch import ArchConfig
 
 __all__ = [
     "CLOSE_LATENCY",
-    "DEAL_LATENCY",
+    "DISPATCH_LATENCY",
     "DONE_LATENCY",
-    "DRAINED",
-    "FREED",
+    "FREE_LATENCY",
     "LATENCIES",
     "LATENCY",
     "MULTIPLIER_LATENCY",
+    "SPLIT_LATENCY",
     "START_LATENCY",
     "VECTOR_LATENCY",
     "Latencies",
@@ -20,25 +20,25 @@ __all__ = [
 ]
 
 LATENCY = 2
-"""Cycles from a block memory's address to its data, output register included: block RAM is slow out of the array, so
-nothing may stand between it and a register, unless the clock is slow: then a memory is made with a `latency` of 1."""
+"""Cycles from a block memory's address to its data, output register included. The outputs of a block RAM settle late, so they go
+straight to a register. The small profile, whose clock is slow, does without it: its memories have a latency of 1."""
 
 MULTIPLIER_LATENCY = 2
 """Cycles from a multiplier's operands to its product: registered before and after."""
 
 VECTOR_LATENCY = LATENCY
-"""From a vector event at the lanes to its operands: they are registered beside their bytes of the weight row."""
+"""From a vector event's arrival at the lanes to its operands, which are registered beside their bytes of the weight row."""
 
 START_LATENCY = 2
-"""From the cycle in which CONV or VEC is next to the first in which it can start: its registers are checked meanwhile."""
-DEAL_LATENCY = 2
-"""From an operation's start to its first deal."""
-FREED = 3
-"""From the cycle in which a core closes an output, or a fetcher's walker takes a job, to the deal of another in its place."""
-DRAINED = 4
-"""From the last request of an operation to the first deal of one with another SPLIT."""
+"""From the cycle in which CONV or VEC is the next instruction to the first in which it can start; its registers are checked meanwhile."""
+DISPATCH_LATENCY = 2
+"""From an operation's start to its first dispatch."""
+FREE_LATENCY = 3
+"""From the cycle in which a core closes an output, or a fetcher's walker takes a job, to the dispatch of another one in its place."""
+SPLIT_LATENCY = 4
+"""From the last read request of an operation to the first dispatch of an operation with another SPLIT."""
 DONE_LATENCY = 4
-"""From a store to the first cycle in which WAIT or HALT can know it."""
+"""From the last store of an operation to the first cycle in which a WAIT or HALT can end."""
 CLOSE_LATENCY = 4
 """From an operation's last issue to the first cycle in which its performance record can end."""
 REQUANT_LATENCY = 8
@@ -70,9 +70,9 @@ class ProfileLatencies:
     shadow: int
     """From the issue of an output's last item to the first cycle in which its first sums show."""
     chunk_pause: int
-    """Cycles without issue behind an output's last item, for each chunk of its sums: they drain out of the accumulators."""
+    """Cycles without issue after an output's last item, for each chunk of its sums: they are drained from the accumulators meanwhile."""
     show: int
-    """From the cycle in which a memory shows a row to the cycle in which the host's window shows it."""
+    """From the cycle in which a memory shows a row to the cycle in which the host window shows it."""
 
 
 LATENCIES = {
@@ -116,16 +116,16 @@ class Latencies(ProfileLatencies):
         self.word: int = self.read + self.serve + self.fifo
         """From a word's request to the first cycle in which the segmenter can take it."""
         self.pause: int = self.chunk_pause * arch.chunks
-        """Cycles without issue behind an output's last item."""
+        """Cycles without issue after an output's last item."""
         self.turn_lead: int = self.memory + 1
-        """From the turn of an output's first chunk to the first cycle in which its sums show."""
+        """From the time slot of an output's first chunk to the first cycle in which its sums show."""
         self.summed: int = self.turn_lead + 1
-        """From the turn of a chunk to the cycle in which it is added to its state."""
+        """From the time slot of a chunk to the cycle in which its state is added."""
         self.chosen: int = self.summed + REQUANT_LATENCY + self.memory + 1
-        """From the turn of a chunk to the cycle of its values before the threshold."""
+        """From the time slot of a chunk to the cycle of its values before the threshold."""
         self.finished: int = self.chosen + 3
-        """From the turn of a chunk to the cycle in which its part of the word is there."""
+        """From the time slot of a chunk to the cycle in which its part of the output word is complete."""
         self.store: int = self.finished + 1 - self.turn_lead
         """From the cycle in which a chunk's sums show to the first in which its word can be stored."""
         self.window: int = self.memory + 3 + 3 * (arch.cores > 1)
-        """From the host's request of a piece of a row to the cycle in which the window shows it."""
+        """From the host's request of a piece of a row to the cycle in which the host window shows it."""

@@ -1,8 +1,8 @@
 """The integer arithmetic of the array, written once.
 
-The golden model, the executable spec of the integer graph and the PyTorch-side reference call these functions;
-the PPU's gateware implements the same steps and is tested against them. They work on NumPy arrays and on torch
-tensors alike (only operators and methods that both have), in 64-bit integers.
+The golden model, the integer graph and the PyTorch-side reference call these functions; post-processing in the gateware
+implements the same steps and is tested against them. All but `quantise` and `split_wide` work on NumPy arrays and on torch
+tensors (they use only operators and methods that both have), in 64-bit integers.
 """
 
 from fractions import Fraction
@@ -80,9 +80,9 @@ def multiplier(mantissa: int, shift: int) -> float:
 
 
 def nearest_multiplier(value: float, arch: ArchConfig) -> tuple[int, int]:
-    """The `(mantissa, shift)` whose factor is nearest to `value` (> 0), in relative terms.
+    """The `(mantissa, shift)` whose factor has the smallest relative error to `value` (> 0).
 
-    Raises `ValueError` where no factor within a mantissa's step of `value` exists.
+    Raises `ValueError` if `value` is outside the range of the factors.
     """
     if not value > 0:
         raise ValueError(f"a requantisation factor must be positive, not {value!r}")

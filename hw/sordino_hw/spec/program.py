@@ -36,7 +36,7 @@ NEEDS = "0.1.0"
 class Tensor:
     """Where a tensor lies in activation memory and how its integers relate to real values.
 
-    Channel c of pixel (y, x) has the slot s = `slots[c] + x % fold * channels`: it is lane `s % lanes` of the word at
+    Channel c of pixel (y, x) has the channel slot s = `slots[c] + x % fold * channels`: it is lane `s % lanes` of the word at
     `base + y * row_pitch + x // fold * pixel_pitch + s // lanes`. Real value = integer x `scale`.
     """
 
@@ -52,20 +52,20 @@ class Tensor:
     layer: int = -1
     """Index of the layer that writes it; -1 for a network input."""
     kept: bool = True
-    """Whether its memory is not reused before the program ends, so that it can be read back afterwards."""
+    """Whether its memory is used for nothing else, so that it can be read after the program has ended."""
     fold: int = 1
-    """Neighbouring pixels of a row that share a word; more than one only where all their channels fit it. Beyond the end
-    of a row the last word holds zeros."""
+    """Neighbouring pixels of a row that share a word; more than one only if all their channels fit into it. Beyond the end of a row
+    the last word holds zeros."""
 
     @property
     def steps(self) -> int:
-        """Steps of `pixel_pitch` in a row: pixels, or words that several pixels share."""
+        """Steps of `pixel_pitch` in a row: one for each pixel, or for each word that several pixels share."""
         return -(-self.shape[2] // self.fold)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One row of the layer table: what a report is told about."""
+    """One row of the layer table, by which reports and statistics name costs."""
 
     name: str
     kind: str
@@ -82,7 +82,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Op:
-    """One CONV or VEC of a segment, in program order."""
+    """One CONV or VEC of a program segment, in program order."""
 
     layer: int
     macs_per_event: tuple[int, ...]
@@ -93,13 +93,14 @@ class Op:
 
 @dataclass
 class Segment:
-    """One stream of instructions that runs without the host, and the images it needs, all loaded from row 0.
+    """A program segment: a stream of instructions that runs without the host, and its memory images, all loaded from row 0.
 
     Shapes: `imem` uint32 [n]; `weight` int8 [cores, n, lanes]; `mask` bool [cores, n, lanes]; `bias`, `mantissa`, `shift`,
-    `threshold` int32 [cores, n, ppu]; `table` int16 [256 * n]. Activation and state memories persist between segments.
+    `threshold` int32 [cores, n, ppu]; `table` int16 [256 * n]. Activation and state memories keep their contents between program
+    segments.
 
-    Which group takes an output is for the machine to choose, so the cores of different groups that stand for the same
-    slice (c % SPLIT apart) must hold the same rows wherever an operation uses them.
+    The machine chooses which core group computes an output. So the cores that compute the same slice in different groups must hold the
+    same rows wherever an operation uses them.
     """
 
     imem: np.ndarray
@@ -176,7 +177,7 @@ class Program:
         return t.base + y * t.row_pitch + x * t.pixel_pitch + words
 
     def pack(self, name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Integers [..., c, h, w] as words: (addresses [n], words int16 [..., n, lanes]); unused lanes are zero."""
+        """Integers [..., c, h, w] as activation words: addresses int64 [n] and words int16 [..., n, lanes]; unused lanes are 0."""
         t, lanes = self.tensors[name], self.arch.lanes
         (c, h, w), addresses = t.shape, self.addresses(name)
         slots = np.asarray(t.slots)
@@ -189,7 +190,7 @@ class Program:
         return addresses.reshape(-1), flat.reshape(*values.shape[:-3], -1, lanes)
 
     def unpack(self, name: str, memory: np.ndarray) -> np.ndarray:
-        """Reads a tensor out of activation memory [..., act_depth, lanes]: [..., c, h, w]."""
+        """The values [..., c, h, w] of a tensor in activation memory [..., act_depth, lanes]."""
         t, lanes = self.tensors[name], self.arch.lanes
         c, h, w = t.shape
         y, x = np.arange(h)[:, None, None], np.arange(w)[:, None]

@@ -23,34 +23,36 @@ def tag_bits(arch: ArchConfig) -> int:
 
 
 def fetchers_of(arch: ArchConfig, core: int) -> list[int]:
-    """Fetchers that can serve a core: that of its group, whose number is the core's modulo the groups."""
+    """Numbers of the fetchers that can serve a core: with k core groups, the fetcher of its group has the number `core % k`."""
     return sorted({core % (1 << k) for k in range(arch.cores.bit_length())})
 
 
 def sharing(arch: ArchConfig) -> int:
-    """Bits of `shared`: bit k says that there are 2**(k + 1) groups to a port of activation memory; none, that every group
-    has a port, and needs no window to save reads. They are the upper bits of SPLIT.
+    """Bits of `shared`: bit k is set if 2**(k + 1) core groups share a port of activation memory; they are the upper bits of SPLIT.
+
+    0 if every group has a port: then reads need not be saved, and there is no word window.
     """
     return (arch.cores // arch.ports).bit_length() - 1
 
 
 def reads_late(arch: ArchConfig) -> bool:
-    """Whether activations are read when their events are issued: where one core has the memory, and its words are segments.
+    """Whether activations are read when their events are issued: if there is one core and its words are single segments.
 
-    Then a word's address stands for it on its way to the issuer, and which of its channels are zero has a memory of its own.
+    Then the stages before the issuer carry a word's address instead of its values, and a memory of its own holds which channels
+    are zero.
     """
     return arch.cores == 1 and arch.lanes == arch.segment
 
 
 def job_depth(arch: ArchConfig) -> int:
-    """Outputs dealt to a fetcher that its walker has not taken, at most: one, and a whole run behind it, so that its window saves
-    reads of a port that others wait for; where every group has a port, there is nothing to save, and one follows.
+    """Largest number of outputs that are dispatched to a fetcher and not yet taken by its walker.
 
-    The smallest core, whose outputs take their time, does with one.
+    Two if every core group has a port. If groups share a port, one and a whole run: then the word window serves the run, and saves
+    reads that other fetchers wait for. With one operation in flight, one: the outputs of the small core take long enough.
     """
     return 1 if arch.in_flight == 1 else 1 + (isa.RUN_MAX if sharing(arch) else 1)
 
 
 def output_depth(arch: ArchConfig) -> int:
-    """Outputs dealt to a core that it has not closed, at most."""
+    """Largest number of outputs that are dispatched to a core and not yet closed."""
     return {"pipelined": 16, "small": 2}[arch.profile]

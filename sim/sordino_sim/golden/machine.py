@@ -10,6 +10,7 @@ group's are taken. Only accumulator state stays with one core: outputs that have
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -28,8 +29,32 @@ __all__ = ["Counts", "Machine", "Observer"]
 CHUNK = 1 << 20
 """Activations gathered at a time: the working set stays near the size of a cache."""
 
-_BLAS = ThreadpoolController()
-"""GEMMs run on one thread: they are small, and on a busy machine the barriers of two threads cost ten times the work."""
+
+class _OneThread:
+    """Limits BLAS to one thread while any thread of the program is inside; after the last, BLAS has those it had before.
+
+    GEMMs here are small, and on a busy machine the barriers of two threads cost ten times the work. A limiter for each user
+    would not do: one that begins under another's limit ends by restoring that limit, for good.
+    """
+
+    def __init__(self) -> None:
+        self._controller, self._lock, self._users, self._limiter = ThreadpoolController(), Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._limiter = self._controller.limit(limits=1, user_api="blas")
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._limiter is not None:
+                self._limiter.restore_original_limits()
+                self._limiter = None
+
+
+_BLAS = _OneThread()
 
 
 @dataclass
@@ -96,7 +121,7 @@ class Machine:
         groups that must compute the same hold different rows.
         """
         self.load(segment)
-        with _BLAS.limit(limits=1, user_api="blas"):
+        with _BLAS:
             return self._run(segment.cycle_limit, observer)
 
     def _run(self, cycle_limit: int, observer: "Observer | None") -> Counts:

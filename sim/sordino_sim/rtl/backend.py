@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event
+from threading import Event, Lock
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +27,8 @@ __all__ = ["Verilator", "stale_rows"]
 
 class Verilator:
     """Runs programs on the RTL, several images side by side. Use it as a context manager, or call `close`.
+
+    Several threads may call `run`: their batches run one after the other.
 
     Outputs, kept tensors and performance records are read from the machine. What the machine does not count (the events,
     non-zero multiply-accumulates and non-zero values of `Result`) is counted by the golden model on the same inputs.
@@ -56,6 +58,7 @@ class Verilator:
         self._golden = Golden(program)
         self._stale = stale_rows(program)
         self._machines = [_Machine(program, self._stale, Rtl(program.arch, waves, quiet))]
+        self._lock = Lock()
 
     def run(self, inputs: Mapping[str, np.ndarray], keep: Sequence[str] = (), progress: Progress | None = None) -> Result:
         """Runs a batch. `inputs`: integers [batch, c, h, w] by name, within `ArchConfig.act_range`.
@@ -84,7 +87,8 @@ class Verilator:
             for name in last:
                 tensors[name][b] = machine.tensor(name)
 
-        self._side_by_side(batch, image, progress)
+        with self._lock:
+            self._side_by_side(batch, image, progress)
         counts = self._golden.run(values)
         return Result(
             outputs={name: tensors[name] for name in program.outputs},
@@ -96,9 +100,10 @@ class Verilator:
         )
 
     def close(self) -> None:
-        """Frees the simulations and finishes the waves."""
-        for machine in self._machines:
-            machine.rtl.close()
+        """Frees the simulations, once no run uses them, and finishes the waves."""
+        with self._lock:
+            for machine in self._machines:
+                machine.rtl.close()
 
     def __enter__(self) -> Self:
         return self

@@ -45,9 +45,9 @@ class Clock:
             "output_fifo": structure.output_depth(arch),
             **dict(zip(("act_mask", "weight_mask", "mask_mask"), masks, strict=True)),
             **{name: getattr(by_arch, name) for name in ("clip", "fifo", "split", "row", "word", "shadow", "store", "pause")},
-            "dispatch": latencies.DEAL_LATENCY,
-            "freed": latencies.FREED,
-            "drained": latencies.DRAINED,
+            "dispatch": latencies.DISPATCH_LATENCY,
+            "freed": latencies.FREE_LATENCY,
+            "drained": latencies.SPLIT_LATENCY,
             "alone": structure.job_depth(arch) == 1,
         }
         assert values.keys() == ARCHITECTURE.keys() and values["output_fifo"] <= MAX_FIFO

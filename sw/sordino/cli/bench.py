@@ -3,25 +3,22 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.table import Table
+import click
 
-from sordino_hw.fpga import DEVICES, device_of
-from sordino_hw.spec.arch import ArchConfig, preset
-from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.arch import ArchConfig
 
-from ..experiments.fpga_bench import bench_fpga, parse_seeds
-from ..experiments.layer_bench import DENSITIES, LayerShape, bench_layer, bench_sim, bench_suite, roomy
-from ..experiments.network_bench import bench_network
-from ..experiments.workloads import load_workload
-from .common import ArchOption, JsonOption, SeedOption, console, friendly, progress_bar, save_json
+from .common import INPUT, Names, Numbers, arch_option, check_folder, console, json_option, progress_bar, save_json, seed_option
+from .names import DEVICES
 
 SLOW_GROUPS = 12
 """Groups of slow endpoints that are printed; the JSON file has them all."""
 
-app = typer.Typer(help="Benchmarks of the array and of the simulators.", no_args_is_help=True)
+
+@click.group()
+def bench() -> None:
+    """Benchmarks of the array and of the simulators."""
 
 
 @contextmanager
@@ -32,44 +29,64 @@ def _layers() -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, name: bar.update(task, completed=done, total=total, note=name)
 
 
-@app.command("layer")
-@friendly
+@bench.command()
+@click.option("--cin", type=int, default=64, show_default=True, help="Input channels.")
+@click.option("--cout", type=int, default=64, show_default=True, help="Output channels.")
+@click.option("--kernel", type=int, default=3, show_default=True, help="Kernel size.")
+@click.option("--size", type=int, help="Height and width of the input. [default: 14, or the largest below that fits]")
+@click.option("--stride", type=int, default=1, show_default=True, help="Stride.")
+@click.option("--suite", is_flag=True, help="All layer types of the workloads, instead of the one described.")
+@click.option(
+    "--densities",
+    "-d",
+    type=Numbers(float, "1,0.5,0.2,0"),
+    help="Activation densities, comma-separated. [default: 1,0.5,0.2,0; the suite's own]",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["verilator", "timing"]),
+    default="verilator",
+    show_default=True,
+    help="verilator: the RTL, checked against the models; timing: the timing model alone.",
+)
+@click.option(
+    "--own-memories", "own", is_flag=True, help="The suite in the architecture's own memories: smaller layers, and tiles."
+)
+@arch_option
+@seed_option
+@json_option
 def layer(
-    cin: Annotated[int, typer.Option(help="Input channels.")] = 64,
-    cout: Annotated[int, typer.Option(help="Output channels.")] = 64,
-    kernel: Annotated[int, typer.Option(help="Kernel size.")] = 3,
-    size: Annotated[int, typer.Option(help="Height and width of the input.")] = 14,
-    stride: Annotated[int, typer.Option(help="Stride.")] = 1,
-    suite: Annotated[bool, typer.Option("--suite", help="All layer types of the workloads, instead of the one described.")] = False,
-    densities: Annotated[
-        str | None,
-        typer.Option("--densities", "-d", help="Activation densities, comma-separated. [default: 1,0.5,0.2,0; the suite's]"),
-    ] = None,
-    backend: Annotated[
-        str, typer.Option("--backend", help="verilator (the RTL, checked against the models) or timing.")
-    ] = "verilator",
-    own: Annotated[
-        bool, typer.Option("--own-memories", help="The suite in the architecture's own memories: smaller layers, and tiles.")
-    ] = False,
-    arch: ArchOption = "ulx3s-85f",
-    seed: SeedOption = 0,
-    json: JsonOption = None,
+    cin: int,
+    cout: int,
+    kernel: int,
+    size: int | None,
+    stride: int,
+    suite: bool,
+    densities: tuple[float, ...] | None,
+    backend: str,
+    own: bool,
+    arch: ArchConfig,
+    seed: int,
+    json: str | None,
 ) -> None:
     """Cycles and utilisation of one convolution at several activation densities, random weights and activations."""
-    try:
-        wanted = (DENSITIES if suite else (1.0, 0.5, 0.2, 0.0)) if densities is None else tuple(map(float, densities.split(",")))
-    except ValueError:
-        raise InputError(f"--densities {densities}: give numbers from 0 to 1, such as 1,0.5,0.2,0.") from None
-    target = preset(arch)
+    check_folder(json)
+    from rich.table import Table
+
+    from ..experiments.layer_bench import DENSITIES, LayerShape, bench_layer, largest_shape, roomy
+
+    wanted = densities or (DENSITIES if suite else (1.0, 0.5, 0.2, 0.0))
     if suite:
-        _suite(target if own else roomy(target), wanted, backend, seed, json)
+        _suite(arch if own else roomy(arch), wanted, backend, seed, json)
         return
-    shape = LayerShape(cin, cout, kernel, size, stride)
+    shape = LayerShape(cin, cout, kernel, size or 14, stride)
+    if size is None:
+        shape = largest_shape(shape, arch)
     with progress_bar() as bar:
         bar.add_task("running the layer", total=None, note="")
-        figures = bench_layer(shape, target, wanted, backend, seed)
+        figures = bench_layer(shape, arch, wanted, backend, seed)
     table = Table(
-        title=f"{shape} on {target.name}, {target.lanes} lanes, {backend}; dense mode {figures['dense_cycles']:,.0f} cycles"
+        title=f"{shape} on {arch.name}, {arch.cores} x {arch.lanes} multipliers, {backend}; dense mode {figures['dense_cycles']:,.0f} cycles"
     )
     for name in ("density", "cycles", "of dense", "events", "non-zero MACs", "η"):
         table.add_column(name, justify="right")
@@ -83,11 +100,15 @@ def layer(
             f"{r['nonzero_macs']:,.0f}",
             eta,
         )
-    console.print(table)
+    console().print(table)
     save_json(json, "bench layer", figures)
 
 
-def _suite(target: ArchConfig, densities: tuple[float, ...], backend: str, seed: int, json: Path | None) -> None:
+def _suite(target: ArchConfig, densities: tuple[float, ...], backend: str, seed: int, json: str | None) -> None:
+    from rich.table import Table
+
+    from ..experiments.layer_bench import bench_suite
+
     with _layers() as progress:
         figures = bench_suite(target, densities, backend, seed, progress=progress)
     table = Table(title=f"η by activation density on {target.name}, {target.cores} x {target.lanes} multipliers, {backend}")
@@ -98,32 +119,39 @@ def _suite(target: ArchConfig, densities: tuple[float, ...], backend: str, seed:
         etas = [f"{r['eta']:.3f}" if r["nonzero_macs"] else f"{r['of_dense']:.2%} of dense" for r in x["rows"]]
         kernel = f"{shape['kernel']}x{shape['kernel']}, {shape['cin']} -> {shape['cout']}, stride {shape['stride']}"
         table.add_row(x["name"], kernel, str(shape["size"]), *etas)
-    console.print(table)
+    console().print(table)
     save_json(json, "bench layer", figures)
 
 
-@app.command("network")
-@friendly
-def network(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Workload, such as those in benchmarks/workloads.")],
-    rtl: Annotated[bool, typer.Option("--rtl", help="Run the layers that fit the architecture on the RTL too (minutes).")] = False,
-    arch: ArchOption = "ulx3s-85f",
-    seed: SeedOption = 0,
-    json: JsonOption = None,
-) -> None:
-    """Cycles and utilisation of a network, zeros drawn at each layer's density: timing model, ideal memory."""
-    target, workload = preset(arch), load_workload(file)
+@bench.command()
+@click.argument("file", metavar="FILE", type=INPUT)
+@click.option("--rtl", is_flag=True, help="Run the layers that fit the architecture on the RTL too (minutes).")
+@arch_option
+@seed_option
+@json_option
+def network(file: Path, rtl: bool, arch: ArchConfig, seed: int, json: str | None) -> None:
+    """Cycles and utilisation of a network, zeros drawn at each layer's density: timing model, ideal memory.
+
+    FILE is a workload, such as those in benchmarks/workloads.
+    """
+    check_folder(json)
+    from rich.table import Table
+
+    from ..experiments.network_bench import bench_network
+    from ..experiments.workloads import load_workload
+
+    workload = load_workload(file)
     with _layers() as progress:
-        figures = bench_network(workload, target, seed, rtl, progress)
-    table = Table(title=f"{workload.name} on {target.name}, {target.cores} x {target.lanes} multipliers, ideal memory")
+        figures = bench_network(workload, arch, seed, rtl, progress)
+    table = Table(title=f"{workload.name} on {arch.name}, {arch.cores} x {arch.lanes} multipliers, ideal memory")
     for name in ("layer", "density", "cycles", "dense cycles", "η", *(("RTL cycles", "RTL η") if rtl else ())):
         table.add_column(name, justify="left" if name == "layer" else "right")
     for r in figures["layers"]:
         table.add_row(*_network_row(r, rtl))
     table.add_section()
     table.add_row("total", "", f"{figures['cycles']:,}", f"{figures['dense_cycles']:,}", f"{figures['eta']:.4f}")
-    console.print(table)
-    console.print(f"{figures['speedup']:.2f} times as fast as in dense mode; {figures['seconds']:.1f} s.")
+    console().print(table)
+    console().print(f"{figures['speedup']:.2f} times as fast as in dense mode; {figures['seconds']:.1f} s.")
     save_json(json, "bench network", figures)
 
 
@@ -136,74 +164,89 @@ def _network_row(r: dict[str, Any], rtl: bool) -> list[str]:
     return cells
 
 
-@app.command("sim")
-@friendly
-def sim(
-    images: Annotated[int, typer.Option("--images", "-n", min=1, max=450, help="Images for the models.")] = 450,
-    arch: ArchOption = "ulx3s-85f",
-    seed: SeedOption = 0,
-    json: JsonOption = None,
-) -> None:
+@bench.command()
+@click.option("--images", "-n", type=click.IntRange(1, 450), default=450, show_default=True, help="Images for the models.")
+@arch_option
+@seed_option
+@json_option
+def sim(images: int, arch: ArchConfig, seed: int, json: str | None) -> None:
     """Simulated cycles a second of the RTL, images a second of the models."""
-    target = preset(arch)
+    check_folder(json)
+    from rich.table import Table
+
+    from ..experiments.layer_bench import bench_sim
+
     with progress_bar() as bar:
         bar.add_task("running the simulators", total=None, note="")
-        figures = bench_sim(target, images, seed)
-    table = Table("simulator", "speed", title=f"Simulators, {target.name}")
+        figures = bench_sim(arch, images, seed)
+    table = Table("simulator", "speed", title=f"Simulators, {arch.name}")
     table.add_row("verilator (RTL)", f"{figures['verilator_cycles_per_second'] / 1e6:.2f} million cycles a second")
     table.add_row("golden model", f"{figures['golden_images_per_second']:,.0f} digit images a second")
     table.add_row("timing model", f"{figures['timing_images_per_second']:,.0f} digit images a second")
-    console.print(table)
+    console().print(table)
     save_json(json, "bench sim", figures)
 
 
-@app.command("fpga")
-@friendly
-def fpga(
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of place and route, comma-separated.")] = "1,2,3,4,5",
-    device: Annotated[
-        str | None, typer.Option("--device", help=f"FPGA of another preset's board: {', '.join(DEVICES)}. [default: the preset's]")
-    ] = None,
-    limit: Annotated[float, typer.Option("--limit", min=1, help="Minutes that place and route of a seed may take.")] = 180,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs", "-j", min=1, max=256, help="Seeds at a time: each takes a core, and up to 4 GB for the largest device."
-        ),
-    ] = 1,
-    arch: ArchOption = "ulx3s-85f",
-    json: JsonOption = None,
-) -> None:
+@bench.command()
+@click.option("--seeds", default="1,2,3,4,5", show_default=True, help="Seeds of place and route, comma-separated.")
+@click.option(
+    "--device", type=Names(DEVICES), help=f"FPGA of another preset's board: {', '.join(DEVICES)}. [default: the preset's]"
+)
+@click.option(
+    "--limit", type=click.FloatRange(min=1), default=180, show_default=True, help="Minutes that place and route of a seed may take."
+)
+@click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Seeds at a time: each takes a core, and up to 4 GB for the largest device.",
+)
+@arch_option
+@json_option
+def fpga(seeds: str, device: str | None, limit: float, jobs: int, arch: ArchConfig, json: str | None) -> None:
     """Clock frequency and size in an FPGA, by Yosys, the flow's own placer and router for the ECP5, and nextpnr: some minutes for the
     synthesis, and for each seed.
 
     What was measured once is kept, as long as neither the gateware nor the flow nor the tools change.
     """
-    target, wanted = preset(arch), parse_seeds(seeds)
-    chosen = device_of(target, device)
+    check_folder(json)
+    from sordino_hw.fpga import device_of
+
+    from ..experiments.fpga_bench import bench_fpga, parse_seeds
+
+    wanted, chosen = parse_seeds(seeds), device_of(arch, device)
     with progress_bar() as bar:
         task = bar.add_task("building", total=None, note="")
 
         def report(done: int, total: int, note: str) -> None:
             bar.update(task, completed=done, total=total, note=note)
 
-        figures = bench_fpga(target, chosen, wanted, report, limit * 60, jobs)
-    table = Table(title=f"{target.name} on {figures['device']}, nextpnr towards {figures['target_mhz']:g} MHz")
+        figures = bench_fpga(arch, chosen, wanted, report, limit * 60, jobs)
+    _print_fpga(figures)
+    save_json(json, "bench fpga", figures)
+
+
+def _print_fpga(figures: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    out = console()
+    table = Table(title=f"{figures['arch']['name']} on {figures['device']}, nextpnr towards {figures['target_mhz']:g} MHz")
     for name in ("seed", "Fmax, MHz", "slowest path", "logic, ns", "routing, ns"):
         table.add_column(name, justify="left" if name == "slowest path" else "right")
     for run in figures["runs"]:
         path = run["critical_path"]
         where = f"{path['source']} to {path['sink']}, {path['cells']} cells"
         table.add_row(str(run["seed"]), f"{run['fmax_mhz']:.1f}", where, f"{path['logic_ns']:.1f}", f"{path['routing_ns']:.1f}")
-    console.print(table)
+    out.print(table)
     slow = Table(title=f"Slowest endpoints, seed {figures['runs'][0]['seed']}")
     for name in ("ns", "endpoints", "sink", "driven by"):
         slow.add_column(name, justify="right" if name in ("ns", "endpoints") else "left")
     for group in figures["runs"][0]["slow"][:SLOW_GROUPS]:
         slow.add_row(f"{group['delay']:.1f}", str(group["endpoints"]), group["sink"], group["source"])
-    console.print(slow)
-    console.print(f"Fmax: median {figures['fmax_median_mhz']:.1f} MHz, worst {figures['fmax_worst_mhz']:.1f} MHz.")
+    out.print(slow)
+    out.print(f"Fmax: median {figures['fmax_median_mhz']:.1f} MHz, worst {figures['fmax_worst_mhz']:.1f} MHz.")
     use = (f"{name} {n:,} of {figures['available'][name]:,} ({figures['share'][name]:.1%})" for name, n in figures["used"].items())
-    console.print(f"Used: {', '.join(use)}.")
-    console.print(f"Tools: {', '.join(figures['tools'].values())}.")
-    save_json(json, "bench fpga", figures)
+    out.print(f"Used: {', '.join(use)}.")
+    out.print(f"Tools: {', '.join(figures['tools'].values())}.")

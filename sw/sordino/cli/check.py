@@ -1,51 +1,48 @@
 """`sordino check`: what is supported, what fits, what it will cost."""
 
-from pathlib import Path
-from typing import Annotated
+import click
 
-import torch
-import typer
-
+from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import CompileError, InputError
 
-from ..experiments.tasks import TASKS, load_checkpoint
-from ..runtime.check import check as check_model
-from .common import ArchOption, JsonOption, console, factory, friendly, save_json, tensors
+from .common import arch_option, check_folder, clock_option, console, json_option, progress_bar, save_json
 
 
-@friendly
-def check(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="FILE.py:NAME: a class or function; or a checkpoint.")],
-    example: Annotated[
-        str | None, typer.Option("--example", "-e", help="Input: a shape such as 1,3,32,32 (';' between several), or .npy/.npz.")
-    ] = None,
-    arch: ArchOption = "ulx3s-85f",
-    json: JsonOption = None,
-) -> None:
-    """Report, before any training: supported operators, memory, predicted cycles. Exit code 2 if it cannot be compiled."""
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--example",
+    "-e",
+    multiple=True,
+    metavar="SHAPE|FILE",
+    help="Input: a shape such as 1,3,32,32, or a .npy or .npz file. Of a network with several inputs, once for each.",
+)
+@arch_option
+@clock_option
+@json_option
+def check(model: str, example: tuple[str, ...], arch: ArchConfig, clock: float | None, json: str | None) -> None:
+    """Report, before any training: supported operators, memory, predicted cycles and time. Exit code 2 if it cannot be compiled.
+
+    MODEL is FILE.py:NAME, a class or function without arguments; or a checkpoint of `sordino train`.
+    """
+    check_folder(json)
+    from ..experiments.tasks import TASKS, load_checkpoint
+    from ..runtime.check import check as check_model
+    from .models import example_inputs, factory
+
     if model.endswith(".safetensors"):
         trained = load_checkpoint(model)
         network = trained.model
-        inputs = (TASKS[trained.task].data().train[0][:1],) if example is None else _example(example)
+        inputs = example_inputs(example) or (TASKS[trained.task].data().train[0][:1],)
     else:
         network = factory(model)
-        if example is None:
+        if not example:
             raise InputError("check: give the shape of an input, such as --example 1,3,32,32 (batch first).")
-        inputs = _example(example)
-    report = check_model(network, inputs, arch)
-    console.print(report)
+        inputs = example_inputs(example)
+    with progress_bar() as bar:
+        bar.add_task("checking", total=None, note="")
+        report = check_model(network, inputs, arch, clock=clock)
+    console().print(report)
     save_json(json, "check", report.to_dict())
     if not report.ok:
         raise CompileError(report.problem)
-
-
-def _example(text: str) -> tuple[torch.Tensor, ...]:
-    if text.endswith((".npy", ".npz")):
-        return tensors(Path(text))
-    try:
-        shapes = [tuple(int(n) for n in part.split(",")) for part in text.split(";")]
-    except ValueError:
-        raise InputError(f"--example {text}: not a shape such as 1,3,32,32, nor a .npy or .npz file.") from None
-    if any(min(s) < 1 for s in shapes):
-        raise InputError(f"--example {text}: sizes must be positive.")
-    return tuple(torch.zeros(s) for s in shapes)

@@ -1,149 +1,173 @@
-"""What the commands share: errors as one paragraph, options, consoles."""
+"""What the commands share: options, consoles, figures as JSON. Imports nothing heavy."""
 
-import functools
-import importlib.util
+import json
+import os
 import sys
-import zipfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-import typer
-from rich.console import Console
-from rich.progress import Progress
-from torch import nn
+import click
+from click.shell_completion import CompletionItem
 
-from sordino_hw.spec.arch import PRESETS
-from sordino_hw.spec.errors import InputError, SordinoError
+from sordino_hw.spec.arch import PRESETS, ArchConfig, preset
+from sordino_hw.spec.errors import InputError
 
-from .. import train
-from ..report import tables
-from ..report.jsonfile import write_json
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 __all__ = [
-    "ArchOption",
-    "BackendOption",
-    "JsonOption",
-    "SeedOption",
-    "arrays",
+    "INPUT",
+    "OUTPUT",
+    "ArchType",
+    "Names",
+    "Numbers",
+    "arch_option",
+    "backend_option",
+    "check_folder",
+    "clock_option",
     "console",
-    "factory",
-    "friendly",
+    "json_option",
     "progress_bar",
     "save_json",
+    "seed_option",
 ]
 
-console = Console(width=None if sys.stdout.isatty() else tables.WIDE)
-errors = Console(stderr=True)
+WIDE = 120
+"""Columns of the output where there is no terminal and COLUMNS is not set."""
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+DEFAULT_ARCH = "ulx3s-85f"
 
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to FILE (keys: docs/reference/cli.md).")
-]
-ArchOption = Annotated[str, typer.Option("--arch", help=f"Architecture: {', '.join(PRESETS)}.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
-BackendOption = Annotated[
-    str, typer.Option("--backend", help="golden (values only), timing (values and cycles), verilator (the RTL itself).")
-]
+INPUT = click.Path(path_type=Path)
+"""A file to read; that it is there, and what it holds, is checked where it is read."""
+
+OUTPUT = click.Path(path_type=Path)
+"""A file to write."""
 
 
-def friendly(command: Command) -> Command:
-    """Decorator: a `SordinoError` becomes one paragraph on standard error and exit code 2."""
+class ArchType(click.ParamType):
+    """`NAME`, `NAME,field=value,...`, `FILE.toml` or `FILE.json`, as an `ArchConfig`."""
 
-    @functools.wraps(command)
-    def wrapped(*args, **kwargs):
+    name = "arch"
+
+    def __init__(self, as_text: bool = False):
+        self.as_text = as_text
+        """Whether the text itself is the value, once it has been checked."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "ArchConfig | str":
+        found = preset(value)
+        return value if self.as_text else found
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name) for name in PRESETS if name.startswith(incomplete)]
+        return names or [CompletionItem(incomplete, type="file")]
+
+
+class Names(click.ParamType):
+    """A text that completes to one of `names`; whether it is one of them is checked where it is used, with more to say about it."""
+
+    name = "text"
+
+    def __init__(self, names: Sequence[str]):
+        self.names = tuple(names)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{name}") for name in self.names if name.startswith(last)]
+
+
+class Numbers(click.ParamType):
+    """Comma-separated numbers, as a tuple."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float], example: str):
+        self.kind, self.example = kind, example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple:
+        if isinstance(value, tuple):
+            return value
         try:
-            return command(*args, **kwargs)
-        except SordinoError as error:
-            print(f"sordino: {error}", file=sys.stderr)
-            raise typer.Exit(2) from None
-
-    return wrapped  # type: ignore[return-value]
+            return tuple(self.kind(part) for part in str(value).split(","))
+        except ValueError:
+            option = param.opts[0] if param else "numbers"
+            raise InputError(f"{option} {value}: give numbers, comma-separated, such as {self.example}.") from None
 
 
-def save_json(path: Path | None, command: str, figures: dict[str, Any]) -> None:
-    """Writes the figures if a file is wanted, and says so."""
-    if path is not None:
+ARCH_HELP = (
+    f"Architecture: a preset ({', '.join(PRESETS)}), a preset with changed fields (ulx3s-85f,act_depth=4096), or a .toml or .json file; "
+    "see `sordino arch`."
+)
+
+arch_option = click.option("--arch", type=ArchType(), default=DEFAULT_ARCH, show_default=True, help=ARCH_HELP)
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["golden", "timing", "verilator"]),
+    default="golden",
+    show_default=True,
+    help="golden: values only; timing: values and cycles; verilator: the RTL itself.",
+)
+clock_option = click.option(
+    "--clock",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MHZ",
+    help="Clock frequency for times in ms. [default: measured, for the presets]",
+)
+
+
+def _json_callback(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    ctx.meta["sordino.json_on_stdout"] = value == "-"
+    return value
+
+
+json_option = click.option(
+    "--json",
+    metavar="FILE",
+    callback=_json_callback,
+    is_eager=True,
+    help="Write the figures to FILE as JSON; - writes them to standard output, and everything else to standard error.",
+)
+
+
+def console() -> "Console":
+    """The console of the results: standard output, or standard error where `--json -` takes that."""
+    from rich.console import Console
+
+    context = click.get_current_context(silent=True)
+    stderr = bool(context and context.meta.get("sordino.json_on_stdout"))
+    stream = sys.stderr if stderr else sys.stdout
+    fixed = WIDE if not stream.isatty() and "COLUMNS" not in os.environ else None
+    return Console(stderr=stderr, width=fixed, highlight=False)
+
+
+def progress_bar() -> "Progress":
+    """What the commands show while they work, on standard error: bars on a terminal, else a line per step."""
+    from rich.console import Console
+
+    from ..progress import lines, progress_bar
+
+    errors = Console(stderr=True)
+    return progress_bar(console=errors, transient=True) if errors.is_terminal else lines(errors)
+
+
+def save_json(path: str | None, command: str, figures: dict[str, Any]) -> None:
+    """Writes the figures, if they are wanted, and says so."""
+    from ..report.jsonfile import document, write_json
+
+    if path == "-":
+        print(json.dumps(document(command, figures), indent=1))
+    elif path is not None:
         write_json(path, command, figures)
-        console.print(f"Figures: {path}")
+        console().print(f"Figures: {path}", markup=False)
 
 
-def progress_bar() -> Progress:
-    """The bar that the commands show while they work; on standard error, so that output can be piped."""
-    return train.progress_bar(console=errors, transient=True, disable=not errors.is_terminal)
-
-
-MAX_INFLATED = 1 << 31
-"""Bytes that the arrays of one .npz file may have once they are inflated."""
-
-
-def factory(spec: str) -> nn.Module:
-    """The module that `FILE.py:NAME` makes: NAME is a class or a function without arguments.
-
-    Raises `InputError` if the file, the name or the module is not there, and for what the file itself raises.
-    """
-    file, _, name = spec.rpartition(":")
-    path = Path(file)
-    if not file or path.suffix != ".py":
-        raise InputError(
-            f"{spec}: name a model as FILE.py:NAME, where NAME is a class or function without arguments; or a checkpoint."
-        )
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[path.stem] = module
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        module_spec.loader.exec_module(module)
-        if not hasattr(module, name):
-            raise InputError(f"{path}: it has no {name!r}. Name a class or function that it defines at the top level.")
-        model = getattr(module, name)()
-    except SordinoError:
-        raise
-    except Exception as error:  # whatever the user's file does
-        raise InputError(f"{spec}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{spec}: made a {type(model).__name__}, not a torch.nn.Module.")
-    return model.eval()
-
-
-def arrays(path: Path) -> tuple[np.ndarray, ...]:
-    """The arrays of a `.npy` file (one) or a `.npz` file (in order). Raises `InputError`; nothing is unpickled."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if (size := sum(entry.file_size for entry in archive.infolist())) > MAX_INFLATED:
-                    raise InputError(
-                        f"{path}: its arrays have {size:,} bytes uncompressed, at most {MAX_INFLATED:,} are read at once. "
-                        "Split it into several files, or save its parts as .npy."
-                    )
-        found = np.load(path, allow_pickle=False)
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file.") from None
-    except Exception as error:  # numpy raises OSError, ValueError, EOFError, zipfile.BadZipFile, ...
-        raise InputError(f"{path}: not a readable .npy or .npz file ({error}). Write it with numpy.save or numpy.savez.") from None
-    if isinstance(found, np.ndarray):
-        return (found,)
-    with found:
-        try:
-            return tuple(found[name] for name in found.files)
-        except Exception as error:
-            raise InputError(f"{path}: truncated or corrupt ({error}). Write it again.") from None
-
-
-def tensors(path: Path) -> tuple[torch.Tensor, ...]:
-    """As `arrays`, as float tensors."""
-    found = arrays(path)
-    for a in found:
-        if a.dtype.kind not in "fiub":
-            raise InputError(f"{path}: an array of dtype {a.dtype} does not hold real numbers.")
-    return tuple(torch.from_numpy(a.astype(np.float32)) for a in found)
+def check_folder(*paths: Path | str | None) -> None:
+    """Raises `InputError` where a file is to be written into a folder that does not exist: now, not after the work."""
+    for path in paths:
+        if path is not None and path != "-" and not Path(path).parent.is_dir():
+            raise InputError(f"cannot write {path}: the folder {Path(path).parent} does not exist.")

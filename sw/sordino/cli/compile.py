@@ -1,118 +1,144 @@
 """`sordino compile`: a checkpoint, or a network of one's own, to a `.sdn` file."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-import torch
-import typer
-from rich.table import Table
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
+import click
 
-from sordino_hw.spec.arch import preset
+from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
 
-from ..experiments.tasks import TASKS, load_checkpoint
-from ..quantization import quantize
-from ..runtime.check import memory_use
-from ..runtime.compile import compile as compile_model
-from .common import ArchOption, JsonOption, console, factory, friendly, save_json, tensors
+from .common import INPUT, OUTPUT, arch_option, check_folder, console, json_option, progress_bar, save_json
+
+if TYPE_CHECKING:
+    from sordino_hw.spec.program import Program
 
 
-@friendly
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--output", "-o", type=OUTPUT, help="File to write. [default: MODEL.sdn, here]")
+@click.option("--weights", "-w", type=INPUT, help="Weights of FILE.py:NAME: .safetensors or .pt state dict.")
+@click.option("--random-weights", is_flag=True, help="Compile FILE.py:NAME as it is made, untrained; the file is marked.")
+@click.option("--calibration", "-c", type=INPUT, help="Typical inputs: .npy, or .npz for several.")
+@click.option(
+    "--method",
+    type=click.Choice(["mse", "percentile", "minmax"]),
+    default="mse",
+    show_default=True,
+    help="Calibration: how far a tensor's scale reaches.",
+)
+@click.option("--dense", is_flag=True, help="The baseline that takes no advantage of zeros.")
+@click.option(
+    "--density", type=float, help="Non-zero part of activations to choose mappings for. [default: measured on the calibration]"
+)
+@arch_option
+@json_option
 def compile(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A checkpoint of `sordino train`, or FILE.py:NAME: a class or function.")
-    ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; default MODEL.sdn here.")] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", "-w", help="Weights of FILE.py:NAME: .safetensors or .pt state dict.")
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option("--calibration", "-c", help="Typical inputs: .npy, or .npz for several.")
-    ] = None,
-    method: Annotated[str, typer.Option("--method", help="Calibration: mse, percentile or minmax.")] = "mse",
-    dense: Annotated[bool, typer.Option("--dense", help="The baseline that takes no advantage of zeros.")] = False,
-    density: Annotated[
-        float | None,
-        typer.Option(
-            "--density", help="Non-zero part of activations to choose mappings for. [default: measured on the calibration]"
-        ),
-    ] = None,
-    arch: ArchOption = "ulx3s-85f",
-    json: JsonOption = None,
+    model: str,
+    output: Path | None,
+    weights: Path | None,
+    random_weights: bool,
+    calibration: Path | None,
+    method: str,
+    dense: bool,
+    density: float | None,
+    arch: ArchConfig,
+    json: str | None,
 ) -> None:
-    """Quantise a network and compile it to a .sdn file."""
-    target = preset(arch)
+    """Quantise a network and compile it to a .sdn file.
+
+    MODEL is a checkpoint of `sordino train`, or FILE.py:NAME, a class or function without arguments, with --weights.
+    """
+    from ..quantization import quantize
+    from ..runtime.compile import compile as compile_model
+
+    network, name, stem, samples = _sources(model, weights, random_weights, calibration)
+    output = output or Path(f"{stem}.sdn")
+    check_folder(json)
+    with progress_bar() as bar:
+        task = bar.add_task("quantising", total=None, note="")
+        quantised = quantize(network, list(zip(*(s.split(64) for s in samples), strict=True)), arch, method=method)
+        bar.update(task, description="compiling")
+        program = compile_model(quantised, [s[:64] for s in samples], dense=dense, name=name, density=density)
+    if random_weights:
+        program.meta["random_weights"] = True
+    program.save(output)
+    zeros = {row["name"]: row["zero_weights"] for row in quantised.report()}
+    figures = _figures(program, zeros, len(samples[0]))
+    _print(program, figures, output)
+    save_json(json, "compile", {"file": str(output), "name": name, "dense": dense, "random_weights": random_weights, **figures})
+
+
+def _sources(model: str, weights: Path | None, random_weights: bool, calibration: Path | None) -> tuple[Any, str, str, Any]:
+    """The network, its name for people, the stem of its file, and the calibration inputs. Raises `InputError`."""
+    from ..experiments.tasks import TASKS, load_checkpoint
+    from .models import factory, load_weights, tensors
+
     if model.endswith(".safetensors"):
-        if weights is not None:
-            raise InputError(f"{model} has its own weights; leave --weights out.")
+        if weights is not None or random_weights:
+            raise InputError(f"{model} has its own weights; leave {'--weights' if weights else '--random-weights'} out.")
         trained = load_checkpoint(model)
-        network: nn.Module = trained.model
-        name, stem = f"{trained.task} ({trained.method if isinstance(trained.method, str) else 'mixed'})", Path(model).stem
+        name = f"{trained.task} ({trained.method if isinstance(trained.method, str) else 'mixed'})"
         samples = (TASKS[trained.task].data().train[0],) if calibration is None else tensors(calibration)
+        network, stem = trained.model, Path(model).stem
     else:
         network = factory(model)
         name = stem = model.rpartition(":")[2]
+        if weights is not None and random_weights:
+            raise InputError("compile: give either --weights or --random-weights, not both.")
         if weights is not None:
-            _load(network, weights)
+            network = load_weights(network, weights)
+        elif not random_weights:
+            raise InputError(
+                f"compile: {model} has no trained weights. Give them with --weights FILE (safetensors, or a .pt state dict); or, to "
+                "compile it untrained for a trial of size and speed, --random-weights."
+            )
         if calibration is None:
             raise InputError("compile: give typical inputs with --calibration x.npy; some hundred are enough. They set the scales.")
         samples = tensors(calibration)
     if not samples or min(len(s) for s in samples) < 1:
         raise InputError(f"{calibration}: the calibration set is empty. Give typical inputs; some hundred are enough.")
-    output = output or Path(f"{stem}.sdn")
-    quantised = quantize(network, list(zip(*(s.split(64) for s in samples), strict=True)), target, method=method)
-    program = compile_model(quantised, [s[:64] for s in samples], dense=dense, name=name, density=density)
-    program.save(output)
-    table = Table("layer", "kind", "MACs", "zero weights", "cores")
-    zeros = {row["name"]: row["zero_weights"] for row in quantised.report()}
-    for layer in program.layers:
-        table.add_row(layer.name, layer.kind, f"{layer.macs:,}", f"{zeros.get(layer.output, 0.0):.1%}", layer.mapping)
-    console.print(table)
-    memory = memory_use(program)
-    console.print("Memory: " + ", ".join(f"{k} {used / depth:.0%}" for k, (used, depth) in memory.items()))
-    console.print(f"Program: {output} ({output.stat().st_size:,} bytes, {len(program.segments)} segments, {target.name})")
-    save_json(
-        json,
-        "compile",
-        {
-            "file": str(output),
-            "name": name,
-            "arch": target.to_dict(),
-            "dense": dense,
-            "segments": len(program.segments),
-            "operations": len(program.ops),
-            "memory": {k: {"used": used, "depth": depth} for k, (used, depth) in memory.items()},
-            "layers": [
-                {
-                    "name": x.name,
-                    "kind": x.kind,
-                    "source": x.source,
-                    "macs": x.macs,
-                    "zero_weights": zeros.get(x.output, 0.0),
-                    "mapping": x.mapping,
-                }
-                for x in program.layers
-            ],
-            "calibration_images": len(samples[0]),
-        },
-    )
+    return network, name, stem, samples
 
 
-def _load(model: nn.Module, path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True, map_location="cpu")
-    except (SafetensorError, OSError, ValueError, RuntimeError, EOFError) as error:
-        raise InputError(f"{path}: not a readable file of weights ({error}).") from None
-    except Exception as error:  # pickle.UnpicklingError and kin: what weights_only refuses
-        raise InputError(
-            f"{path}: refused, it holds more than tensors ({type(error).__name__}). Save model.state_dict() as safetensors."
-        ) from None
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: the weights do not fit the model. {' '.join(str(error).split())}") from None
+def _figures(program: "Program", zeros: Mapping[str, float], images: int) -> dict[str, Any]:
+    from ..runtime.check import memory_use
+
+    return {
+        "arch": program.arch.to_dict(),
+        "segments": len(program.segments),
+        "operations": len(program.ops),
+        "memory": {k: {"used": used, "depth": depth} for k, (used, depth) in memory_use(program).items()},
+        "layers": [
+            {
+                "name": x.name,
+                "kind": x.kind,
+                "source": x.source,
+                "macs": x.macs,
+                "zero_weights": zeros.get(x.output, 0.0),
+                "mapping": x.mapping,
+            }
+            for x in program.layers
+        ],
+        "calibration_images": images,
+    }
+
+
+def _print(program: "Program", figures: Mapping[str, Any], output: Path) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("layer", overflow="fold", min_width=8)
+    for column in ("kind", "MACs", "zero weights", "cores"):
+        table.add_column(column, justify="left" if column in ("kind", "cores") else "right")
+    for x in figures["layers"]:
+        table.add_row(escape(x["name"]), x["kind"], f"{x['macs']:,}", f"{x['zero_weights']:.1%}", x["mapping"])
+    out = console()
+    out.print(table)
+    out.print("Memory: " + ", ".join(f"{k} {m['used'] / m['depth']:.0%}" for k, m in figures["memory"].items()))
+    if program.meta.get("random_weights"):
+        out.print("The weights are random: its outputs mean nothing.")
+    size, segments = output.stat().st_size, len(program.segments)
+    out.print(f"Program: {output} ({size:,} bytes, {segments} segments, {program.arch.name})", markup=False)

@@ -1,43 +1,46 @@
 """`sordino demo`: the whole loop on real data."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.arch import ArchConfig
 
-from ..experiments.demo import disagreements, run_demo, verdict
-from ..report import render
-from ..report.jsonfile import document, write_text
-from .common import ArchOption, JsonOption, SeedOption, console, friendly, progress_bar, save_json
+from .common import OUTPUT, arch_option, check_folder, console, json_option, progress_bar, save_json, seed_option
 
 
-@friendly
-def demo(
-    images: Annotated[
-        int, typer.Option("--images", "-n", min=1, help="Test images to run on the RTL, of 450; the models run them all.")
-    ] = 16,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Report to write.")] = Path("demo.html"),
-    arch: ArchOption = "ulx3s-85f",
-    seed: SeedOption = 0,
-    json: JsonOption = None,
-) -> None:
+@click.command()
+@click.option(
+    "--images",
+    "-n",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Test images to run on the RTL, of 450; the models run them all.",
+)
+@click.option("--output", "-o", type=OUTPUT, default=Path("demo.html"), show_default=True, help="Report to write.")
+@arch_option
+@seed_option
+@json_option
+def demo(images: int, output: Path, arch: ArchConfig, seed: int, json: str | None) -> None:
     """Train a network on handwritten digits, plain and sparse; compile both, run both on the simulated RTL, compare."""
-    for path in (output, json):
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"cannot write {path}: the folder {path.parent} does not exist.")
+    check_folder(output, json)
+    from ..experiments.demo import disagreements, run_demo, verdict
+    from ..report import render
+    from ..report.jsonfile import document, write_text
+
     with progress_bar() as bar:
         figures = run_demo(arch, images, seed, bar)
-    console.print(verdict(figures))
+    out = console()
+    out.print(verdict(figures))
     gain = figures["comparison"]
     sparse = figures["networks"][1]["name"]
-    console.print(
+    out.print(
         f"{sparse}: {gain['fewer_nonzero_activations']:.2f} x fewer non-zero activations, {gain['fewer_cycles']:.2f} x fewer cycles, "
         f"accuracy {-100 * gain['accuracy_lost']:+.2f} points. {figures['seconds']['all']:.0f} s in all."
     )
     for line in disagreements(figures):
-        console.print(line)
+        out.print(line, markup=False)
     write_text(output, render(document("demo", figures)))
-    console.print(f"Report: {output}")
+    out.print(f"Report: {output}", markup=False)
     save_json(json, "demo", figures)

@@ -1,37 +1,51 @@
 """`sordino disasm`: what a `.sdn` file holds."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-from rich.table import Table
+import click
 
-from sordino_hw.spec.asm import disassemble
+from .common import INPUT, console
 
-from ..runtime.accelerator import load
-from .common import console, friendly
+if TYPE_CHECKING:
+    from sordino_hw.spec.program import Program
 
 
-@friendly
-def disasm(
-    program: Annotated[Path, typer.Argument(metavar="FILE.sdn", help="Compiled network.")],
-    tables: Annotated[bool, typer.Option("--tables/--no-tables", help="Print the layer and tensor tables too.")] = True,
-) -> None:
+@click.command()
+@click.argument("program", metavar="FILE.sdn", type=INPUT)
+@click.option("--tables/--no-tables", default=True, show_default=True, help="Print the layer and tensor tables too.")
+def disasm(program: Path, tables: bool) -> None:
     """Print the instructions of a compiled network, and its layer and tensor tables."""
-    p = load(program)
+    from sordino_hw.spec.asm import disassemble
+    from sordino_hw.spec.program import Program
+
+    p = Program.load(program)
     print(f"# {program.name}: {p.meta.get('name', '')} for {p.arch.name} ({p.arch.hash:08x}), {len(p.segments)} segments")
+    if p.meta.get("random_weights"):
+        print("# the weights are random: compiled with --random-weights")
     if tables:
-        layers = Table("#", "layer", "kind", "inputs", "output", "MACs", "cores", "source", title="Layers")
-        for i, x in enumerate(p.layers):
-            layers.add_row(str(i), x.name, x.kind, ", ".join(x.inputs), x.output, f"{x.macs:,}", x.mapping, x.source)
-        tensors = Table("tensor", "shape", "scale", "signed", "base", "row pitch", "pixel pitch", title="Tensors")
-        for t in p.tensors.values():
-            pitches = (str(t.base), str(t.row_pitch), str(t.pixel_pitch))
-            tensors.add_row(t.name, " x ".join(map(str, t.shape)), f"{t.scale:.6g}", "yes" if t.signed else "no", *pitches)
-        console.print(layers, tensors)
+        _print_tables(p)
     for i, s in enumerate(p.segments):
         print(
-            f"# segment {i}: {len(s.imem)} instructions, {s.weight.shape[1]} weight rows, {len(s.ops)} operations, limit {s.cycle_limit} cycles"
+            f"# segment {i}: {len(s.imem)} instructions, {s.weight.shape[1]} weight rows, {len(s.ops)} operations, "
+            f"limit {s.cycle_limit} cycles"
         )
         for address, line in enumerate(disassemble(s.imem)):
             print(f"{address:5d}: {line}")
+
+
+def _print_tables(p: "Program") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    layers = Table(title="Layers")
+    for column in ("#", "layer", "kind", "inputs", "output", "MACs", "cores", "source"):
+        layers.add_column(column, overflow="fold", min_width=min(len(column), 8))
+    for i, x in enumerate(p.layers):
+        cells = (str(i), x.name, x.kind, ", ".join(x.inputs), x.output, f"{x.macs:,}", x.mapping, x.source)
+        layers.add_row(*map(escape, cells))
+    tensors = Table("tensor", "shape", "scale", "signed", "base", "row pitch", "pixel pitch", title="Tensors")
+    for t in p.tensors.values():
+        pitches = (str(t.base), str(t.row_pitch), str(t.pixel_pitch))
+        tensors.add_row(escape(t.name), " x ".join(map(str, t.shape)), f"{t.scale:.6g}", "yes" if t.signed else "no", *pitches)
+    console().print(layers, tensors)

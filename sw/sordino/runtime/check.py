@@ -1,4 +1,4 @@
-"""`check`: before any training or compiling, what is supported, what fits, and the cycles to expect."""
+"""`check`: before any training or compiling, what is supported, what fits, and the cycles and time to expect."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,20 +6,28 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
 from sordino_compiler.driver import compile_graph
 from sordino_compiler.estimate import LayerEstimate, estimate
-from sordino_compiler.inspection import NodeReport, inspect, provisional_graph
+from sordino_compiler.inspection import Inspection, NodeReport, inspect, provisional_graph
 from sordino_hw.spec import isa
-from sordino_hw.spec.arch import ArchConfig, preset
+from sordino_hw.spec.arch import PRESETS, ArchConfig, preset
 from sordino_hw.spec.errors import CompileError
 from sordino_hw.spec.program import Program
+
+from .advice import Advice, advise
+from .speed import Speed, clock_of, transfers
 
 __all__ = ["Report", "check", "memory_use"]
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
+
+ASSUMED = 0.5
+"""The density at which times are told: that of most networks with plain ReLUs. The nearest of those estimated is taken."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +44,43 @@ class Report:
     segments: int = 0
     estimates: dict[float, list[LayerEstimate]] = field(default_factory=dict)
     """Predicted cycles by assumed density of every activation."""
+    speeds: dict[float, Speed] = field(default_factory=dict)
+    """Predicted time by assumed density."""
+    fits: tuple[str, ...] = ()
+    """Of a supported model that does not fit `arch`: the presets that it fits."""
 
     @property
     def ok(self) -> bool:
         """Whether the model compiles."""
         return not self.problem
 
+    @property
+    def supported(self) -> bool:
+        """Whether every operator is supported."""
+        return all(n.supported for n in self.nodes)
+
+    @property
+    def density(self) -> float:
+        """The assumed density at which the verdict tells times."""
+        return min(self.estimates, key=lambda d: abs(d - ASSUMED))
+
     def cycles(self, density: float) -> float:
         """Predicted cycles of the whole network at an assumed density (one of those estimated)."""
         return sum(e.cycles for e in self.estimates[density])
 
+    @property
+    def advice(self) -> Advice | None:
+        """About the layer that costs most; None where nothing was estimated."""
+        return advise(self.estimates, self.density, min(self.estimates)) if self.estimates else None
+
     def to_dict(self) -> dict:
-        """Everything as JSON values (see docs/reference/cli.md)."""
+        """Everything as JSON values; the keys are published with the command's schema."""
+        advice = self.advice
         return {
             "arch": self.arch.to_dict(),
             "ok": self.ok,
             "problem": self.problem,
+            "fits": list(self.fits),
             "operators": [{**dataclasses.asdict(n), "shape": list(n.shape), "supported": n.supported} for n in self.nodes],
             "memory": {k: {"used": used, "depth": depth} for k, (used, depth) in self.memory.items()},
             "segments": self.segments,
@@ -59,21 +88,39 @@ class Report:
                 {
                     "density": d,
                     "cycles": self.cycles(d),
+                    "time": self.speeds[d].to_dict(),
                     "layers": [
                         {"name": e.name, "kind": e.kind, "macs": e.macs, "cycles": e.cycles, "bound": e.bound} for e in layers
                     ],
                 }
                 for d, layers in self.estimates.items()
             ],
+            "advice": None if advice is None else {**dataclasses.asdict(advice), "density": self.density},
         }
+
+    @property
+    def verdict(self) -> str:
+        """What to conclude, in a few sentences."""
+        if not self.supported:
+            return "Verdict: it cannot run on the array as it is: replace the operators that are not supported."
+        if self.problem:
+            if self.fits:
+                return f"Verdict: it does not fit {self.arch.name}; it fits {' and '.join(self.fits)}."
+            return f"Verdict: it fits no preset, {self.arch.name} included. Make it smaller, or describe a larger architecture."
+        advice, speed = self.advice, self.speeds[self.density]
+        assert advice is not None
+        return (
+            f"Verdict: it fits {self.arch.name}. At an activation density of {self.density:g}, predicted:\n{speed}\n"
+            f"{advice.layer} costs most, {advice.share:.0%} of the cycles: {advice.text}."
+        )
 
     def __rich__(self) -> RenderableType:
         parts: list[RenderableType] = [self._operators()]
         if self.problem:
-            parts.append(f"[bold red]Does not compile:[/] {self.problem}")
+            parts.append(Text("Does not compile: ", "bold red").append(self.problem, "not bold default"))
         else:
             parts += [self._memory(), self._cycles()]
-        return Group(*parts)
+        return Group(*parts, Text(self.verdict))
 
     def __str__(self) -> str:
         console = Console(width=120, no_color=True)
@@ -82,10 +129,12 @@ class Report:
         return text.get()
 
     def _operators(self) -> Table:
-        table = Table("operator", "shape", "becomes", "where", title=f"Operators for {self.arch.name}")
+        table = Table(title=f"Operators for {self.arch.name}")
+        for column in ("operator", "shape", "becomes", "where"):
+            table.add_column(column, overflow="fold", min_width=8 if column == "operator" else None)
         for n in self.nodes:
-            becomes = n.becomes if n.supported else f"[red]not supported:[/] {n.reason}"
-            table.add_row(n.operator, " x ".join(map(str, n.shape)), becomes, n.source)
+            becomes = Text(n.becomes) if n.supported else Text("not supported: ", "red").append(n.reason, "default")
+            table.add_row(escape(n.operator), " x ".join(map(str, n.shape)), becomes, escape(n.source))
         return table
 
     def _memory(self) -> Table:
@@ -97,14 +146,21 @@ class Report:
         return table
 
     def _cycles(self) -> Table:
-        table = Table(
-            "layer", "kind", "MACs", *(f"{d:g}" for d in self.estimates), "bound", title="Predicted cycles at assumed densities"
-        )
+        table = Table(title="Predicted cycles at assumed densities, compute only")
+        table.add_column("layer", overflow="fold", min_width=8)
+        table.add_column("kind")
+        for name in ("MACs", *(f"{d:g}" for d in self.estimates)):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("bound")
         columns = list(self.estimates.values())
         for row in zip(*columns, strict=True):
-            table.add_row(row[0].name, row[0].kind, f"{row[0].macs:,}", *(f"{e.cycles:,.0f}" for e in row), row[-1].bound)
+            cycles = (f"{e.cycles:,.0f}" for e in row)
+            table.add_row(escape(row[0].name), row[0].kind, f"{row[0].macs:,}", *cycles, row[-1].bound)
         table.add_section()
         table.add_row("total", "", f"{sum(e.macs for e in columns[0]):,}", *(f"{self.cycles(d):,.0f}" for d in self.estimates), "")
+        rates = [self.speeds[d].compute_frames_per_second for d in self.estimates]
+        if all(rates):
+            table.add_row("frames/s, compute only", "", "", *(f"{rate:,.0f}" for rate in rates), "")
         return table
 
 
@@ -113,24 +169,43 @@ def check(
     example: Tensor | Sequence[Tensor],
     arch: str | ArchConfig = "ulx3s-85f",
     densities: Sequence[float] = DENSITIES,
+    *,
+    clock: float | None = None,
 ) -> Report:
-    """What of `model` the array supports, whether it fits `arch`, its use of memory, and predicted cycles.
+    """What of `model` the array supports, whether it fits `arch`, its use of memory, and predicted cycles and time.
 
-    `example`: one input [batch, c, h, w], or several. Nothing is trained, quantised or simulated; it takes seconds.
-    Raises `InputError` for a bad example and `CompileError` if `torch.export` cannot trace the model; operators that are
-    not supported, and what does not fit, are in the report.
+    `example`: one input [batch, c, h, w], or several. `clock`: MHz, by default the one that was measured for a preset. Nothing is
+    trained, quantised or simulated, and the model is exported once; it takes seconds. Raises `InputError` for a bad example and
+    `CompileError` if `torch.export` cannot trace the model; operators that are not supported, and what does not fit, are in the report.
     """
     arch = preset(arch)
     inspection = inspect(model, example)
     if not inspection.supported:
         return Report(arch, inspection.nodes, " ".join(str(p) for p in inspection.problems))
     try:
-        program = compile_graph(provisional_graph(model, example, arch))
+        program = compile_graph(provisional_graph(model, example, arch, inspection.module))
     except CompileError as error:
-        return Report(arch, inspection.nodes, str(error))
+        others = tuple(a.name for a in PRESETS.values() if a.hash != arch.hash and _fits(model, example, a, inspection))
+        return Report(arch, inspection.nodes, str(error), fits=others)
+    estimates = {d: estimate(program, d) for d in densities}
+    moved, measured = transfers(program), clock_of(arch, clock)
     return Report(
-        arch, inspection.nodes, "", memory_use(program), len(program.segments), {d: estimate(program, d) for d in densities}
+        arch,
+        inspection.nodes,
+        "",
+        memory_use(program),
+        len(program.segments),
+        estimates,
+        {d: Speed(sum(e.cycles for e in layers), moved, measured) for d, layers in estimates.items()},
     )
+
+
+def _fits(model: nn.Module, example: Tensor | Sequence[Tensor], arch: ArchConfig, inspection: Inspection) -> bool:
+    try:
+        compile_graph(provisional_graph(model, example, arch, inspection.module))
+    except CompileError:
+        return False
+    return True
 
 
 def memory_use(program: Program) -> dict[str, tuple[int, int]]:

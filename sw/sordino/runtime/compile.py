@@ -11,7 +11,7 @@ from sordino_compiler.driver import compile_graph
 from sordino_compiler.graph import Graph
 from sordino_compiler.schedule.density import DEFAULT
 from sordino_hw.spec.arch import ArchConfig, preset
-from sordino_hw.spec.errors import ArchError
+from sordino_hw.spec.errors import ArchError, InputError
 from sordino_hw.spec.program import Program
 
 if TYPE_CHECKING:
@@ -48,9 +48,14 @@ def compile(
         cores is chosen for it; it decides cycles, never values. By default it is measured on the first images of `example`,
         or on the calibration image that a quantised model keeps (0.5 for a graph)
 
-    Raises `InputError` for an example that does not fit, `ArchError` for an architecture with other numbers, `CompileError` for a
+    Raises `InputError` for a model that is not quantised and an example that does not fit, `ArchError` for an architecture with other numbers, `CompileError` for a
     model that does not fit or a density beyond 0..1.
     """
+    if not isinstance(model, Graph) and not hasattr(model, "graph"):
+        raise InputError(
+            f"compile: a {type(model).__name__} is not quantised. Quantise it first, on typical inputs: "
+            "sordino.compile(sordino.quantize(model, calibration))."
+        )
     graph, inputs = (model, ()) if isinstance(model, Graph) else (model.graph, model.example)
     if example is not None and not isinstance(model, Graph):
         inputs = model.check_inputs((example,) if isinstance(example, torch.Tensor) else tuple(example))

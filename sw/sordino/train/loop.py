@@ -18,11 +18,11 @@ from sordino_hw.spec.errors import InputError
 
 from ..nn.base import device_of, penalty
 from ..nn.shares import share_of_batch
+from ..progress import bar
 from .data import Batches, Data, Transform, accuracy, dataset, to_device
 from .history import Epoch, History, Losses, measure
 from .metrics import Metrics
 from .parallel import Processes, join
-from .progress import bar
 from .state import load, random_state, save, set_random_state, snapshot
 
 __all__ = ["Hook", "fit"]

@@ -1,4 +1,4 @@
-"""The lanes: one multiplier and one accumulator per output channel, and the shadow accumulators."""
+"""The lanes: one multiplier and one accumulator per output channel."""
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -10,7 +10,8 @@ from ...spec.latencies import LATENCY, MULTIPLIER_LATENCY, VECTOR_LATENCY, Laten
 from ...spec.structure import Kind, reads_late
 from ..layouts import Event
 from ..lib.combinators import delay
-from ..primitives import MaskedAdder, MultiplierArray, Serialiser, copies
+from ..primitives import SERIALISER_LATENCY, MaskedAdder, MultiplierArray, copies
+from .shadow import ShadowAccumulators
 
 __all__ = ["Lanes"]
 
@@ -52,8 +53,12 @@ class Step(data.StructLayout):
 class Lanes(wiring.Component):
     """Multiplies and accumulates; at an output's end moves the sums to the shadow accumulators, which show them by chunks.
 
-    Rigid: one event per cycle, nothing stalls. Weight read, product and accumulation follow each other, so that the first
-    sums show `Latencies.shadow` cycles after the issue.
+    Throughput: an event a cycle; nothing stalls. Latency: the first sums of an output show `Latencies.shadow` cycles after the issue of
+    its last event. Weight read, product and accumulation follow each other.
+
+    Parameters
+    ----------
+    arch : ArchConfig
 
     Members
     -------
@@ -72,7 +77,7 @@ class Lanes(wiring.Component):
 
     def __init__(self, arch: ArchConfig):
         self.arch = arch
-        # Whether the address of a weight row waits a cycle, which has fewer bits than a row that does.
+        # Whether a register delays the address of a weight row instead of the row: it has fewer bits.
         self.waits = reads_late(arch) and arch.wide_cycles == 2
         super().__init__(
             {
@@ -89,13 +94,34 @@ class Lanes(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch, lanes, event = self.arch, self.arch.lanes, self.event
+        arch, latency, added = self.arch, Latencies(self.arch), LATENCY + 1 + MULTIPLIER_LATENCY
+        assert latency.shadow == latency.issue + added + 1 + SERIALISER_LATENCY, "a weight is read, multiplied, added, and shown"
+        lead = latency.shadow - latency.issue - latency.turn_lead
+        control, halves, choice, step = self._controls(m)
+        kept = self._shares(m, halves, LATENCY + self.waits, "kept")
+        choices = self._shares(m, choice, LATENCY + 1, "choices")
+        weights = [self._weight(m, kept[i // SHARE], choices[i // SHARE], i) for i in range(arch.lanes)]
+        operands = self._operands(m, self._shares(m, control, VECTOR_LATENCY, "controls"))
+        m.submodules.multipliers = multipliers = MultiplierArray(arch.lanes, arch.event_bits, len(weights[0]))
+        for i in range(arch.lanes):
+            m.d.comb += [multipliers.a[i].eq(operands[i]), multipliers.b[i].eq(weights[i])]
+        m.submodules.shadow = shadow = ShadowAccumulators(arch)
+        m.d.comb += [
+            self.coming.eq(delay(m, self.event_valid & self.event.end, lead, "coming")),
+            shadow.coming.eq(self.coming),
+            shadow.sums.eq(self._accumulators(m, self._shares(m, step, added, "steps"), multipliers.p)),
+            self.shadow.eq(shadow.o),
+        ]
+        return m
+
+    def _controls(self, m):
+        """Reads the event's weight row. Returns what the lanes must know of the event, step by step."""
+        event = self.event
         is_max, is_wide, reads = event.kind == Kind.MAX, event.kind == Kind.MAC2, Signal()
         addresses = m.d.sync if self.waits else m.d.comb
         addresses += self.w_addr.eq(event.w)
-        m.d.comb += [reads.eq(self.event_valid & event.op & ~is_max)]
-        m.d.sync += self.trap.eq(reads & (event.w >= arch.weight_depth))
-
+        m.d.comb += reads.eq(self.event_valid & event.op & ~is_max)
+        m.d.sync += self.trap.eq(reads & (event.w >= self.arch.weight_depth))
         # The low half of a wide weight is only kept: the cycle of the high half multiplies by both.
         control, halves, choice, step = Signal(Control()), Signal(Halves()), Signal(Choice()), Signal(Step())
         low = is_wide & ~event.high & ~event.again
@@ -112,53 +138,43 @@ class Lanes(wiring.Component):
             step.first.eq(event.first),
             step.clear.eq(event.first | is_max),
         ]
-        shares = -(-lanes // SHARE)
-        controls = copies(
-            m, delay(m, control, VECTOR_LATENCY - 1, "control", reset_less=True), shares, "controls", init=None, reset_less=True
-        )
+        return control, halves, choice, step
+
+    def _shares(self, m, value, cycles, name):
+        """Fan-out buffers: `value` of `cycles` before, a copy for each `SHARE` lanes."""
+        shares = -(-self.arch.lanes // SHARE)
+        return copies(m, delay(m, value, cycles - 1, name, reset_less=True), shares, name, init=None, reset_less=True)
+
+    def _operands(self, m, controls):
+        """Each lane's activation: the event's, or its own of a vector; zero where the lane does nothing, or a maximum has a floor."""
+        arch, operands = self.arch, []
         if reads_late(arch):
-            lane = delay(m, event.lane, VECTOR_LATENCY, "lane", reset_less=True)
-            broadcast = [Array(self.operands)[lane]] * shares
+            lane = delay(m, self.event.lane, VECTOR_LATENCY, "lane", reset_less=True)
+            broadcast = [Array(self.operands)[lane]] * len(controls)
         else:
-            broadcast = copies(
-                m, delay(m, event.act, VECTOR_LATENCY - 1, "act", reset_less=True), shares, "broadcast", reset_less=True
-            )
-        kept = copies(
-            m, delay(m, halves, LATENCY - 1 + self.waits, "halves", reset_less=True), shares, "kept", init=None, reset_less=True
-        )
-        choices = copies(m, delay(m, choice, LATENCY, "choice", reset_less=True), shares, "choices", init=None, reset_less=True)
-        weights = [self._weight(m, kept[i // SHARE], choices[i // SHARE], i) for i in range(lanes)]
-        m.submodules.multipliers = multipliers = MultiplierArray(lanes, arch.event_bits, len(weights[0]))
-
-        depth, lead = LATENCY + 1 + MULTIPLIER_LATENCY, Latencies(arch).turn_lead
-        steps = copies(m, delay(m, step, depth - 1, "step", reset_less=True), shares, "steps", init=None, reset_less=True)
-        coming = delay(m, self.event_valid & event.end, depth + 3 - lead, "coming")
-        ends = copies(m, delay(m, coming, lead - 3, "end"), arch.ppu, "ended", reset_less=True)
-        m.d.comb += self.coming.eq(coming)
-
-        accumulators = Signal(data.ArrayLayout(signed(32), lanes), reset_less=True)
-        for i in range(lanes):
+            broadcast = self._shares(m, self.event.act, VECTOR_LATENCY, "broadcast")
+        for i in range(arch.lanes):
             operand = Signal(signed(arch.event_bits), name=f"operand_{i}", reset_less=True)
-            c, s, value, product = controls[i // SHARE], steps[i // SHARE], self.operands[i], multipliers.p[i]
+            c, value = controls[i // SHARE], self.operands[i]
             m.d.sync += operand.eq(Mux(c.event, broadcast[i // SHARE], value))
             with m.If(~c.op | (c.floor & (value < 0))):
                 m.d.sync += operand.eq(0)
-            m.d.comb += [multipliers.a[i].eq(operand), multipliers.b[i].eq(weights[i])]
-            accumulator = accumulators[i]
+            operands.append(operand)
+        return operands
+
+    def _accumulators(self, m, steps, products):
+        """The sums of the products; of MAX, the greatest."""
+        arch = self.arch
+        accumulators = Signal(data.ArrayLayout(signed(32), arch.lanes), reset_less=True)
+        for i in range(arch.lanes):
+            accumulator, product, s = accumulators[i], products[i], steps[i // SHARE]
             m.submodules[f"adder_{i}"] = adder = MaskedAdder(32)
             m.d.comb += [adder.a.eq(accumulator), adder.b.eq(product), adder.mask.eq(s.clear)]
             # A maximum is an activation: it is compared in as many bits.
             greater = accumulator[: arch.event_bits].as_signed() < product[: arch.event_bits].as_signed()
             with m.If(s.valid & (~s.max | s.first | greater)):
                 m.d.sync += accumulator.eq(adder.s)
-        for i in range(arch.ppu):
-            m.submodules[f"shadow_{i}"] = shadow = Serialiser(arch.chunks, 32)
-            m.d.comb += [
-                shadow.load.eq(ends[i]),
-                *(shadow.i[k].eq(accumulators[i + k * arch.ppu]) for k in range(arch.chunks)),
-                self.shadow[i].eq(shadow.o),
-            ]
-        return m
+        return accumulators
 
     def _weight(self, m, keep, choice, i):
         """Lane `i`'s multiplier operand.

@@ -10,10 +10,11 @@ from .ecp5 import Ecp5
 from .family import Family, Target, register
 from .generic import Generic
 from .ice40 import Ice40
-from .logic import Buffer, Gate, Serialiser
+from .logic import SERIALISER_LATENCY, Buffer, Gate, Serialiser
 from .memories import BitMemory, BlockMemory, DualReadMemory, SinglePortMemory, SmallMemory
 
 __all__ = [
+    "SERIALISER_LATENCY",
     "Accumulators",
     "BitMemory",
     "BlockMemory",

@@ -8,7 +8,10 @@ from amaranth.lib.wiring import In, Out
 
 from .family import family_of
 
-__all__ = ["Buffer", "Gate", "Serialiser"]
+__all__ = ["SERIALISER_LATENCY", "Buffer", "Gate", "Serialiser"]
+
+SERIALISER_LATENCY = 2
+"""From the cycle in which a `Serialiser` takes its values to the one in which it shows the first."""
 
 
 class Buffer(wiring.Component):
@@ -59,7 +62,7 @@ class Gate(wiring.Component):
 class Serialiser(wiring.Component):
     """Takes several values at once and shows them one after the other.
 
-    `i[k]` of a cycle with `load` is shown k + 2 cycles later, unless there is a `load` within k cycles of it; `o` is zero
+    `i[k]` of a cycle with `load` is shown `SERIALISER_LATENCY` + k cycles later, unless there is a `load` within k cycles of it; `o` is zero
     when every value was shown. Not reset; the ECP5's form has no multiplexer in it.
 
     Parameters

@@ -8,10 +8,11 @@ entity is expanded, no name in a list leaves the root, every label and box is ch
 
 from .cifar100 import CIFAR100
 from .cityscapes import Cityscapes
+from .classes import ClassFolders
 from .imagenet import ImageNet
 from .kitti import KITTI
 from .transforms import Resize, collate
 from .ucf101 import UCF101
 from .voc2007 import VOC2007
 
-__all__ = ["CIFAR100", "KITTI", "UCF101", "VOC2007", "Cityscapes", "ImageNet", "Resize", "collate"]
+__all__ = ["CIFAR100", "KITTI", "UCF101", "VOC2007", "Cityscapes", "ClassFolders", "ImageNet", "Resize", "collate"]

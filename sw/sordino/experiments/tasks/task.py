@@ -69,6 +69,7 @@ def train_task(
     epochs: int | None = None,
     options: Mapping[str, Any] | None = None,
     metrics: str | os.PathLike | None = None,
+    state: str | os.PathLike | None = None,
     progress: bool | Progress = True,
 ) -> Trained:
     """Trains a task with a method: a plain network (or `plain`, already trained) first, which is then fine-tuned.
@@ -76,25 +77,34 @@ def train_task(
     `kind` is a method's name, or a name (or None) by pattern of the module path as `sparsify` takes them.
     Runs on one thread: a network this small gains nothing from more, and its sums then do not depend on the machine's
     cores. `epochs` replaces the epochs of each phase that the method has; `options` overrides the recipe's options of the
-    methods that have them. `metrics` is a folder that gets one of `fit`'s for each phase: "plain", "sparse", "recovery". The test set is only used for the figure at the end. Raises `InputError` for an unknown method.
+    methods that have them. `metrics` is a folder that gets one of `fit`'s for each phase: "plain", "sparse", "recovery". `state` is a folder for
+    the checkpoint of each phase, with which an interrupted training goes on. The test set is only used for the figure at the end. Raises `InputError` for an unknown method.
     """
     for name in kind.values() if isinstance(kind, Mapping) else (kind,):
         if name is not None:
             method(name)
+    if kind == "relu" and options:
+        raise InputError(f"train: the method 'relu' has no option {next(iter(options))!r}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _train(task, kind, seed, plain, epochs, options, metrics, progress)
+        return _train(task, kind, seed, plain, epochs, options, metrics, state, progress)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(task: Task, kind: Kind, seed: int, plain: nn.Module | None, epochs: int | None, options, metrics, progress) -> Trained:
+def _train(
+    task: Task, kind: Kind, seed: int, plain: nn.Module | None, epochs: int | None, options, metrics, state, progress
+) -> Trained:
     recipe, data = task.recipe, task.data()
     shared: dict[str, Any] = {"augment": task.augment, "batch_size": recipe.batch_size, "seed": seed, "progress": progress}
 
     def phase(name: str) -> dict[str, Any]:
-        return {**shared, "metrics": None if metrics is None else Path(metrics) / name}
+        files = {
+            "metrics": None if metrics is None else Path(metrics) / name,
+            "checkpoint": None if state is None else Path(state) / f"{name}.pt",
+        }
+        return {**shared, **files}
 
     history = []
     if plain is None:
@@ -118,9 +128,7 @@ def _train(task: Task, kind: Kind, seed: int, plain: nn.Module | None, epochs: i
             history,
         )
     elif kind == "relu":
-        used = dict(options or {})
-        if used:
-            raise InputError(f"train: the method 'relu' has no option {next(iter(used))!r}")
+        used = {}
         model = copy.deepcopy(plain)
     else:
         used = {**recipe.options.get(kind, {}), **(options or {})}
