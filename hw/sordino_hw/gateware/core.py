@@ -1,10 +1,6 @@
 """A core of the cluster: its memories, and the stages from masks to stores."""
 
-from functools import reduce
-from math import gcd
-from operator import or_
-
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -15,31 +11,18 @@ from ..spec.structure import output_depth, reads_late, tag_bits
 from .flight import Descriptors, Outstanding
 from .issue.mask_reader import MaskReader
 from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_address, mask_address
-from .lib.combinators import delay
 from .lib.fifo import fifo_for
+from .memory.core_memories import CoreMemories, HostAccess
 from .perf import LogControl, PerformanceLog
-from .post.parameters import param_bits
 from .post.ppu import Ppu
-from .primitives import BlockMemory, DualReadMemory, SinglePortMemory, copies
 from .stages import stages_of
 
-__all__ = ["Core", "CoreTraps", "HostAccess"]
+__all__ = ["Core", "CoreTraps"]
 
 
 def _closed_within(arch: ArchConfig, cycles: int) -> int:
     """Outputs that closed at most `cycles` and their own turns ago: the issuer keeps them max(DRAIN, cores) apart, or further."""
     return -(-cycles // max(arch.cores, 1 + Latencies(arch).pause)) + 1
-
-
-class HostAccess(data.StructLayout):
-    """The host's access to a core's memories: piece `piece` of row `row`, and where `data` is written. Only while the machine is
-    stopped; otherwise `data` is zero, unless the profile is `small`."""
-
-    def __init__(self, arch: ArchConfig):
-        writes = ("weight", "mask", "param", "state", "table")
-        rows = max(isa.region_depth(arch, region) for region in (*isa.PER_CORE, isa.Region.TABLE))
-        pieces = range(max(2, isa.window_pieces(arch)))
-        super().__init__({"row": range(rows), "piece": pieces, "data": isa.window_bits(arch), **dict.fromkeys(writes, 1)})
 
 
 class CoreTraps(data.StructLayout):
@@ -120,7 +103,7 @@ class Core(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arch, latency = self.arch, self.latency
+        arch = self.arch
         held = Signal(init=1)
         m.d.sync += held.eq(~self.running)
         stages = Module()
@@ -129,6 +112,36 @@ class Core(wiring.Component):
         stages.submodules.issuer = issuer = stages_of(arch).issuer(arch)
         stages.submodules.lanes = lanes = stages_of(arch).lanes(arch)
         stages.submodules.ppu = ppu = Ppu(arch)
+        m.submodules.perf = perf = PerformanceLog(arch)
+        m.submodules.memories = memories = CoreMemories(arch)
+        dealt = self._outputs(m, stages, issuer, ppu)
+        m.submodules.stages = ResetInserter(held)(stages)
+        self._events(m, reader, segmenter, issuer, lanes)
+        self._stores(m, lanes, ppu)
+        self._descriptors(m, issuer, ppu, dealt.o.payload)
+        m.d.comb += [
+            issuer.next_output.eq(dealt.next),
+            perf.status.eq(issuer.status),
+            perf.words.eq(self.words),
+            perf.skipped.eq(self.skipped),
+            perf.log.eq(self.log),
+            memories.held.eq(held),
+            memories.host.eq(self.host),
+            perf.r_addr.eq(memories.row),
+            self.perf_data.eq(perf.r_data),
+            self.state_data.eq(memories.state_data),
+            self.traps.weight.eq(lanes.trap),
+            self.traps.mask.eq(reader.trap),
+            self.traps.param.eq(ppu.trap_param),
+            self.traps.state.eq(ppu.trap_state),
+            self.traps.act_write.eq(ppu.trap_act),
+        ]
+        self._memories(m, memories, reader, lanes, ppu)
+        return m
+
+    def _outputs(self, m, stages, issuer, ppu):
+        """The outputs dispatched to the core, queued until they are closed, drained and stored. Returns the first queue."""
+        arch, latency = self.arch, self.latency
         turned = latency.shadow - latency.turn_lead + 1  # from an output's close to its first turn, at most
         drained, finished, stored = (
             output_depth(arch) + _closed_within(arch, cycles)
@@ -139,10 +152,6 @@ class Core(wiring.Component):
         stages.submodules.unplaced = unplaced = fifo_for(act_address(arch), finished)
         stages.submodules.unclosed = unclosed = Outstanding(arch, output_depth(arch))
         stages.submodules.unstored = unstored = Outstanding(arch, stored)
-        m.submodules.stages = ResetInserter(held)(stages)
-        m.submodules.perf = perf = PerformanceLog(arch)
-
-        # Outputs: dealt, closed, stored. An output that was closed waits for its sums beside them.
         m.d.comb += [
             dealt.i.payload.eq(self.output.tag),
             undrained.i.payload.state.eq(self.output.state),
@@ -165,46 +174,33 @@ class Core(wiring.Component):
                 count.leave_tag.eq(tag),
                 none.eq(count.none),
             ]
+        return dealt
 
-        # Words, segments, events, sums.
-        for name in ("mask_valid", "m_addr", "word", "word_valid", "take"):
-            m.d.comb += getattr(reader, name).eq(getattr(self, name))
-        m.d.comb += self.credit.eq(reader.credit)
+    def _events(self, m, reader, segmenter, issuer, lanes):
+        """From words to events at the lanes."""
         connect(m, reader.o, segmenter.words)
         connect(m, segmenter.segments, issuer.segments)
         m.d.comb += [
+            *(getattr(reader, name).eq(getattr(self, name)) for name in ("mask_valid", "m_addr", "word", "word_valid", "take")),
+            self.credit.eq(reader.credit),
             segmenter.next.eq(reader.next),
             segmenter.more.eq(reader.more),
             issuer.next.eq(segmenter.next_segment),
-            issuer.next_output.eq(dealt.next),
             issuer.vector.eq(segmenter.vector),
             issuer.act.eq(reader.o.payload.word.act),
+            self.act_addr.eq(issuer.address),
             lanes.event.eq(issuer.event),
             lanes.event_valid.eq(issuer.event_valid),
-            self.act_addr.eq(issuer.address),
-            lanes.operands.eq(self.act_data if reads_late(arch) else issuer.operands),
-            ppu.start.eq(self.drain_we),
-            ppu.coming.eq(lanes.coming),
-            ppu.shadow.eq(lanes.shadow),
-            ppu.slot.eq(self.slot),
-            perf.status.eq(issuer.status),
-            perf.words.eq(self.words),
-            perf.skipped.eq(self.skipped),
-            perf.log.eq(self.log),
-            self.traps.weight.eq(lanes.trap),
-            self.traps.mask.eq(reader.trap),
-            self.traps.param.eq(ppu.trap_param),
-            self.traps.state.eq(ppu.trap_state),
-            self.traps.act_write.eq(ppu.trap_act),
+            lanes.operands.eq(self.act_data if reads_late(self.arch) else issuer.operands),
         ]
-        # What is stored is zero in other cycles, for cores that share a memory.
-        store = m.d.sync if arch.cores > 1 else m.d.comb
+
+    def _stores(self, m, lanes, ppu):
+        """From sums to stores. Cores that share a memory are joined by OR: what a core stores is zero in other cycles."""
+        m.d.comb += [ppu.start.eq(self.drain_we), ppu.coming.eq(lanes.coming), ppu.shadow.eq(lanes.shadow), ppu.slot.eq(self.slot)]
+        store = m.d.sync if self.arch.cores > 1 else m.d.comb
         store += [self.we.eq(ppu.we), self.address.eq(0), self.data.eq(0)]
         with m.If(ppu.we):
             store += [self.address.eq(ppu.address), self.data.eq(ppu.word)]
-        self._descriptors(m, issuer, ppu, dealt.o.payload)
-        self._memories(m, held, reader, lanes, ppu, perf)
-        return m
 
     def _descriptors(self, m, issuer, ppu, closing):
         """The operations' drain descriptors, once for the issuer and twice for the PPU."""
@@ -219,99 +215,15 @@ class Core(wiring.Component):
             m.d.comb += [file.w_en.eq(self.drain_we), file.w_tag.eq(self.drain_tag), file.i.eq(value), file.tag.eq(tag)]
         m.d.comb += [issuer.drain.eq(drains.o), ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
 
-    def _memories(self, m, held, reader, lanes, ppu, perf):
-        """While the machine runs, the stages own the ports; otherwise the host does."""
-        arch = self.arch
-        bus = isa.window_bits(arch)
-        # Several cores are far from the host, and a core is wide: one register for it, and one at each of its parts.
-        distant = arch.cores > 1
-        host = delay(m, self.host, 1, "host") if distant else self.host
-        # What was written last is still on its way when the machine starts, which needs these ports much later.
-        writing = delay(m, held, 2, "writing") if distant else held
-        words = copies(m, host.data, arch.ppu, "near_data", reset_less=True) if distant else [host.data] * arch.ppu
-
-        def near(value, name):
-            """A value from the host, where it is used."""
-            return delay(m, value, 1, f"near_{name}") if distant else value
-
-        def sizes(region):
-            """Rows, bits, and how many of them are written together at most."""
-            depth, bits = isa.region_depth(arch, region), isa.region_bits(arch, region)
-            return depth, bits, self.latency.memory, gcd(bits, bus) if bits > bus else bits
-
-        def groups(memory):
-            """Where the bits begin that `memory` writes together."""
-            return range(0, memory.width, memory.granularity)
-
-        def written(write, places):
-            """For each group of bits, whether it is written, by where in the row it begins."""
-            return near(Cat(write & (host.piece == place // bus) for place in places), "we")
-
-        def piece(memory):
-            """What the host writes, for every group."""
-            return Cat(words[k // bus % arch.ppu][k % bus : k % bus + memory.granularity] for k in groups(memory))
-
-        m.submodules.weight = weight = SinglePortMemory(*sizes(isa.Region.WEIGHT))
-        m.submodules.mask = mask = BlockMemory(*sizes(isa.Region.MASK))
-        m.submodules.state = state = BlockMemory(*sizes(isa.Region.STATE))
-        row = near(host.row, "row")
-        for memory, address, write in ((weight, lanes.w_addr, host.weight), (mask, reader.mask_addr, host.mask)):
-            m.d.comb += [
-                memory.r_addr.eq(address),
-                memory.w_en.eq(written(write, groups(memory))),
-                memory.w_addr.eq(row),
-                memory.w_data.eq(piece(memory)),
-            ]
-        for name, fields, address in (
-            ("bias", ("bias",), ppu.p_addr),
-            ("scale", ("mantissa", "shift"), ppu.p_addr),
-            ("threshold", ("threshold",), ppu.threshold_addr),
-        ):
-            depth, _, latency, _ = sizes(isa.Region.PARAM)
-            bits, channels = param_bits(arch, *fields), range(0, isa.PARAM_BITS * arch.ppu, isa.PARAM_BITS)
-            width = len(bits) * arch.ppu
-            m.submodules[name] = memory = BlockMemory(depth, width, latency, len(bits) if arch.cores > 1 else width)
-            m.d.comb += [
-                memory.r_addr.eq(address),
-                memory.w_en.eq(written(host.param, (first + bits[0] for first in channels[: len(memory.w_en)]))),
-                memory.w_addr.eq(near(host.row, f"{name}_row")),
-                memory.w_data.eq(Cat(words[i][(first + k) % bus] for i, first in enumerate(channels) for k in bits)),
-                *(
-                    ppu.params[i].as_value()[k].eq(memory.r_data[i * len(bits) + n])
-                    for i in range(arch.ppu)
-                    for n, k in enumerate(bits)
-                ),
-            ]
-        for i in range(0, arch.ppu, 2):
-            m.submodules[f"table_{i}"] = table = DualReadMemory(*sizes(isa.Region.TABLE)[:3])
-            m.d.comb += [table.w_en.eq(near(host.table, "table")), table.w_data.eq(words[i])]
-            for k in range(i, min(i + 2, arch.ppu)):
-                address = ppu.t_addr.word_select(k, ppu.table_bits)
-                m.d.comb += [
-                    table.addr[k - i].eq(Mux(writing, row, address) if k == i else address),
-                    ppu.t_data.word_select(k, arch.event_bits).eq(table.r_data[k - i]),
-                ]
+    def _memories(self, m, memories, reader, lanes, ppu):
+        """The memories' ports: of the lanes, of the mask reader, of the PPU."""
         m.d.comb += [
-            lanes.w_data.eq(weight.r_data),
-            reader.mask_data.eq(mask.r_data),
-            ppu.host.eq(Mux(held, piece(state), 0) if stages_of(arch).masks_host_data else piece(state)),
-            state.w_en.eq(
-                Mux(writing, delay(m, written(host.state, groups(state)), 1, "host_state"), ppu.s_we.replicate(len(state.w_en)))
-            ),
-            state.w_addr.eq(Mux(writing, delay(m, row, 1, "host_row"), ppu.s_waddr)),
-            state.w_data.eq(ppu.s_wdata),
-            state.r_addr.eq(Mux(held, row, ppu.s_addr)),
-            ppu.s_data.eq(state.r_data),
-            perf.r_addr.eq(row),
-            self.perf_data.eq(perf.r_data),
+            memories.w_addr.eq(lanes.w_addr),
+            lanes.w_data.eq(memories.w_data),
+            memories.mask_addr.eq(reader.mask_addr),
+            reader.mask_data.eq(memories.mask_data),
+            *(getattr(memories, name).eq(getattr(ppu, name)) for name in ("p_addr", "threshold_addr", "t_addr")),
+            *(getattr(memories, name).eq(getattr(ppu, name)) for name in ("s_addr", "s_we", "s_waddr", "s_wdata")),
+            *(getattr(ppu, name).eq(getattr(memories, name)) for name in ("params", "t_data", "s_data")),
+            ppu.host.eq(memories.s_host),
         ]
-        if not distant:
-            m.d.comb += self.state_data.eq(state.r_data.word_select(host.piece, bus))
-            return
-        # In two cycles, which the host waits for: a row's words are all over the core. Clearing a register is free, choosing is not.
-        pairs = Signal(data.ArrayLayout(bus, -(-len(state.r_data) // (2 * bus))), reset_less=True)
-        for k, pair in enumerate(pairs):
-            m.d.sync += pair.eq(state.r_data[2 * bus * k :][: 2 * bus].word_select(host.piece[0], bus))
-            with m.If(host.piece[1:] != k):
-                m.d.sync += pair.eq(0)
-        m.d.sync += self.state_data.eq(reduce(or_, pairs))

@@ -1,0 +1,1 @@
+"""The memories of a core, which stages and host share."""
