@@ -369,11 +369,11 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
             if offered and ctx.get(dut.op.ready):
                 trace.starts.append(time)
                 next_op, offered = next_op + 1, False
-            record(ctx, dut, trace.events, waiting, time)
+            record(ctx, dut, trace, waiting, time)
             valid = ctx.get(dut.dealer.output_valid)
             for c in cores:
                 open_outputs[c] += valid >> c & 1
-            busy = ctx.get(dut.dealer.busy) or next_op < len(ops) or any(waiting)
+            busy = len(trace.events["dealt"]) < len(ops) or any(waiting)
             quiet = 0 if busy else quiet + 1
             time += 1
             await ctx.tick()
@@ -385,10 +385,10 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
     return trace
 
 
-def record(ctx, dut: Bench, events: dict, waiting: list, time: int):
-    arch, dealer = dut.arch, dut.dealer
+def record(ctx, dut: Bench, trace: Trace, waiting: list, time: int):
+    arch, dealer, events = dut.arch, dut.dealer, trace.events
     if deal := ctx.get(dealer.deal):
-        assert deal.bit_count() == 1 and ctx.get(dealer.busy)
+        assert deal.bit_count() == 1 and len(events["dealt"]) < len(trace.starts)
         g, job = deal.bit_length() - 1, ctx.get(dealer.jobs)
         events["deal"].append((time, g, job.iy0, -job.left, job.a, job.r, job.to if arch.cores > 1 else 1, job.fresh, job.tag))
         waiting[g].append(job.tag)

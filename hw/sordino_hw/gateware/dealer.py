@@ -1,9 +1,10 @@
 """The dealer: from an operation to its outputs, each dealt to a group of cores."""
 
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,6 +16,20 @@ from .layouts import INDEX, DealDescriptor, Job, Output
 from .lib.combinators import buffered, lowest
 
 __all__ = ["Dealer"]
+
+
+@dataclass(frozen=True)
+class _Following:
+    """The next output: if it is the `fresh` first of a run, the group of the `current` run, and the groups whose `turn` it is."""
+
+    fresh: Value
+    current: Value
+    turn: Value
+
+
+def _splits(operation, groups: int):
+    """Whether an operation's SPLIT is this number of groups."""
+    return operation.SPLIT[groups.bit_length() - 1]
 
 
 class Dealer(wiring.Component):
@@ -41,8 +56,6 @@ class Dealer(wiring.Component):
         The core closes an output, which makes room for another that is dealt `FREE_LATENCY` cycles later.
     drained : In(cores)
         The fetcher's scanner asked for the last word of a job.
-    busy : Out(1)
-        An operation is not wholly dealt.
     dealt : Out(1), dealt_tag : Out(tag_bits)
         The last output of operation `dealt_tag` is dealt in this cycle.
     """
@@ -59,7 +72,6 @@ class Dealer(wiring.Component):
                 "taken": In(arch.cores),
                 "closed": In(arch.cores),
                 "drained": In(arch.cores),
-                "busy": Out(1),
                 "dealt": Out(1),
                 "dealt_tag": Out(tag_bits(arch)),
             }
@@ -67,61 +79,21 @@ class Dealer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        cores, o = self.arch.cores, self.op.payload
+        cores, op = self.arch.cores, self.op.payload
         assert DISPATCH_LATENCY == 2, "a register each for: the operation, the deal"
-        # What waits is loaded in every cycle in which it could be taken: whether there is anything comes late.
+        # Speculative load: in every cycle in which an operation could be taken, because `valid` arrives too late to gate the enable.
         load, dealing, deals = Signal(init=1), Signal(), Signal()
-        d = snapshot(m, self.arch, o, load, "operation")
+        d = snapshot(m, self.arch, op, load, "operation")
         last_ox, next_last, address = self._step(m, d, dealing, load)
         m.d.sync += [dealing.eq(deals), load.eq(Mux(load, ~self.op.valid, deals & next_last))]
-        m.d.comb += [
-            self.op.ready.eq(load),
-            self.dealt.eq(dealing & load),
-            self.dealt_tag.eq(d.tag),
-            self.busy.eq(dealing | ~load),
-        ]
-
-        # Cores of each fetcher, and the slice that each core has, in this operation.
-        groups = [Signal(cores, name=f"group_{g}") for g in range(cores)]
-        slices = [Signal(range(cores), name=f"slice_{c}") for c in range(cores)]
-        sizes = [1 << k for k in range(cores.bit_length())]
-        with m.If(load):
-            for c in range(cores):
-                m.d.sync += slices[c].eq(0)
-                for g, group in enumerate(groups):
-                    fits = [o.SPLIT[n.bit_length() - 1] & (c // n < o.SLICES) for n in sizes if g < n and c % n == g]
-                    m.d.sync += group[c].eq(Cat(fits).any())
-                for n in sizes:
-                    with m.If(o.SPLIT[n.bit_length() - 1]):
-                        m.d.sync += slices[c].eq(c // n)
-
-        # What the next output finds: `dealing` says that the one at hand is being dealt.
-        fresh, current, turn = Signal(), Signal(cores), Signal(cores)
-        turn_ends = Cat(turn[n - 1] & d.SPLIT[n.bit_length() - 1] for n in sizes).any()
-        run_ends, state = last_ox | self._run_ends(m, d, load, dealing, last_ox), Signal.like(d.S_BASE)
-        turned = Mux(turn_ends, 1, turn << 1)[:cores]
-        next_fresh, next_current = Mux(dealing, run_ends, fresh), Mux(dealing, self.deal, current)
-        next_turn = Mux(dealing & d.stateful, turned, turn)
-        with m.If(dealing), m.If(d.stateful & turn_ends):
-            m.d.sync += state.eq(state + d.DRAIN)
-        m.d.sync += [fresh.eq(next_fresh), current.eq(next_current), turn.eq(next_turn)]
-        with m.If(load):
-            m.d.sync += [fresh.eq(1), turn.eq(Mux(o.stateful, 1, (1 << cores) - 1)), state.eq(o.S_BASE)]
-
-        # A run starts behind one job at most: the FIFO has room for all of it, or for one at a time.
-        idle, few, room, more_room = self._counts(m)
-        free, next_ = Signal(cores), Signal(cores)
-        for g, group in enumerate(groups):
-            open_ = Mux(self.deal[g], (~group | more_room).all(), (~group | room).all()) & group[g]
-            ahead = Mux(self.deal[g], idle[g] if job_depth(self.arch) > 1 else 0, few[g])
-            m.d.comb += [
-                free[g].eq(open_ & next_turn[g] & ahead),
-                next_[g].eq(open_ & next_current[g] & (1 if sharing(self.arch) else ahead)),
-            ]
+        m.d.comb += [self.op.ready.eq(load), self.dealt.eq(dealing & load), self.dealt_tag.eq(d.tag)]
+        groups, slices = self._groups(m, load)
+        fresh, state, following = self._following(m, d, load, dealing, last_ox)
+        free, next_ = self._candidates(m, groups, following)
         chosen, _ = lowest(free, cores)
         ready = ~load & self._settled(m, load, dealing)
-        m.d.comb += deals.eq(Mux(next_fresh, free.any(), next_.any()) & ready)
-        m.d.sync += self.deal.eq(Mux(next_fresh, chosen, next_) & ready.replicate(cores))
+        m.d.comb += deals.eq(Mux(following.fresh, free.any(), next_.any()) & ready)
+        m.d.sync += self.deal.eq(Mux(following.fresh, chosen, next_) & ready.replicate(cores))
         m.d.comb += [
             self.output_valid.eq(reduce(or_, (Mux(deal, group, 0) for deal, group in zip(self.deal, groups, strict=True)))),
             self.jobs.to.eq(self.output_valid),
@@ -131,6 +103,64 @@ class Dealer(wiring.Component):
         for output, part in zip(self.outputs, slices, strict=True):
             m.d.comb += [output.address.eq(address + part), output.state.eq(state), output.tag.eq(d.tag)]
         return m
+
+    def _groups(self, m, load):
+        """The cores of each fetcher's group, and the slice of each core, in the operation at hand."""
+        cores, op = self.arch.cores, self.op.payload
+        groups = [Signal(cores, name=f"group_{g}") for g in range(cores)]
+        slices = [Signal(range(cores), name=f"slice_{c}") for c in range(cores)]
+        with m.If(load):
+            for c in range(cores):
+                m.d.sync += slices[c].eq(0)
+                for g, group in enumerate(groups):
+                    fits = [_splits(op, n) & (c // n < op.SLICES) for n in self._sizes() if g < n and c % n == g]
+                    m.d.sync += group[c].eq(Cat(fits).any())
+                for n in self._sizes():
+                    with m.If(_splits(op, n)):
+                        m.d.sync += slices[c].eq(c // n)
+        return groups, slices
+
+    def _sizes(self):
+        """Numbers of groups that SPLIT can name."""
+        return [1 << k for k in range(self.arch.cores.bit_length())]
+
+    def _following(self, m, d, load, dealing, last_ox):
+        """Whether the output at hand is the first of its run, its first state row, and what the next output finds.
+
+        `dealing` says that the output at hand is being dealt.
+        """
+        cores, op = self.arch.cores, self.op.payload
+        fresh, current, turn, state = Signal(), Signal(cores), Signal(cores), Signal.like(d.S_BASE)
+        turn_ends = Cat(turn[n - 1] & _splits(d, n) for n in self._sizes()).any()
+        run_ends = last_ox | self._run_ends(m, d, load, dealing, last_ox)
+        turned = Mux(turn_ends, 1, turn << 1)[:cores]
+        following = _Following(
+            fresh=Mux(dealing, run_ends, fresh),
+            current=Mux(dealing, self.deal, current),
+            turn=Mux(dealing & d.stateful, turned, turn),
+        )
+        with m.If(dealing), m.If(d.stateful & turn_ends):
+            m.d.sync += state.eq(state + d.DRAIN)
+        m.d.sync += [fresh.eq(following.fresh), current.eq(following.current), turn.eq(following.turn)]
+        with m.If(load):
+            m.d.sync += [fresh.eq(1), turn.eq(Mux(op.stateful, 1, (1 << cores) - 1)), state.eq(op.S_BASE)]
+        return fresh, state, following
+
+    def _candidates(self, m, groups, following):
+        """The groups that the next output can go to, if it is the first of its run, and if it is not.
+
+        A run starts behind one job at most, so that the job FIFO has room for all of it, or, where there are no runs, for one output.
+        """
+        idle, few, room, more_room = self._counts(m)
+        free, next_ = Signal(self.arch.cores), Signal(self.arch.cores)
+        for g, group in enumerate(groups):
+            open_ = Mux(self.deal[g], (~group | more_room).all(), (~group | room).all()) & group[g]
+            ahead = Mux(self.deal[g], idle[g] if job_depth(self.arch) > 1 else 0, few[g])
+            m.d.comb += [
+                free[g].eq(open_ & following.turn[g] & ahead),
+                next_[g].eq(open_ & following.current[g] & (1 if sharing(self.arch) else ahead)),
+            ]
+        return free, next_
 
     def _step(self, m, d, dealing, load):
         """Steps input position, residual and output addresses with each deal.

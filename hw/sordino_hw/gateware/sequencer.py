@@ -66,12 +66,28 @@ class Sequencer(wiring.Component):
         m = Module()
         m.submodules.prefetch = prefetch = stages_of(self.arch).prefetch(self.arch)
         m.d.comb += [self.i_addr.eq(prefetch.i_addr), prefetch.i_data.eq(self.i_data)]
-        queue = prefetch.o
+        queue, word = prefetch.o, prefetch.o.payload
         regs = {name: Signal(isa.register_bits(self.arch, name), name=f"r_{name.lower()}") for name in isa.REGISTERS}
-        word, is_vec = queue.payload, queue.payload.vec
-        flags = {f: word.imm[f.value.bit_length() - 1] for f in isa.Flag}
-        mode = word.imm[isa.MODE_SHIFT : isa.MODE_SHIFT + 2]
+        self._describe(m, word, regs)
+        waits = queue.valid & word.wait
+        take, trap, faulty, pending = self._operation(m, queue, regs, waits & self.idle)
+        with m.If(queue.valid & word.set), m.Switch(word.reg):
+            for name, r in isa.REGISTERS.items():
+                with m.Case(r.index):
+                    m.d.sync += regs[name].eq(word.imm)
+        m.d.comb += [
+            self.trapped.eq(faulty | (waits & ~pending) | (queue.valid & ~(word.set | word.op | word.wait | word.halt))),
+            queue.ready.eq(word.set | (word.wait & pending & self.idle) | take),
+            self.halt.eq(queue.valid & word.halt & self.idle & self.recorded),
+        ]
+        with m.If(self.trapped):
+            m.d.comb += self.trap.eq(Mux(word.wait, isa.Trap.WAIT, Mux(word.op, trap, word.trap)))
+        m.d.sync += self.passed.eq(queue.valid & queue.ready)
+        return m
 
+    def _describe(self, m, word, regs):
+        """The descriptors of the operation at hand: registers, and the instruction's flags."""
+        flags, mode, is_vec = _flags(word), _mode(word), word.vec
         kind = Mux(is_vec, Mux(mode == isa.Mode.MAX, Kind.MAX, Mux(mode == isa.Mode.MAC2, Kind.MAC2, Kind.MAC)), Kind.EVENT)
         deal, tap, drain = self.deal.payload, self.tap, self.drain
         m.d.comb += [
@@ -89,56 +105,47 @@ class Sequencer(wiring.Component):
             drain.sink.eq(flags[isa.Flag.SINK]),
             drain.table.eq(flags[isa.Flag.TABLE]),
         ]
-
-        # Of a window that does not move there is no column left to put residual words in.
+        # A kernel window that does not move leaves no column of the word window for residual words.
         kx, sx = regs["KX"], regs["SX"]
         with m.If(flags[isa.Flag.WINDOW] & (sx != 0) & (sx < kx)):
             m.d.comb += tap.reused.eq(kx - sx)
 
-        # An operation is checked in two cycles, while it waits at the head of the queue; then it starts, or traps.
+    def _operation(self, m, queue, regs, waited):
+        """Checks an operation in two cycles, while it waits at the head of the queue; then it starts, or traps.
+
+        Returns whether it leaves the queue in this cycle, what it traps with, if it does, and whether an operation was started since the
+        last WAIT was done (`waited`).
+        """
         checking, pending, under_way, start, take = Signal(), Signal(), Signal(), Signal(), Signal()
-        undefined, config = self._check(m, word, is_vec, flags, mode, regs)
-        op_trap, faulty = Signal(isa.Trap), Signal()
-        m.d.comb += start.eq(self.checked & self.free)
+        undefined, config = self._check(m, queue.payload, regs)
+        trap, faulty = Signal(isa.Trap), Signal()
         m.d.sync += [
-            checking.eq(queue.valid & word.op & ~take),
+            checking.eq(queue.valid & queue.payload.op & ~take),
             self.checked.eq(checking & ~undefined & ~config & ~take),
             faulty.eq(checking & (undefined | config)),
-            op_trap.eq(Mux(undefined, isa.Trap.OPCODE, isa.Trap.CONFIG)),
+            trap.eq(Mux(undefined, isa.Trap.OPCODE, isa.Trap.CONFIG)),
         ]
         m.d.comb += [
+            start.eq(self.checked & self.free),
             self.deal.valid.eq(start & ~under_way),
             self.started.eq(self.deal.valid & self.deal.ready),
-            # Alone, it keeps its registers and its flags: the queue's head.
+            # The only operation in flight keeps its registers and its flags: it stays at the queue's head until it is recorded.
             take.eq(start & under_way if self.arch.in_flight == 1 else self.started),
         ]
-
-        with m.If(queue.valid & word.set), m.Switch(word.reg):
-            for name, r in isa.REGISTERS.items():
-                with m.Case(r.index):
-                    m.d.sync += regs[name].eq(word.imm)
-        waits = queue.valid & word.wait
-        m.d.comb += [
-            self.trapped.eq(faulty | (waits & ~pending) | (queue.valid & ~(word.set | word.op | word.wait | word.halt))),
-            queue.ready.eq(word.set | (word.wait & pending & self.idle) | take),
-            self.halt.eq(queue.valid & word.halt & self.idle & self.recorded),
-        ]
-        with m.If(self.trapped):
-            m.d.comb += self.trap.eq(Mux(word.wait, isa.Trap.WAIT, Mux(word.op, op_trap, word.trap)))
-        m.d.sync += self.passed.eq(queue.valid & queue.ready)
         with m.If(self.started):
             m.d.sync += [pending.eq(1), under_way.eq(self.arch.in_flight == 1)]
         with m.Elif(take):
             m.d.sync += under_way.eq(0)
-        with m.Elif(waits & self.idle):
+        with m.Elif(waited):
             m.d.sync += pending.eq(0)
-        return m
+        return take, trap, faulty, pending
 
-    def _check(self, m, word, is_vec, flags, mode, regs):
+    def _check(self, m, word, regs):
         """Whether the operation at hand traps, as (OPCODE, CONFIG); a cycle after its registers were set.
 
         The rules are those of `asm.config_fault`.
         """
+        flags, mode, is_vec = _flags(word), _mode(word), word.vec
         arch, high = self.arch, word.imm[isa.MODE_SHIFT :]
         known = sum(f.value for f in isa.Flag)
         odd_vec = (high > isa.Mode.MAX.value) | ((mode == isa.Mode.MAX) & flags[isa.Flag.RESIDUAL])
@@ -161,3 +168,13 @@ class Sequencer(wiring.Component):
             odd.eq(Cat((word.imm[: isa.MODE_SHIFT] & ~known) != 0, Mux(is_vec, odd_vec, high != 0))),
         ]
         return odd.any(), found.any() | (window == 1)
+
+
+def _flags(word):
+    """The flags of an operation, by `isa.Flag`."""
+    return {f: word.imm[f.value.bit_length() - 1] for f in isa.Flag}
+
+
+def _mode(word):
+    """The mode of a VEC: one of `isa.Mode`."""
+    return word.imm[isa.MODE_SHIFT : isa.MODE_SHIFT + 2]
