@@ -26,7 +26,7 @@ from sordino.experiments.network_bench import bench_network
 from sordino.experiments.workloads import load_workload
 from sordino_hw.fpga import device_of, synthesise
 from sordino_hw.gateware.core import Core
-from sordino_hw.gateware.dealer import Dealer
+from sordino_hw.gateware.dispatcher import Dispatcher
 from sordino_hw.gateware.fetch.fetcher import Fetcher
 from sordino_hw.gateware.host.interfaces import WindowSignature
 from sordino_hw.gateware.primitives import BlockMemory
@@ -78,7 +78,7 @@ CONFIGURATIONS = [
 
 
 def _area(arch: ArchConfig, known: dict[str, dict[str, int]]) -> dict[str, int]:
-    """Cells of dealer, sequencer, host port, fetchers, cores and their memories; the multiplexers between them are left out.
+    """Cells of dispatcher, sequencer, host port, fetchers, cores and their memories; the multiplexers between them are left out.
 
     `known` keeps what a part takes, by part and the fields of the architecture that it depends on.
     """
@@ -86,7 +86,7 @@ def _area(arch: ArchConfig, known: dict[str, dict[str, int]]) -> dict[str, int]:
     parts: dict[str, tuple[int, Callable[[], wiring.Component]]] = {
         f"core {arch.lanes} {arch.ppu} {cores} {arch.weight_depth} {arch.state_depth}": (cores, lambda: Core(arch, bits)),
         f"fetcher {arch.lanes} {arch.ports} {cores} {depth}": (cores, lambda: Fetcher(arch, cores - 1)),
-        f"dealer {cores}": (1, lambda: Dealer(arch)),
+        f"dispatcher {cores}": (1, lambda: Dispatcher(arch)),
         "sequencer": (1, lambda: Sequencer(arch)),
         f"activations {arch.lanes} {depth}": (arch.ports, lambda: BlockMemory(depth, arch.lanes * arch.event_bits)),
         f"occupancy {depth}": (cores, lambda: BlockMemory(depth // arch.occ_width, arch.occ_width, granularity=1)),

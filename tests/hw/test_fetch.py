@@ -1,6 +1,6 @@
 """The fetch side of the cluster in Amaranth's simulator: which outputs, rows and words move, and in which cycle.
 
-Dealer and fetchers run random operations while cores close outputs and have credit at random. The reference takes
+Dispatcher and fetchers run random operations while cores close outputs and have credit at random. The reference takes
 those two as they were in every cycle and says when everything must have happened.
 """
 
@@ -12,9 +12,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, connect, flipped
 from amaranth.sim import Simulator
 
-from sordino_hw.gateware.dealer import Dealer
+from sordino_hw.gateware.dispatcher import Dispatcher
 from sordino_hw.gateware.fetch.fetcher import Fetcher
-from sordino_hw.gateware.layouts import DEAL_REGISTERS, TAP_REGISTERS, DealDescriptor, TapDescriptor
+from sordino_hw.gateware.layouts import DISPATCH_REGISTERS, TAP_REGISTERS, DispatchDescriptor, TapDescriptor
 from sordino_hw.gateware.lib.combinators import count_ones
 from sordino_hw.gateware.lib.fifo import Credit, fifo_for
 from sordino_hw.gateware.primitives import BlockMemory
@@ -91,7 +91,7 @@ class Trace:
     events: dict[str, list] = field(default_factory=lambda: {name: [] for name in EVENTS})
 
 
-EVENTS = ("deal", "output", "dealt", "take", "read", "mask", "word", "counts", "drained")
+EVENTS = ("dispatch", "output", "dispatched", "take", "read", "mask", "word", "counts", "drained")
 
 
 class FetcherModel:
@@ -105,10 +105,10 @@ class FetcherModel:
         self.row_pops = [-1] * arch.row_fifo
         self.zero = False
 
-    def run(self, op: Op, deal: int, fresh: bool, iy0: int, ix0: int, a0: int, r0: int, to: list[int]) -> int:
-        """An output that is dealt in cycle `deal`, to the cores `to`. Returns the cycle of its last request."""
+    def run(self, op: Op, dispatch: int, fresh: bool, iy0: int, ix0: int, a0: int, r0: int, to: list[int]) -> int:
+        """An output that is dispatched in cycle `dispatch`, to the cores `to`. Returns the cycle of its last request."""
         r = op.regs
-        self.walked = max(deal + self.latency.fifo, self.walked)
+        self.walked = max(dispatch + self.latency.fifo, self.walked)
         self.jobs_taken.append(self.walked)
         w, m = r["W_BASE"], r["M_BASE"]
         for ky in range(r["KH"]):
@@ -198,11 +198,11 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
     """The events that must have happened, from the operations' starts and the cores' closes and credit."""
     expected: dict[str, list] = {name: [] for name in EVENTS}
     fetchers = [FetcherModel(arch, g, act, trace, expected) for g in range(arch.cores)]
-    dealt, ended, groups_before = -1, -(10**6), 0
+    dispatched, ended, groups_before = -1, -(10**6), 0
     outputs = [0] * arch.cores
 
     def room(core: int, time: int) -> bool:
-        """Whether a core can be dealt another output."""
+        """Whether a core can be dispatched another output."""
         before = outputs[core] - output_depth(arch)
         return before < 0 or (before < len(trace.closes[core]) and trace.closes[core][before] + FREE_LATENCY <= time)
 
@@ -214,7 +214,7 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
         r = op.regs
         groups, slices = r["SPLIT"], r["SLICES"]
         cores = [[g + s * groups for s in range(slices)] for g in range(groups)]
-        assert started >= dealt
+        assert started >= dispatched
         time = started + DISPATCH_LATENCY
         if groups_before not in (0, groups):
             time = max(time, ended + SPLIT_LATENCY)
@@ -239,15 +239,17 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
                 iy0, ix0 = r["IY0"] + qy * r["SY"], r["IX0"] + qx * r["SX"]
                 a = (r["A_BASE"] + qy * r["A_OY"] + qx * r["A_OX"]) % ACT
                 rest = (r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"]) % ACT
-                expected["deal"].append((time, g, iy0, ix0, a, rest, sum(1 << c for c in cores[g]), int(fresh), k % arch.in_flight))
+                expected["dispatch"].append(
+                    (time, g, iy0, ix0, a, rest, sum(1 << c for c in cores[g]), int(fresh), k % arch.in_flight)
+                )
                 state = (r["S_BASE"] + n // groups * r["DRAIN"]) % STATE if op.stateful else None
                 for s, c in enumerate(cores[g]):
                     outputs[c] += 1
                     address = (r["O_BASE"] + oy * r["O_OY"] + ox * r["O_OX"] + s) % ACT
                     expected["output"].append((time, c, address, state, k % arch.in_flight))
                 ended = max(ended, fetchers[g].run(op, time, fresh, iy0, ix0, a, rest, cores[g]))
-                dealt, n, time = time, n + 1, time + 1
-        expected["dealt"].append((dealt, k % arch.in_flight))
+                dispatched, n, time = time, n + 1, time + 1
+        expected["dispatched"].append((dispatched, k % arch.in_flight))
     expected["counts"] = [event for event in expected["counts"] if event[2] or event[3]]
     return {name: sorted(events, key=lambda event: event[:2]) for name, events in expected.items()}
 
@@ -256,12 +258,12 @@ def reference(arch: ArchConfig, ops: list[Op], act, trace: Trace) -> dict[str, l
 
 
 class Bench(wiring.Component):
-    """Dealer, fetchers, and their memories, as the cluster connects them."""
+    """Dispatcher, fetchers, and their memories, as the cluster connects them."""
 
     def __init__(self, arch: ArchConfig):
         self.arch = arch
-        super().__init__({"op": In(stream.Signature(DealDescriptor(arch))), "d": In(TapDescriptor(arch))})
-        self.dealer = Dealer(arch)
+        super().__init__({"op": In(stream.Signature(DispatchDescriptor(arch))), "d": In(TapDescriptor(arch))})
+        self.dispatcher = Dispatcher(arch)
         self.fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
         self.act = [
             BlockMemory(arch.act_depth, arch.lanes * (1 if reads_late(arch) else arch.event_bits), Latencies(arch).memory)
@@ -273,8 +275,8 @@ class Bench(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.dealer = dealer = self.dealer
-        connect(m, flipped(self.op), dealer.op)
+        m.submodules.dispatcher = dispatcher = self.dispatcher
+        connect(m, flipped(self.op), dispatcher.op)
         for p, memory in enumerate(self.act):
             m.submodules[f"act_{p}"] = memory
             users = self.fetchers[p :: self.arch.ports]
@@ -288,10 +290,10 @@ class Bench(wiring.Component):
             m.submodules[f"fetcher_{g}"] = fetcher
             m.submodules[f"occupancy_{g}"] = memory
             m.d.comb += [
-                fetcher.job.eq(dealer.jobs),
-                fetcher.job_valid.eq(dealer.deal[g]),
-                dealer.taken[g].eq(fetcher.job_taken),
-                dealer.drained[g].eq(fetcher.drained),
+                fetcher.job.eq(dispatcher.jobs),
+                fetcher.job_valid.eq(dispatcher.dispatch[g]),
+                dispatcher.taken[g].eq(fetcher.job_taken),
+                dispatcher.drained[g].eq(fetcher.drained),
                 fetcher.d_we.eq(self.op.valid & self.op.ready),
                 fetcher.d_tag.eq(self.op.payload.tag),
                 fetcher.d.eq(self.d),
@@ -306,12 +308,12 @@ def pack(values, bits: int) -> int:
 
 
 def descriptors(op: Op, arch: ArchConfig, tag: int) -> tuple[dict, dict]:
-    deal = {**{name: op.regs[name] for name in DEAL_REGISTERS}, "stateful": op.stateful, "tag": tag}
+    dispatch = {**{name: op.regs[name] for name in DISPATCH_REGISTERS}, "stateful": op.stateful, "tag": tag}
     flags = {"kind": op.kind, "dense": op.dense, "residual": op.residual}
     if arch.ports < arch.cores:
         flags["shared"] = op.regs["SPLIT"] // (2 * arch.ports)
         flags["reused"] = max(0, op.regs["KX"] - op.regs["SX"]) if op.window and op.regs["SX"] else 0
-    return deal, {**{name: op.regs[name] for name in TAP_REGISTERS}, **flags}
+    return dispatch, {**{name: op.regs[name] for name in TAP_REGISTERS}, **flags}
 
 
 def run(dut, testbench, clock=True):
@@ -344,7 +346,7 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
             ctx.set(memory.w_en, 0)
 
         waiting = [[] for _ in cores]  # tags of the jobs that each fetcher has not finished
-        open_outputs = [0 for _ in cores]  # dealt and not closed
+        open_outputs = [0 for _ in cores]  # dispatched and not closed
         next_op, offered, quiet, time = 0, False, 0, 0
         while quiet < 40 + Latencies(arch).read:
             closing, credit = (sum(int(rng.random() < pace) << c for c in cores) for _ in range(2))
@@ -357,11 +359,11 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
             tag = next_op % arch.in_flight
             offered |= next_op < len(ops) and rng.random() < pace and not any(tag in tags for tags in waiting)
             if offered:
-                deal, tap = descriptors(ops[next_op], arch, tag)
-                ctx.set(dut.op.payload, deal)
+                dispatch, tap = descriptors(ops[next_op], arch, tag)
+                ctx.set(dut.op.payload, dispatch)
                 ctx.set(dut.d, tap)
             ctx.set(dut.op.valid, int(offered))
-            ctx.set(dut.dealer.closed, closing)
+            ctx.set(dut.dispatcher.closed, closing)
             for fetcher in dut.fetchers:
                 ctx.set(fetcher.cycle, time % 8)
                 ctx.set(fetcher.credit, credit)
@@ -370,10 +372,10 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
                 trace.starts.append(time)
                 next_op, offered = next_op + 1, False
             record(ctx, dut, trace, waiting, time)
-            valid = ctx.get(dut.dealer.output_valid)
+            valid = ctx.get(dut.dispatcher.output_valid)
             for c in cores:
                 open_outputs[c] += valid >> c & 1
-            busy = len(trace.events["dealt"]) < len(ops) or any(waiting)
+            busy = len(trace.events["dispatched"]) < len(ops) or any(waiting)
             quiet = 0 if busy else quiet + 1
             time += 1
             await ctx.tick()
@@ -386,19 +388,19 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
 
 
 def record(ctx, dut: Bench, trace: Trace, waiting: list, time: int):
-    arch, dealer, events = dut.arch, dut.dealer, trace.events
-    if deal := ctx.get(dealer.deal):
-        assert deal.bit_count() == 1 and len(events["dealt"]) < len(trace.starts)
-        g, job = deal.bit_length() - 1, ctx.get(dealer.jobs)
-        events["deal"].append((time, g, job.iy0, -job.left, job.a, job.r, job.to if arch.cores > 1 else 1, job.fresh, job.tag))
+    arch, dispatcher, events = dut.arch, dut.dispatcher, trace.events
+    if dispatch := ctx.get(dispatcher.dispatch):
+        assert dispatch.bit_count() == 1 and len(events["dispatched"]) < len(trace.starts)
+        g, job = dispatch.bit_length() - 1, ctx.get(dispatcher.jobs)
+        events["dispatch"].append((time, g, job.iy0, -job.left, job.a, job.r, job.to if arch.cores > 1 else 1, job.fresh, job.tag))
         waiting[g].append(job.tag)
-    if valid := ctx.get(dealer.output_valid):
+    if valid := ctx.get(dispatcher.output_valid):
         for c in range(arch.cores):
             if valid >> c & 1:
-                output = ctx.get(dealer.outputs[c])
+                output = ctx.get(dispatcher.outputs[c])
                 events["output"].append((time, c, output.address, output.state, output.tag))
-    if ctx.get(dealer.dealt):
-        events["dealt"].append((time, ctx.get(dealer.dealt_tag)))
+    if ctx.get(dispatcher.dispatched):
+        events["dispatched"].append((time, ctx.get(dispatcher.dispatched_tag)))
     used = []
     for g, f in enumerate(dut.fetchers):
         assert not ctx.get(f.trap_act)
@@ -536,8 +538,8 @@ def test_trap(base, words, traps):
     seen = []
 
     async def testbench(ctx):
-        deal, tap = descriptors(op, arch, 0)
-        ctx.set(dut.op.payload, deal)
+        dispatch, tap = descriptors(op, arch, 0)
+        ctx.set(dut.op.payload, dispatch)
         ctx.set(dut.d, tap)
         ctx.set(dut.op.valid, 1)
         for _ in range(40):

@@ -1,4 +1,4 @@
-"""`Operation`: one CONV or VEC with everything that it needs, before the memories of a segment are dealt out."""
+"""`Operation`: one CONV or VEC with everything that it needs, before the memories of a segment are handed out."""
 
 from dataclasses import dataclass, field, replace
 

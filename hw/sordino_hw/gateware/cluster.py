@@ -1,4 +1,4 @@
-"""The cluster: dealer, fetchers, cores and the memories between them, run control and the host's window."""
+"""The cluster: dispatcher, fetchers, cores and the memories between them, run control and the host's window."""
 
 from functools import reduce
 from operator import and_, or_
@@ -12,7 +12,7 @@ from ..spec.arch import ArchConfig
 from ..spec.latencies import DONE_LATENCY, Latencies
 from ..spec.structure import fetchers_of, reads_late
 from .core import Core
-from .dealer import Dealer
+from .dispatcher import Dispatcher
 from .fetch.fetcher import Fetcher
 from .flight import Flight, snapshot
 from .host.interfaces import ControlSignature, WindowSignature
@@ -59,15 +59,15 @@ class Cluster(wiring.Component):
         m.submodules.stages = ResetInserter(stopped[-1])(stages)
         stages.submodules.sequencer = sequencer = Sequencer(arch)
         stages.submodules.flight = flight = Flight(arch)
-        stages.submodules.dealer = dealer = Dealer(arch)
+        stages.submodules.dispatcher = dispatcher = Dispatcher(arch)
         fetchers = [Fetcher(arch, g) for g in range(arch.cores)]
         cores = [Core(arch) for _ in range(arch.cores)]
         for i in range(arch.cores):
             m.submodules[f"fetcher_{i}"], m.submodules[f"core_{i}"] = ResetInserter(stopped[i])(fetchers[i]), cores[i]
         m.submodules.records = records = RecordControl(arch)
 
-        self._operations(m, stages, sequencer, flight, dealer, fetchers, cores)
-        self._deal(m, dealer, fetchers, cores)
+        self._operations(m, stages, sequencer, flight, dispatcher, fetchers, cores)
+        self._dispatch(m, dispatcher, fetchers, cores)
         self._serve(m, stages, fetchers, cores)
         start = self._control(m, running, stopped, sequencer, fetchers, cores)
         m.d.comb += [
@@ -84,17 +84,17 @@ class Cluster(wiring.Component):
         self._memories(m, running, sequencer, fetchers, cores)
         return m
 
-    def _operations(self, m, stages, sequencer, flight, dealer, fetchers, cores):
+    def _operations(self, m, stages, sequencer, flight, dispatcher, fetchers, cores):
         """What starts an operation and follows it; its descriptors reach fetchers and cores through a register."""
-        connect(m, sequencer.deal, dealer.op)
+        connect(m, sequencer.dispatch, dispatcher.op)
         m.d.comb += [
             sequencer.tag.eq(flight.tag),
             sequencer.free.eq(flight.free),
             sequencer.idle.eq(flight.idle),
             sequencer.recorded.eq(flight.recorded),
             flight.started.eq(sequencer.started),
-            flight.dealt.eq(dealer.dealt),
-            flight.dealt_tag.eq(dealer.dealt_tag),
+            flight.dispatched.eq(dispatcher.dispatched),
+            flight.dispatched_tag.eq(dispatcher.dispatched_tag),
         ]
         m.d.comb += [
             flight.closed.eq(reduce(and_, (core.closed for core in cores))),
@@ -110,17 +110,17 @@ class Cluster(wiring.Component):
         for core in cores:
             m.d.comb += [core.drain_we.eq(started), core.drain_tag.eq(tag), core.drain.eq(drain)]
 
-    def _deal(self, m, dealer, fetchers, cores):
+    def _dispatch(self, m, dispatcher, fetchers, cores):
         """Outputs to fetchers and cores."""
         for i, (fetcher, core) in enumerate(zip(fetchers, cores, strict=True)):
             m.d.comb += [
-                fetcher.job.eq(dealer.jobs),
-                fetcher.job_valid.eq(dealer.deal[i]),
-                dealer.taken[i].eq(fetcher.job_taken),
-                dealer.drained[i].eq(fetcher.drained),
-                core.output.eq(dealer.outputs[i]),
-                core.output_valid.eq(dealer.output_valid[i]),
-                dealer.closed[i].eq(core.close),
+                fetcher.job.eq(dispatcher.jobs),
+                fetcher.job_valid.eq(dispatcher.dispatch[i]),
+                dispatcher.taken[i].eq(fetcher.job_taken),
+                dispatcher.drained[i].eq(fetcher.drained),
+                core.output.eq(dispatcher.outputs[i]),
+                core.output_valid.eq(dispatcher.output_valid[i]),
+                dispatcher.closed[i].eq(core.close),
             ]
 
     def _serve(self, m, stages, fetchers, cores):

@@ -43,7 +43,7 @@ class Core(wiring.Component):
     -------
     running : In(1)
     output : In(Output), output_valid : In(1)
-        From the dealer, for which there is room.
+        From the dispatcher, for which there is room.
     close : Out(1)
         An output is closed in this cycle.
     mask_valid, m_addr, word, word_valid, credit, take
@@ -57,7 +57,7 @@ class Core(wiring.Component):
     we, address, data : Out
         The store, a cycle after it; zero in other cycles.
     closed, stored : Out(in_flight)
-        No output dealt is to be closed, or stored: see `Outstanding`.
+        No output dispatched is to be closed, or stored: see `Outstanding`.
     words, skipped, log
         For the performance log.
     host : In(HostAccess)
@@ -114,13 +114,13 @@ class Core(wiring.Component):
         stages.submodules.ppu = ppu = Ppu(arch)
         m.submodules.perf = perf = PerformanceLog(arch)
         m.submodules.memories = memories = CoreMemories(arch)
-        dealt = self._outputs(m, stages, issuer, ppu)
+        dispatched = self._outputs(m, stages, issuer, ppu)
         m.submodules.stages = ResetInserter(held)(stages)
         self._events(m, reader, segmenter, issuer, lanes)
         self._stores(m, lanes, ppu)
-        self._descriptors(m, issuer, ppu, dealt.o.payload)
+        self._descriptors(m, issuer, ppu, dispatched.o.payload)
         m.d.comb += [
-            issuer.next_output.eq(dealt.next),
+            issuer.next_output.eq(dispatched.next),
             perf.status.eq(issuer.status),
             perf.words.eq(self.words),
             perf.skipped.eq(self.skipped),
@@ -147,24 +147,24 @@ class Core(wiring.Component):
             output_depth(arch) + _closed_within(arch, cycles)
             for cycles in (turned, turned + latency.finished + 1, latency.shadow + latency.store + arch.cores)
         )
-        stages.submodules.dealt = dealt = fifo_for(tag_bits(arch), output_depth(arch))
+        stages.submodules.dispatched = dispatched = fifo_for(tag_bits(arch), output_depth(arch))
         stages.submodules.undrained = undrained = fifo_for(OutputState(arch), drained)
         stages.submodules.unplaced = unplaced = fifo_for(act_address(arch), finished)
         stages.submodules.unclosed = unclosed = Outstanding(arch, output_depth(arch))
         stages.submodules.unstored = unstored = Outstanding(arch, stored)
         m.d.comb += [
-            dealt.i.payload.eq(self.output.tag),
+            dispatched.i.payload.eq(self.output.tag),
             undrained.i.payload.state.eq(self.output.state),
             undrained.i.payload.tag.eq(self.output.tag),
             unplaced.i.payload.eq(self.output.address),
-            *(queue.i.valid.eq(self.output_valid) for queue in (dealt, undrained, unplaced)),
+            *(queue.i.valid.eq(self.output_valid) for queue in (dispatched, undrained, unplaced)),
             self.close.eq(issuer.outputs.valid & issuer.outputs.ready),
         ]
-        connect(m, dealt.o, issuer.outputs)
+        connect(m, dispatched.o, issuer.outputs)
         connect(m, undrained.o, ppu.outputs)
         connect(m, unplaced.o, ppu.addresses)
         for count, leave, tag, none in (
-            (unclosed, self.close, dealt.o.payload, self.closed),
+            (unclosed, self.close, dispatched.o.payload, self.closed),
             (unstored, ppu.stored, ppu.stored_tag, self.stored),
         ):
             m.d.comb += [
@@ -174,7 +174,7 @@ class Core(wiring.Component):
                 count.leave_tag.eq(tag),
                 none.eq(count.none),
             ]
-        return dealt
+        return dispatched
 
     def _events(self, m, reader, segmenter, issuer, lanes):
         """From words to events at the lanes."""

@@ -1,4 +1,4 @@
-"""What is in flight: which operations are dealt, closed, stored and recorded."""
+"""What is in flight: which operations are dispatched, closed, stored and recorded."""
 
 from amaranth.hdl import Module, Mux, Shape, Signal
 from amaranth.lib import wiring
@@ -64,7 +64,7 @@ class Descriptors(wiring.Component):
 
 
 class Outstanding(wiring.Component):
-    """Counts the outputs that a core was dealt and has not finished, for each operation in flight.
+    """Counts the outputs that a core was dispatched and has not finished, for each operation in flight.
 
     Parameters
     ----------
@@ -108,10 +108,10 @@ class Flight(wiring.Component):
     started : In(1)
         An operation starts; it has the tag `tag`.
     tag : Out(tag_bits)
-    dealt, dealt_tag
-        An operation's last output is dealt.
+    dispatched, dispatched_tag
+        An operation's last output is dispatched.
     closed, stored : In(in_flight)
-        Every output that was dealt is closed, or stored, on every core; as of `OUTSTANDING_LATENCY` cycles before.
+        Every output that was dispatched is closed, or stored, on every core; as of `OUTSTANDING_LATENCY` cycles before.
     free : Out(1)
         The next operation's tag is free: the operation that had it is stored and recorded.
     idle : Out(1)
@@ -131,8 +131,8 @@ class Flight(wiring.Component):
             {
                 "started": In(1),
                 "tag": Out(tag_bits(arch)),
-                "dealt": In(1),
-                "dealt_tag": In(tag_bits(arch)),
+                "dispatched": In(1),
+                "dispatched_tag": In(tag_bits(arch)),
                 "closed": In(arch.in_flight),
                 "stored": In(arch.in_flight),
                 "free": Out(1),
@@ -147,27 +147,27 @@ class Flight(wiring.Component):
         m = Module()
         oldest, spacing, spaced = Signal.like(self.tag), Signal(range(isa.RECORD_CYCLES)), Signal(init=1)
         # `taken`: unstored or unrecorded. Of what the sequencer asks, registers have the answer.
-        unstored, unrecorded, taken, all_dealt, closed = (Signal(self.arch.in_flight) for _ in range(5))
-        starts, ends, left, now_dealt = (Signal(self.arch.in_flight) for _ in range(4))
+        unstored, unrecorded, taken, all_dispatched, closed = (Signal(self.arch.in_flight) for _ in range(5))
+        starts, ends, left, now_dispatched = (Signal(self.arch.in_flight) for _ in range(4))
         # No earlier than `closed` and `stored` know of the last output.
-        dealt = delay(m, self.dealt, OUTSTANDING_LATENCY, "dealt")
-        dealt_tag = delay(m, self.dealt_tag, OUTSTANDING_LATENCY, "dealt_tag", reset_less=True)
+        dispatched = delay(m, self.dispatched, OUTSTANDING_LATENCY, "dispatched")
+        dispatched_tag = delay(m, self.dispatched_tag, OUTSTANDING_LATENCY, "dispatched_tag", reset_less=True)
         m.d.comb += [
             starts.bit_select(self.tag, 1).eq(self.started),
             ends.bit_select(oldest, 1).eq(self.record),
-            now_dealt.eq(all_dealt),
-            left.eq(unstored & ~(now_dealt & self.stored)),
+            now_dispatched.eq(all_dispatched),
+            left.eq(unstored & ~(now_dispatched & self.stored)),
             self.free.eq(~taken.bit_select(self.tag, 1)),
             self.idle.eq(unstored == 0),
             self.active.eq(unrecorded != 0),
-            self.record.eq((unrecorded & all_dealt & closed).bit_select(oldest, 1) & spaced),
+            self.record.eq((unrecorded & all_dispatched & closed).bit_select(oldest, 1) & spaced),
             self.recorded.eq(~self.active & spaced),
         ]
-        with m.If(dealt):
-            m.d.comb += now_dealt.bit_select(dealt_tag, 1).eq(1)
+        with m.If(dispatched):
+            m.d.comb += now_dispatched.bit_select(dispatched_tag, 1).eq(1)
         m.d.sync += [
             closed.eq(self.closed),
-            all_dealt.eq(now_dealt & ~starts),
+            all_dispatched.eq(now_dispatched & ~starts),
             unstored.eq(left | starts),
             unrecorded.eq((unrecorded & ~ends) | starts),
             taken.eq(left | (unrecorded & ~ends) | starts),

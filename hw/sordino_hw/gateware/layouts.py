@@ -8,7 +8,7 @@ from ..spec.arch import ArchConfig
 from ..spec.structure import Kind, reads_late, sharing, tag_bits
 
 __all__ = [
-    "DealDescriptor",
+    "DispatchDescriptor",
     "DrainDescriptor",
     "Event",
     "IssueStatus",
@@ -73,7 +73,7 @@ def _act(arch: ArchConfig, channels: int):
     return {"act": data.ArrayLayout(signed(arch.event_bits), 0 if late else channels), "address": address if late else 0}
 
 
-DEAL_REGISTERS = (
+DISPATCH_REGISTERS = (
     *("OH", "OW", "IY0", "IX0", "SY", "SX", "REPY", "REPX", "A_BASE", "A_OY", "A_OX", "R_BASE", "R_OY", "R_OX"),
     *("O_BASE", "O_OY", "O_OX", "S_BASE", "DRAIN", "SPLIT", "SLICES", "RUN"),
 )
@@ -84,11 +84,11 @@ TAP_REGISTERS = (
 DRAIN_REGISTERS = ("P_BASE", "DRAIN", "LO", "HI", "TABLE")
 
 
-class DealDescriptor(data.StructLayout):
-    """An operation, as the dealer needs it. `stateful`: SOURCE or SINK."""
+class DispatchDescriptor(data.StructLayout):
+    """An operation, as the dispatcher needs it. `stateful`: SOURCE or SINK."""
 
     def __init__(self, arch: ArchConfig):
-        super().__init__({**_registers(arch, DEAL_REGISTERS), "stateful": 1, "tag": tag_bits(arch)})
+        super().__init__({**_registers(arch, DISPATCH_REGISTERS), "stateful": 1, "tag": tag_bits(arch)})
 
 
 class TapDescriptor(data.StructLayout):

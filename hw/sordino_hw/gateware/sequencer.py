@@ -8,7 +8,7 @@ from ..spec import isa
 from ..spec.arch import ArchConfig
 from ..spec.latencies import START_LATENCY
 from ..spec.structure import Kind, tag_bits
-from .layouts import DEAL_REGISTERS, DRAIN_REGISTERS, TAP_REGISTERS, DealDescriptor, DrainDescriptor, TapDescriptor
+from .layouts import DISPATCH_REGISTERS, DRAIN_REGISTERS, TAP_REGISTERS, DispatchDescriptor, DrainDescriptor, TapDescriptor
 from .stages import stages_of
 
 __all__ = ["Sequencer"]
@@ -17,7 +17,7 @@ assert START_LATENCY == 2
 
 
 class Sequencer(wiring.Component):
-    """One instruction per cycle; `CONV` and `VEC` wait for the dealer, `WAIT` and `HALT` for the last store.
+    """One instruction per cycle; `CONV` and `VEC` wait for the dispatcher, `WAIT` and `HALT` for the last store.
 
     Held in reset while the machine does not run; every run starts at instruction 0 with all registers zero.
 
@@ -26,10 +26,10 @@ class Sequencer(wiring.Component):
     i_addr, i_data
         Instruction memory.
     started : Out(1)
-        An operation starts in this cycle: `deal` takes its descriptor, and `tap` and `drain` show theirs.
+        An operation starts in this cycle: `dispatch` takes its descriptor, and `tap` and `drain` show theirs.
     checked : Out(1)
         The operation at hand passed its checks: it may start in this cycle.
-    deal : Out(stream of DealDescriptor), tap : Out(TapDescriptor), drain : Out(DrainDescriptor)
+    dispatch : Out(stream of DispatchDescriptor), tap : Out(TapDescriptor), drain : Out(DrainDescriptor)
     tag : In(tag_bits), free : In(1), idle : In(1), recorded : In(1)
         Of `Flight`.
     halt : Out(1)
@@ -48,7 +48,7 @@ class Sequencer(wiring.Component):
                 "i_data": In(32),
                 "started": Out(1),
                 "checked": Out(1),
-                "deal": Out(stream.Signature(DealDescriptor(arch))),
+                "dispatch": Out(stream.Signature(DispatchDescriptor(arch))),
                 "tap": Out(TapDescriptor(arch)),
                 "drain": Out(DrainDescriptor(arch)),
                 "tag": In(tag_bits(arch)),
@@ -89,11 +89,11 @@ class Sequencer(wiring.Component):
         """The descriptors of the operation at hand: registers, and the instruction's flags."""
         flags, mode, is_vec = _flags(word), _mode(word), word.vec
         kind = Mux(is_vec, Mux(mode == isa.Mode.MAX, Kind.MAX, Mux(mode == isa.Mode.MAC2, Kind.MAC2, Kind.MAC)), Kind.EVENT)
-        deal, tap, drain = self.deal.payload, self.tap, self.drain
+        dispatch, tap, drain = self.dispatch.payload, self.tap, self.drain
         m.d.comb += [
-            *(deal[name].eq(regs[name]) for name in DEAL_REGISTERS),
-            deal.stateful.eq(flags[isa.Flag.SOURCE] | flags[isa.Flag.SINK]),
-            deal.tag.eq(self.tag),
+            *(dispatch[name].eq(regs[name]) for name in DISPATCH_REGISTERS),
+            dispatch.stateful.eq(flags[isa.Flag.SOURCE] | flags[isa.Flag.SINK]),
+            dispatch.tag.eq(self.tag),
             *(tap[name].eq(regs[name]) for name in TAP_REGISTERS),
             tap.kind.eq(kind),
             tap.dense.eq(flags[isa.Flag.DENSE]),
@@ -127,8 +127,8 @@ class Sequencer(wiring.Component):
         ]
         m.d.comb += [
             start.eq(self.checked & self.free),
-            self.deal.valid.eq(start & ~under_way),
-            self.started.eq(self.deal.valid & self.deal.ready),
+            self.dispatch.valid.eq(start & ~under_way),
+            self.started.eq(self.dispatch.valid & self.dispatch.ready),
             # The only operation in flight keeps its registers and its flags: it stays at the queue's head until it is recorded.
             take.eq(start & under_way if self.arch.in_flight == 1 else self.started),
         ]

@@ -24,7 +24,7 @@ Every instruction is one 32-bit word:
 
 `sordino disasm FILE.sdn` prints a program in this notation. A run starts at instruction 0 with all registers zero. Instructions take
 one cycle each, operations a few more, while their registers are checked; then they wait until every output of the one before is
-dealt, and `WAIT` and `HALT` for the last store.
+dispatched, and `WAIT` and `HALT` for the last store.
 """
 
 _SEMANTICS = """\
@@ -71,7 +71,7 @@ for oy in 0 .. OH-1, ox in 0 .. OW-1:                         # ox innermost
 Sums wrap to 32 bits. With `DENSE`, occupancy and zeros of activations are ignored: the same values in more cycles. An output of `MAX` without any
 word in bounds is 0. `requantise` is in [numbers.md](../explanation/numbers.md).
 
-With `SOURCE` or `SINK`, output n is dealt to group n % `SPLIT`, whose cores keep its state; `RUN` must be 1. All other outputs are dealt
+With `SOURCE` or `SINK`, output n is dispatched to group n % `SPLIT`, whose cores keep its state; `RUN` must be 1. All other outputs are dispatched
 to whichever group is free, in runs of `RUN` neighbours of a row (fewer at the row's end): so the cores that have the same slice must
 hold the same rows wherever the operation uses them. `WINDOW` (of `VEC`, with `KH` and `KX` up to 4 and `SPAN` = `WORDS` = `DX` = `REPX` = 1)
 saves reads within a run, and changes no value.

@@ -5,7 +5,7 @@ activation and state memory.
 
 Which group of cores computes an output is a matter of time, which is not known here: the cores of different groups that
 stand for the same slice hold the same rows wherever an operation uses them, which is checked, and of them the first
-group's are taken. Only accumulator state stays with one core: outputs that have it are dealt to the groups in turn.
+group's are taken. Only accumulator state stays with one core: outputs that have it are dispatched to the groups in turn.
 """
 
 from collections.abc import Callable

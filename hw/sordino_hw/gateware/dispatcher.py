@@ -1,4 +1,4 @@
-"""The dealer: from an operation to its outputs, each dealt to a group of cores."""
+"""The dispatcher: from an operation to its outputs, each dispatched to a group of cores."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -12,10 +12,10 @@ from ..spec.arch import ArchConfig
 from ..spec.latencies import DISPATCH_LATENCY, FREE_LATENCY, SPLIT_LATENCY
 from ..spec.structure import job_depth, output_depth, sharing, tag_bits
 from .flight import snapshot
-from .layouts import INDEX, DealDescriptor, Job, Output
+from .layouts import INDEX, DispatchDescriptor, Job, Output
 from .lib.combinators import buffered, lowest
 
-__all__ = ["Dealer"]
+__all__ = ["Dispatcher"]
 
 
 @dataclass(frozen=True)
@@ -32,70 +32,72 @@ def _splits(operation, groups: int):
     return operation.SPLIT[groups.bit_length() - 1]
 
 
-class Dealer(wiring.Component):
-    """Deals the outputs of an operation in their order, up to one per cycle; the next operation follows without a bubble.
+class Dispatcher(wiring.Component):
+    """Dispatches the outputs of an operation in their order, up to one per cycle; the next operation follows without a bubble.
 
     A run of outputs goes to one group: to the lowest whose fetcher has at most one job waiting and whose cores have room for
     their outputs, or, of a stateful operation, to the group whose turn it is. Before the groups change, every job must
     have left the fetchers.
 
-    Who gets an output is decided in the cycle before its deal, from registers alone: the dealer counts itself what it
-    dealt, and hears a cycle late what fetchers and cores have done with it.
+    Who gets an output is decided in the cycle before its dispatch, from registers alone: the dispatcher counts itself what it
+    dispatched, and hears a cycle late what fetchers and cores have done with it.
 
     Members
     -------
-    op : In(stream of DealDescriptor)
-        Taken while idle, or in the cycle of the last deal; its first deal is `DISPATCH_LATENCY` cycles later at the earliest.
-    jobs : Out(Job), deal : Out(cores)
-        The job that fetcher g takes in a cycle with bit g of `deal`, at most one; `jobs.to` are its cores.
+    op : In(stream of DispatchDescriptor)
+        Taken while idle, or in the cycle of the last dispatch; its first dispatch is `DISPATCH_LATENCY` cycles later at the earliest.
+    jobs : Out(Job), dispatch : Out(cores)
+        The job that fetcher g takes in a cycle with bit g of `dispatch`, at most one; `jobs.to` are its cores.
     outputs : Out(array of cores x Output), output_valid : Out(cores)
         In the same cycle, for the cores.
     taken : In(cores)
-        The fetcher's walker takes a job, which makes room for another that is dealt `FREE_LATENCY` cycles later.
+        The fetcher's walker takes a job, which makes room for another that is dispatched `FREE_LATENCY` cycles later.
     closed : In(cores)
-        The core closes an output, which makes room for another that is dealt `FREE_LATENCY` cycles later.
+        The core closes an output, which makes room for another that is dispatched `FREE_LATENCY` cycles later.
     drained : In(cores)
         The fetcher's scanner asked for the last word of a job.
-    dealt : Out(1), dealt_tag : Out(tag_bits)
-        The last output of operation `dealt_tag` is dealt in this cycle.
+    dispatched : Out(1), dispatched_tag : Out(tag_bits)
+        The last output of operation `dispatched_tag` is dispatched in this cycle.
     """
 
     def __init__(self, arch: ArchConfig):
         self.arch = arch
         super().__init__(
             {
-                "op": In(stream.Signature(DealDescriptor(arch))),
+                "op": In(stream.Signature(DispatchDescriptor(arch))),
                 "jobs": Out(Job(arch)),
-                "deal": Out(arch.cores),
+                "dispatch": Out(arch.cores),
                 "outputs": Out(data.ArrayLayout(Output(arch), arch.cores)),
                 "output_valid": Out(arch.cores),
                 "taken": In(arch.cores),
                 "closed": In(arch.cores),
                 "drained": In(arch.cores),
-                "dealt": Out(1),
-                "dealt_tag": Out(tag_bits(arch)),
+                "dispatched": Out(1),
+                "dispatched_tag": Out(tag_bits(arch)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         cores, op = self.arch.cores, self.op.payload
-        assert DISPATCH_LATENCY == 2, "a register each for: the operation, the deal"
+        assert DISPATCH_LATENCY == 2, "a register each for: the operation, the dispatch"
         # Speculative load: in every cycle in which an operation could be taken, because `valid` arrives too late to gate the enable.
-        load, dealing, deals = Signal(init=1), Signal(), Signal()
+        load, dispatching, dispatches = Signal(init=1), Signal(), Signal()
         d = snapshot(m, self.arch, op, load, "operation")
-        last_ox, next_last, address = self._step(m, d, dealing, load)
-        m.d.sync += [dealing.eq(deals), load.eq(Mux(load, ~self.op.valid, deals & next_last))]
-        m.d.comb += [self.op.ready.eq(load), self.dealt.eq(dealing & load), self.dealt_tag.eq(d.tag)]
+        last_ox, next_last, address = self._step(m, d, dispatching, load)
+        m.d.sync += [dispatching.eq(dispatches), load.eq(Mux(load, ~self.op.valid, dispatches & next_last))]
+        m.d.comb += [self.op.ready.eq(load), self.dispatched.eq(dispatching & load), self.dispatched_tag.eq(d.tag)]
         groups, slices = self._groups(m, load)
-        fresh, state, following = self._following(m, d, load, dealing, last_ox)
+        fresh, state, following = self._following(m, d, load, dispatching, last_ox)
         free, next_ = self._candidates(m, groups, following)
         chosen, _ = lowest(free, cores)
-        ready = ~load & self._settled(m, load, dealing)
-        m.d.comb += deals.eq(Mux(following.fresh, free.any(), next_.any()) & ready)
-        m.d.sync += self.deal.eq(Mux(following.fresh, chosen, next_) & ready.replicate(cores))
+        ready = ~load & self._settled(m, load, dispatching)
+        m.d.comb += dispatches.eq(Mux(following.fresh, free.any(), next_.any()) & ready)
+        m.d.sync += self.dispatch.eq(Mux(following.fresh, chosen, next_) & ready.replicate(cores))
         m.d.comb += [
-            self.output_valid.eq(reduce(or_, (Mux(deal, group, 0) for deal, group in zip(self.deal, groups, strict=True)))),
+            self.output_valid.eq(
+                reduce(or_, (Mux(dispatch, group, 0) for dispatch, group in zip(self.dispatch, groups, strict=True)))
+            ),
             self.jobs.to.eq(self.output_valid),
             self.jobs.fresh.eq(fresh),
             self.jobs.tag.eq(d.tag),
@@ -124,22 +126,22 @@ class Dealer(wiring.Component):
         """Numbers of groups that SPLIT can name."""
         return [1 << k for k in range(self.arch.cores.bit_length())]
 
-    def _following(self, m, d, load, dealing, last_ox):
+    def _following(self, m, d, load, dispatching, last_ox):
         """Whether the output at hand is the first of its run, its first state row, and what the next output finds.
 
-        `dealing` says that the output at hand is being dealt.
+        `dispatching` says that the output at hand is being dispatched.
         """
         cores, op = self.arch.cores, self.op.payload
         fresh, current, turn, state = Signal(), Signal(cores), Signal(cores), Signal.like(d.S_BASE)
         turn_ends = Cat(turn[n - 1] & _splits(d, n) for n in self._sizes()).any()
-        run_ends = last_ox | self._run_ends(m, d, load, dealing, last_ox)
+        run_ends = last_ox | self._run_ends(m, d, load, dispatching, last_ox)
         turned = Mux(turn_ends, 1, turn << 1)[:cores]
         following = _Following(
-            fresh=Mux(dealing, run_ends, fresh),
-            current=Mux(dealing, self.deal, current),
-            turn=Mux(dealing & d.stateful, turned, turn),
+            fresh=Mux(dispatching, run_ends, fresh),
+            current=Mux(dispatching, self.dispatch, current),
+            turn=Mux(dispatching & d.stateful, turned, turn),
         )
-        with m.If(dealing), m.If(d.stateful & turn_ends):
+        with m.If(dispatching), m.If(d.stateful & turn_ends):
             m.d.sync += state.eq(state + d.DRAIN)
         m.d.sync += [fresh.eq(following.fresh), current.eq(following.current), turn.eq(following.turn)]
         with m.If(load):
@@ -154,16 +156,16 @@ class Dealer(wiring.Component):
         idle, few, room, more_room = self._counts(m)
         free, next_ = Signal(self.arch.cores), Signal(self.arch.cores)
         for g, group in enumerate(groups):
-            open_ = Mux(self.deal[g], (~group | more_room).all(), (~group | room).all()) & group[g]
-            ahead = Mux(self.deal[g], idle[g] if job_depth(self.arch) > 1 else 0, few[g])
+            open_ = Mux(self.dispatch[g], (~group | more_room).all(), (~group | room).all()) & group[g]
+            ahead = Mux(self.dispatch[g], idle[g] if job_depth(self.arch) > 1 else 0, few[g])
             m.d.comb += [
                 free[g].eq(open_ & following.turn[g] & ahead),
                 next_[g].eq(open_ & following.current[g] & (1 if sharing(self.arch) else ahead)),
             ]
         return free, next_
 
-    def _step(self, m, d, dealing, load):
-        """Steps input position, residual and output addresses with each deal.
+    def _step(self, m, d, dispatching, load):
+        """Steps input position, residual and output addresses with each dispatch.
 
         Returns whether this is the last column, whether the output of the next cycle is the last of all, and the output's address.
         Counters say which column or row is next, so that a comparison of registers tells a step before whether it is the last.
@@ -181,8 +183,8 @@ class Dealer(wiring.Component):
         def step(counter, last, count):
             return [counter.eq(counter + 1), last.eq(counter == count)]
 
-        deals = buffered(m, dealing, "dealing")
-        with m.If(deals & last_ox):
+        dispatches = buffered(m, dispatching, "dispatching")
+        with m.If(dispatches & last_ox):
             m.d.sync += [*restart(ox, last_ox, d.OW), *restart(rx, last_rx, d.REPX), *step(oy, last_oy, d.OH), ix0.eq(d.IX0)]
             m.d.sync += [s.eq(r_row + d.R_OY) for s in (r_row, r)]
             m.d.sync += [s.eq(o_row + d.O_OY) for s in (o_row, o)]
@@ -191,7 +193,7 @@ class Dealer(wiring.Component):
                 m.d.sync += [s.eq(a_row + d.A_OY) for s in (a_row, a)]
             with m.Else():
                 m.d.sync += [*step(ry, last_ry, d.REPY), a.eq(a_row)]
-        with m.Elif(deals):
+        with m.Elif(dispatches):
             m.d.sync += [*step(ox, last_ox, d.OW), r.eq(r + d.R_OX), o.eq(o + d.O_OX)]
             with m.If(last_rx):
                 m.d.sync += [*restart(rx, last_rx, d.REPX), ix0.eq(ix0 + d.SX), a.eq(a + d.A_OX)]
@@ -205,15 +207,15 @@ class Dealer(wiring.Component):
             m.d.sync += [s.eq(first.A_BASE) for s in (a_row, a)]
             m.d.sync += [s.eq(first.R_BASE) for s in (r_row, r)]
             m.d.sync += [s.eq(first.O_BASE) for s in (o_row, o)]
-        in_last_row = Mux(dealing & last_ox, oy == d.OH, last_oy)
-        return last_ox, in_last_row & Mux(dealing, Mux(last_ox, d.OW == 1, ox == d.OW), last_ox), o
+        in_last_row = Mux(dispatching & last_ox, oy == d.OH, last_oy)
+        return last_ox, in_last_row & Mux(dispatching, Mux(last_ox, d.OW == 1, ox == d.OW), last_ox), o
 
-    def _run_ends(self, m, d, load, dealing, last_ox):
+    def _run_ends(self, m, d, load, dispatching, last_ox):
         """Whether the output at hand is the RUN-th of its run."""
         position, last = Signal(4), Signal(name="last_position")
-        with m.If(dealing & (last | last_ox)):
+        with m.If(dispatching & (last | last_ox)):
             m.d.sync += [position.eq(2), last.eq(d.RUN == 1)]
-        with m.Elif(dealing):
+        with m.Elif(dispatching):
             m.d.sync += [position.eq(position + 1), last.eq(position == d.RUN)]
         with m.If(load):
             m.d.sync += [position.eq(2), last.eq(self.op.payload.RUN == 1)]
@@ -221,9 +223,9 @@ class Dealer(wiring.Component):
 
     def _counts(self, m):
         """By core: whether its fetcher has no job, or few enough for another; whether it has room for an output, or for two. All
-        before this cycle's deal.
+        before this cycle's dispatch.
         """
-        assert FREE_LATENCY == 3, "a register each for: the event, the count, the deal"
+        assert FREE_LATENCY == 3, "a register each for: the event, the count, the dispatch"
         cores, most = self.arch.cores, output_depth(self.arch)
         names = ("idle", "few", "room", "more_room")
         idle, few, room, more_room = (Signal(cores, name=name, init=(1 << cores) - 1) for name in names)
@@ -233,9 +235,9 @@ class Dealer(wiring.Component):
         for c in range(cores):
             jobs = Signal(range(job_depth(self.arch) + 1), name=f"jobs_{c}")
             outputs = Signal(range(most + 1), name=f"outputs_{c}")
-            with m.If(self.deal[c] & ~taken[c]):
+            with m.If(self.dispatch[c] & ~taken[c]):
                 m.d.sync += [jobs.eq(jobs + 1), idle[c].eq(0), few[c].eq(jobs + 1 <= ahead)]
-            with m.Elif(taken[c] & ~self.deal[c]):
+            with m.Elif(taken[c] & ~self.dispatch[c]):
                 m.d.sync += [jobs.eq(jobs - 1), idle[c].eq(jobs == 1), few[c].eq(jobs <= ahead + 1)]
             with m.If(self.output_valid[c] & ~closed[c]):
                 m.d.sync += [outputs.eq(outputs + 1), room[c].eq(more_room[c]), more_room[c].eq(outputs < most - 2)]
@@ -243,20 +245,20 @@ class Dealer(wiring.Component):
                 m.d.sync += [outputs.eq(outputs - 1), room[c].eq(1), more_room[c].eq(room[c])]
         return idle, few, room, more_room
 
-    def _settled(self, m, load, dealing):
-        """Whether no job of an operation with another SPLIT is in a fetcher, `SPLIT_LATENCY` cycles before the deal."""
+    def _settled(self, m, load, dispatching):
+        """Whether no job of an operation with another SPLIT is in a fetcher, `SPLIT_LATENCY` cycles before the dispatch."""
         cores = self.arch.cores
         if cores == 1:
             return 1
-        assert SPLIT_LATENCY == 4, "a register each for: the count of jobs that leave, the jobs left, the comparison, the deal"
+        assert SPLIT_LATENCY == 4, "a register each for: the count of jobs that leave, the jobs left, the comparison, the dispatch"
         left, jobs, quiet = Signal(range(cores + 1)), Signal(range(output_depth(self.arch) * cores + 1)), Signal(init=1)
         m.d.sync += [
             left.eq(sum(self.drained[g] for g in range(cores))),
-            jobs.eq(jobs + dealing - left),
-            quiet.eq((jobs == 0) & ~dealing),
+            jobs.eq(jobs + dispatching - left),
+            quiet.eq((jobs == 0) & ~dispatching),
         ]
         split, waiting = Signal.like(self.op.payload.SPLIT), Signal()
-        with m.If(dealing):
+        with m.If(dispatching):
             m.d.sync += waiting.eq(0)
         with m.If(load):
             m.d.sync += waiting.eq((split != 0) & (split != self.op.payload.SPLIT))
