@@ -1,4 +1,4 @@
-"""The contract needs NumPy and safetensors alone, the models neither Amaranth nor PyTorch.
+"""The contract needs NumPy and safetensors alone, the models and the NumPy path of the runtime neither Amaranth nor PyTorch.
 
 Each test runs in a process of its own, in which every other package is as if it were not installed.
 """
@@ -64,11 +64,27 @@ assert result.records[:, :, 0, :6].sum((1, 2)).tolist() == [379, 381]
 """
 )
 
+RUNTIME = (
+    INPUTS
+    + """
+from sordino.runtime.accelerator import Accelerator, load
+program = load(FILE)
+scale = program.tensors["input"].scale
+for backend in ("golden", "timing"):
+    a = Accelerator(program, backend)
+    assert a.integers(x).reshape(2, 3).tolist() == expected
+    y = a((x * scale).astype(np.float32))
+    assert y.shape == (2, 3) and np.array_equal(y, np.array(expected, np.float32) * np.float32(program.tensors["4"].scale))
+assert a.stats.cycles.tolist() == [379, 381]
+assert "torch" not in sys.modules
+"""
+)
+
 
 @pytest.mark.parametrize(
     ("allowed", "code"),
-    [(CONTRACT, ALL_OF_THE_CONTRACT), (MODELS, GOLDEN_AND_TIMING)],
-    ids=["contract", "models"],
+    [(CONTRACT, ALL_OF_THE_CONTRACT), (MODELS, GOLDEN_AND_TIMING), (MODELS, RUNTIME)],
+    ids=["contract", "models", "runtime"],
 )
 def test_it_works_without_other_packages(allowed, code):
     script = f"ALLOWED = {allowed!r}\nFILE = {str(DATA)!r}\n{ONLY}\n{code}"

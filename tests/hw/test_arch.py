@@ -11,6 +11,7 @@ import pytest
 
 from sordino_hw.spec import program as program_module
 from sordino_hw.spec.arch import PRESETS, ArchConfig
+from sordino_hw.spec.archfile import arch_of, to_toml
 from sordino_hw.spec.errors import ArchError, BinaryError
 from sordino_hw.spec.program import Program
 
@@ -38,7 +39,7 @@ Renamed = dataclasses.make_dataclass(
         if f.name != "mantissa_bits"
     ]
     + [("mantissa", str, MANTISSA)],
-    namespace={name: vars(ArchConfig)[name] for name in ("to_dict", "from_dict", "hash", "_later")},
+    namespace={name: vars(ArchConfig)[name] for name in ("to_dict", "from_dict", "values_of", "hash", "_later")},
     frozen=True,
 )
 """An architecture in which `mantissa_bits` became `mantissa`, a text."""
@@ -117,6 +118,18 @@ def test_the_profile_is_read_as_pipelining():
         assert ArchConfig.from_dict({**d, "pipelining": pipelining}) == arch
     with pytest.raises(ArchError, match=r"^architecture: pipelining is 3; it must be one of 1, 2$"):
         ArchConfig.from_dict({**d, "pipelining": 3})
+
+
+def test_files_of_architectures_follow_the_same_rules(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text(to_toml(PRESETS["icebreaker"]).replace('profile = "small"', "pipelining = 1"))
+    assert arch_of(str(path)) == PRESETS["icebreaker"]
+    path.write_text('base = "icebreaker"\nburst = 8\nneeds = "99.2"\n')
+    with pytest.raises(ArchError, match=r"a\.toml: architecture: unknown field 'burst'\. It needs Sordino 99\.2 or newer"):
+        arch_of(str(path))
+    path.write_text("base = [1]\n")
+    with pytest.raises(ArchError, match=r"base \[1\] is no preset; the presets are ulx3s-85f"):
+        arch_of(str(path))
 
 
 def test_a_renamed_field_is_read_by_its_former_name_and_keeps_the_hash():

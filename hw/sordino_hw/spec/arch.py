@@ -193,6 +193,19 @@ class ArchConfig:
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> "ArchConfig":
         """Inverse of `to_dict`, for documents of older releases too. Raises `ArchError` for unknown or missing fields."""
+        values, known = cls.values_of(document), {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ArchError(f"architecture: unknown field {unknown[0]!r}; known fields are {', '.join(sorted(known))}")
+        if missing := sorted(known - set(values) - {f.name for f in cls._later()}):
+            raise ArchError(f"architecture: field {missing[0]!r} is missing")
+        return cls(**values)
+
+    @classmethod
+    def values_of(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """The values of a document by the present names of their fields; unknown ones are left as they are.
+
+        Raises `ArchError` for a document that only a newer release can read, and for a value that a renamed field did not have.
+        """
         values = {k: v for k, v in document.items() if k != "needs"}
         for f in dataclasses.fields(cls):
             former, translation = f.metadata.get("former", ("", {}))
@@ -201,14 +214,10 @@ class ArchConfig:
                 if value not in translation:
                     raise ArchError(f"architecture: {former} is {value!r}; it must be one of {', '.join(map(repr, translation))}")
                 values[f.name] = translation[value]
-        known = {f.name for f in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            if isinstance(document.get("needs"), str) and newer(document["needs"]):
-                raise ArchError(f"architecture: unknown field {unknown[0]!r}. {update(document['needs'])}")
-            raise ArchError(f"architecture: unknown field {unknown[0]!r}; known fields are {', '.join(sorted(known))}")
-        if missing := sorted(known - set(values) - {f.name for f in cls._later()}):
-            raise ArchError(f"architecture: field {missing[0]!r} is missing")
-        return cls(**values)
+        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
+        if unknown and isinstance(document.get("needs"), str) and newer(document["needs"]):
+            raise ArchError(f"architecture: unknown field {unknown[0]!r}. {update(document['needs'])}")
+        return values
 
     @property
     def hash(self) -> int:

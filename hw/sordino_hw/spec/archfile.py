@@ -71,10 +71,13 @@ def _from_file(path: Path) -> ArchConfig:
         raise ArchError(f"architecture {path}: not valid {path.suffix[1:].upper()}: {error}") from None
     if not isinstance(fields, dict):
         raise ArchError(f"architecture {path}: an object with fields of ArchConfig is expected, not {type(fields).__name__}")
-    fields = {"name": path.stem, **fields}
     base = fields.pop("base", None)
-    if base is not None and base not in PRESETS:
+    if base is not None and (not isinstance(base, str) or base not in PRESETS):
         raise ArchError(f"architecture {path}: base {base!r} is no preset; the presets are {', '.join(PRESETS)}")
+    try:
+        fields = {"name": path.stem, **ArchConfig.values_of(fields)}
+    except ArchError as error:
+        raise ArchError(f"{path}: {error}") from None
     return _checked(str(path), fields, PRESETS[base] if base is not None else ArchConfig())
 
 
