@@ -1,4 +1,4 @@
-"""What every back end takes and gives: input checks, `Result` and the `Backend` protocol."""
+"""What every back end takes and returns: input checks, `Result` and the `Backend` protocol."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.program import Program
 
-__all__ = ["Backend", "Progress", "Result", "check_inputs", "check_keep"]
+__all__ = ["Backend", "Progress", "Result", "check_inputs", "check_keep", "read_after"]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -24,21 +24,21 @@ class Result:
     tensors: dict[str, np.ndarray]
     """The tensors named in `keep`: int16 [batch, c, h, w]."""
     records: np.ndarray | None
-    """Performance records, int64 [batch, records, cores, len(isa.PERF_FIELDS)]: for each segment in turn one record per
-    operation and one for the tail. The causes of a record add up to its cycles, the same for every core. None from a back
-    end that does not count cycles."""
+    """Performance records, int64 [batch, records, cores, len(isa.PERF_FIELDS)]: for each program segment in order, one record per
+    operation and one for the tail. The causes of a record add up to its cycles, which are the same for every core. None from a
+    back end that does not count cycles."""
     events: np.ndarray
-    """int64 [batch, operations]: weight words issued by a CONV (residual cycles not included), non-zero lanes of the
-    words that a VEC reads; with the DENSE flag whatever lies in bounds, zero or not."""
+    """int64 [batch, operations]: events of a CONV (weight rows issued, without residuals); of a VEC, the non-zero lanes of the
+    words that it reads. In dense mode zeros in bounds count too."""
     nonzero_macs: np.ndarray
-    """int64 [batch, operations]: multiply-accumulates of the original layer whose activation is in bounds and not zero
-    and whose weight word is not zero."""
+    """int64 [batch, operations]: multiply-accumulates of the original layer whose activation is in bounds and not zero and
+    whose weight row is not zero."""
     nonzero: dict[str, np.ndarray]
     """int64 [batch] for every tensor of the program: how many of its values are not zero."""
 
 
 class Backend(Protocol):
-    """Golden model, timing model and RTL alike."""
+    """What the golden model, the timing model and the RTL have in common."""
 
     def run(self, inputs: Mapping[str, np.ndarray], keep: Sequence[str] = (), progress: Progress | None = None) -> Result:
         """Runs a batch. `inputs`: integers [batch, c, h, w] by name. Raises `InputError` and `TrapError`."""
@@ -81,3 +81,11 @@ def check_keep(program: Program, keep: Sequence[str]) -> tuple[str, ...]:
         if name not in program.tensors:
             raise InputError(f"keep: the program has no tensor {name!r}; it has {', '.join(program.tensors)}.")
     return tuple(keep)
+
+
+def read_after(program: Program) -> dict[str, int]:
+    """Operations of the whole program after which each tensor can be read: all of them if its memory is kept, else those up to
+    the last one of the layer that writes it; 0 for an input whose memory is reused."""
+    ops = program.ops
+    last = {op.layer: i + 1 for i, op in enumerate(ops)}
+    return {name: len(ops) if t.kept else last.get(t.layer, 0) for name, t in program.tensors.items()}

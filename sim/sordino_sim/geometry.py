@@ -1,4 +1,4 @@
-"""Which words an operation touches: the address arithmetic of `isa.REGISTERS`, for all outputs at once."""
+"""Which words an operation reads and writes: the address arithmetic of `isa.REGISTERS`, for all outputs at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _TAPS = (
 
 
 def modular(addresses, arch: ArchConfig, region: Region):
-    """Addresses of a memory, modulo its address space."""
+    """Addresses modulo the address space of a memory."""
     return addresses & (1 << address_bits(arch, region)) - 1
 
 
@@ -26,8 +26,8 @@ def modular(addresses, arch: ArchConfig, region: Region):
 class Geometry:
     """The input words of an operation. Outputs are numbered n = oy * OW + ox.
 
-    A *tap* here is one word of the kernel's footprint that lies in bounds for at least one output. Row and column
-    separate: the word of tap (y, x) for output (oy, ox) is at `row_address[oy, y] + col_address[ox, x]`, modulo the
+    A *tap* here is one word under the kernel that is in bounds for at least one output. Rows and columns are
+    independent: tap (y, x) of output (oy, ox) reads the word at `row_address[oy, y] + col_address[ox, x]`, modulo the
     address space, if both are in bounds.
     """
 
@@ -86,7 +86,7 @@ def _geometry(values: tuple[int, ...], address_bits: int) -> Geometry:
     row_valid = (iy >= 0) & (iy < r["H"])
     row_address = r["A_BASE"] + qy[:, None] * r["A_OY"] + ky * r["A_KY"]
 
-    # Pixels that no output finds in bounds are left out before they are spread over the outputs.
+    # Pixels that are out of bounds for every output are dropped first, so that the arrays of all outputs stay small.
     kx, p = (grid.ravel() for grid in np.meshgrid(np.arange(r["KX"]), np.arange(r["SPAN"]), indexing="ij"))
     ix0, near = r["IX0"] + qx * r["SX"], kx * r["DX"] + p
     seen = (near + ix0.max() >= 0) & (near + ix0.min() < r["W"])
@@ -140,7 +140,7 @@ def _coverage(values: tuple[int, ...], address_bits: int, masks: bytes, lanes: i
 
 
 def coverage(regs: Mapping[str, int], arch: ArchConfig, mask: np.ndarray) -> np.ndarray:
-    """How often an operation meets each activation: float64 (integers) [words, lanes] (cached).
+    """How often an operation uses each activation: float64 [words, lanes] of whole numbers (cached).
 
     `mask`: bool [taps, lanes]. Row w, lane l is the number of outputs and taps that read lane l of the word at
     `first_address + w` with their mask bit set.

@@ -11,7 +11,18 @@ import numpy as np
 
 from .arch import REQUANT_FRACTION, ArchConfig
 
-__all__ = ["multiplier", "nearest_multiplier", "quantise", "requantise", "round_shift", "saturate", "split_wide", "wrap", "wrap32"]
+__all__ = [
+    "join_wide",
+    "multiplier",
+    "nearest_multiplier",
+    "quantise",
+    "requantise",
+    "round_shift",
+    "saturate",
+    "split_wide",
+    "wrap",
+    "wrap32",
+]
 
 SHIFT_MAX = 31
 """Largest shift field of a requantiser (5 bits)."""
@@ -72,6 +83,11 @@ def split_wide(weight):
     if not -(1 << 14) <= low <= high < 1 << 14:
         raise ValueError(f"wide weight {low if low < -(1 << 14) else high} is outside -16384..16383")
     return weight & (1 << HI_SHIFT) - 1, weight >> HI_SHIFT
+
+
+def join_wide(low, high):
+    """Inverse of `split_wide`; of the low half only its 7 bits count."""
+    return (low & (1 << HI_SHIFT) - 1) + (high << HI_SHIFT)
 
 
 def multiplier(mantissa: int, shift: int) -> float:

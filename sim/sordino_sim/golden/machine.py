@@ -1,11 +1,11 @@
-"""The golden machine: the cluster's memories and what every instruction does to them, without time.
+"""The golden machine: the cluster's memories, and what each instruction does to them, without time.
 
-Values are those of the gateware, bit for bit. A batch of machines runs one instruction stream, each on its own
-activation and state memory.
+Its values are those of the gateware, bit for bit. A batch of machines runs one instruction stream, each on activation and
+state memories of its own.
 
-Which group of cores computes an output is a matter of time, which is not known here: the cores of different groups that
-stand for the same slice hold the same rows wherever an operation uses them, which is checked, and of them the first
-group's are taken. Only accumulator state stays with one core: outputs that have it are dispatched to the groups in turn.
+Which core group computes an output depends on time, which is not modelled here. So the cores that compute the same slice in
+different groups must hold the same rows wherever an operation uses them; this is checked, and the first group's rows are
+used. Only accumulator state belongs to one core: outputs with SOURCE or SINK are dispatched to the groups in order.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from ..geometry import Geometry, coverage, geometry, modular, output_addresses, 
 __all__ = ["Counts", "Machine", "Observer"]
 
 CHUNK = 1 << 20
-"""Activations gathered at a time: the working set stays near the size of a cache."""
+"""Activations that are gathered at a time, so that the working set fits about the size of a processor's cache."""
 
 
 class _OneThread:
@@ -59,14 +59,13 @@ _BLAS = _OneThread()
 
 @dataclass
 class Counts:
-    """Per operation and slice of one segment run, int64 [batch, operations, cores] (see `results.Result.events`).
-
-    Slices that an operation lacks are zero.
-    """
+    """Counts of one run of a program segment by operation and slice: int64 [batch, operations, cores]; 0 for slices that an
+    operation does not have."""
 
     events: np.ndarray
+    """As `Result.events`."""
     nonzero: np.ndarray
-    """As `events`, zero activations left out also where the DENSE flag issues them."""
+    """As `events`, without zero activations in dense mode too."""
 
 
 class Machine:
@@ -75,13 +74,13 @@ class Machine:
     Attributes
     ----------
     act : int16 [batch, act_depth, lanes]
-        Written by hand through `store`, which keeps the occupancy bits.
+        Write it through `store`, which sets the occupancy bits.
     occupancy : bool [batch, act_depth]
     state : int32 [batch, cores, state_depth, ppu]
     imem, weight, mask, bias, mantissa, shift, threshold, table
         As in `Segment`, at the memories' full depth.
     first : int
-        For observers: the index in the whole batch of this machine's first image.
+        For observers: index of this machine's first image in the whole batch.
     """
 
     def __init__(self, arch: ArchConfig, batch: int = 1, first: int = 0):
@@ -97,7 +96,7 @@ class Machine:
         self.table = np.zeros(256 * arch.tables, np.int16)
 
     def load(self, segment: Segment) -> None:
-        """Writes a segment's images from row 0 of each memory; rows beyond them keep what they held."""
+        """Writes a program segment's memory images from row 0 on; rows beyond them keep their contents."""
         for name in ("imem", "table"):
             image = getattr(segment, name)
             getattr(self, name)[: len(image)] = image
@@ -111,14 +110,13 @@ class Machine:
         self.occupancy[:, addresses] = words.any(-1)
 
     def run(self, segment: Segment, observer: "Observer | None" = None) -> Counts:
-        """Loads a segment and runs it to its HALT.
+        """Loads a program segment and runs it to its HALT.
 
         `observer(op, step, machine)` is called before every CONV and VEC, with the number of the operation.
 
-        Raises `TrapError` with cause and pc. Ports are checked for every word in bounds and every masked weight row,
-        whether or not an activation makes the machine go there. Of the cycle limit a lower bound is known here (an
-        output per cycle, `occ_width` words per cycle and group); a stream that breaks it traps. Raises `BinaryError` if
-        groups that must compute the same hold different rows.
+        Raises `TrapError` with cause and pc. Addresses are checked for every word in bounds and every weight row in the mask, even if
+        no activation needs them. The cycle limit is compared with a lower bound of the cycles: one per output, and one per
+        `occ_width` words and core group. Raises `BinaryError` if core groups that must compute the same hold different rows.
         """
         self.load(segment)
         with _BLAS:
@@ -152,16 +150,11 @@ def _trap(cause: Trap, step: Step) -> TrapError:
     return TrapError(f"trap {cause.name} at instruction {step.pc}: {TRAP_DOC[cause]}", cause, step.pc)
 
 
-def _wide(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The wide weights of two rows."""
-    return (low & (1 << numbers.HI_SHIFT) - 1) + (high << numbers.HI_SHIFT)
-
-
 def _exact_dtype(weight: np.ndarray, act: np.ndarray) -> type[np.float32] | type[np.float64]:
-    """The floating-point type whose GEMM of these activations with `weight` [k, n] is exact.
+    """The floating-point type in which the GEMM of activations `act` with `weight` [k, n] is exact.
 
-    Every partial sum, in whatever order, lies between the sum of the negative and that of the positive products; both
-    must fit the mantissa: 24 bits of a float32, or 53 of a float64, which no kernel that the registers allow exceeds.
+    In any order of summation, each partial sum lies between the sum of the negative products and the sum of the positive ones.
+    Both must fit the mantissa: 24 bits of a float32, or 53 of a float64, which no kernel that the registers allow exceeds.
     """
     high, low = max(0, int(act.max(initial=0))), max(0, -int(act.min(initial=0)))
     positive, negative = weight.clip(0).sum(0), (-weight).clip(0).sum(0)
@@ -170,7 +163,7 @@ def _exact_dtype(weight: np.ndarray, act: np.ndarray) -> type[np.float32] | type
 
 
 class _Operation:
-    """One CONV or VEC: its ports are checked when it is made; then it is counted and executed."""
+    """One CONV or VEC. The constructor checks its addresses; then it is counted and executed."""
 
     def __init__(self, machine: Machine, step: Step, g: Geometry, number: int):
         self.m, self.arch, self.step, self.g, self.number = machine, machine.arch, step, g, number
@@ -215,7 +208,7 @@ class _Operation:
             self.bounds(Trap.ACT_WRITE, self.outputs, arch.act_depth)
 
     def replicated(self, name: str, rows: np.ndarray) -> None:
-        """Every group holds the same in these rows of a memory, slice by slice. Raises `BinaryError`."""
+        """Raises `BinaryError` unless the cores of each slice hold the same values in these rows of the memory `name`, in all groups."""
         groups = self.step.regs["SPLIT"]
         memory = getattr(self.m, name)[: groups * self.slices]
         first = memory[::groups].repeat(groups, 0)
@@ -235,7 +228,7 @@ class _Operation:
     # -- counting --------------------------------------------------------------------------------------------------
 
     def count(self) -> tuple[np.ndarray, np.ndarray]:
-        """(events, of them with a non-zero activation), each int64 [batch, cores], by slice."""
+        """Events, and events with a non-zero activation, by slice: each int64 [batch, cores]."""
         live = self.m.act[:, self.g.first_address : self.g.last_address + 1] != 0
         values = live.reshape(self.m.batch, -1).astype(np.float64)
         events, nonzero = (np.zeros((self.m.batch, self.arch.cores), np.int64) for _ in range(2))
@@ -248,7 +241,7 @@ class _Operation:
     # -- values ----------------------------------------------------------------------------------------------------
 
     def execute(self) -> None:
-        """Computes and stores every output, a chunk of images and outputs at a time."""
+        """Computes and stores all outputs, some images and outputs at a time."""
         rows = max(1, CHUNK // max(1, self.g.taps * self.arch.lanes))
         outputs = min(rows, self.g.outputs)
         images = max(1, rows // outputs)
@@ -262,7 +255,7 @@ class _Operation:
                 if self.step.has(Flag.RESIDUAL):
                     low, high = (self.m.weight[self.cores, row].astype(np.int32) for row in self.residual_rows)
                     word = self.m.act[some, self.residual[part]].astype(np.int32)
-                    acc += word * _wide(low, high)
+                    acc += word * numbers.join_wide(low, high)
                 self.drain(some, part, acc)
 
     def convolver(self) -> Callable[[slice, np.ndarray], np.ndarray]:
@@ -292,7 +285,7 @@ class _Operation:
         return words
 
     def vector(self, some: slice, addresses: np.ndarray) -> np.ndarray:
-        """Accumulators int32 [images, n, slices, lanes] of a VEC. int32 arrays wrap as the accumulators do."""
+        """Accumulators of a VEC: int32 [images, n, slices, lanes], which wraps as the hardware's does."""
         act = self.m.act[some]
         shape = (len(act), len(addresses), self.slices, self.arch.lanes)
         if self.step.mode is Mode.MAX:
@@ -306,11 +299,11 @@ class _Operation:
         for t, rows in enumerate(self.weight_rows):
             word = self.gather(some, addresses[:, t]).astype(np.int32)[:, :, None]
             halves = [self.m.weight[self.cores, row].astype(np.int32) for row in rows]
-            acc += word * (halves[0] if len(halves) == 1 else _wide(*halves))
+            acc += word * (halves[0] if len(halves) == 1 else numbers.join_wide(*halves))
         return acc
 
     def drain(self, some: slice, part: slice, acc: np.ndarray) -> None:
-        """From accumulators to state or activation memory."""
+        """Moves accumulators int32 [images, n, slices, lanes] to state memory or, requantised, to activation memory."""
         m, r = self.m, self.step.regs
         v = acc[..., : self.channels]
         if self.step.has(Flag.SOURCE) or self.step.has(Flag.SINK):

@@ -1,4 +1,4 @@
-"""The golden model of whole programs: executes a `Program` on batches of images."""
+"""The golden model: executes a `Program` on batches of images and gives values, no cycles."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from sordino_hw.spec.errors import BinaryError
 from sordino_hw.spec.isa import Opcode
 from sordino_hw.spec.program import Program
 
-from ..backend import Progress, Result, check_inputs, check_keep
+from ..backend import Progress, Result, check_inputs, check_keep, read_after
 from .machine import Machine
 
 __all__ = ["Golden", "ProgramObserver"]
 
 ProgramObserver = Callable[[int, int, Step, Machine], None]
-"""Called before every CONV and VEC with (segment, operation in its segment, step, machine). The machine holds the images
-from `machine.first` on, `machine.batch` of them; it must not be changed."""
+"""Called before every CONV and VEC with (program segment, operation within it, step, machine). The machine holds `machine.batch`
+images, from image `machine.first` of the batch on; it must not be changed."""
 
 MEMORY = 64 << 20
-"""Bytes of memory images held at a time: batches are split accordingly."""
+"""Bytes of activation and state memory that are held at a time: batches are split accordingly."""
 
 
 class Golden:
-    """Executes the binary, instruction by instruction, vectorised over the batch; no cycles.
+    """Executes the binary, instruction by instruction, vectorised over the batch.
 
-    Raises `BinaryError` if a segment's operation table does not match its instructions, `TrapError` (from `run`) where
-    the machine would trap.
+    Raises `BinaryError` if a program segment's operation table does not match its instructions; `run` raises `TrapError` where the
+    machine would trap.
     """
 
     def __init__(self, program: Program):
@@ -39,7 +39,9 @@ class Golden:
                 raise BinaryError(
                     f"segment {i}: {operations} operations, but {len(segment.ops)} in its table. Compile the model again."
                 )
-        self._read_after = _read_after(program)
+        self._to_read: dict[int, list[str]] = {}
+        for name, operations in read_after(program).items():
+            self._to_read.setdefault(operations, []).append(name)
 
     def run(
         self,
@@ -50,7 +52,7 @@ class Golden:
     ) -> Result:
         """Runs a batch. `inputs`: integers [batch, c, h, w] by name, within `ArchConfig.act_range`.
 
-        `keep` may name any tensor: one whose memory is reused later is read when its layer's last operation has run.
+        `keep` may name any tensor: one whose memory is reused later is read after its layer's last operation.
         `Result.records` is None. Raises `InputError` and `TrapError`.
         """
         program = self.program
@@ -93,14 +95,14 @@ class Golden:
         machine = Machine(program.arch, len(images.events), first)
         for name in program.inputs:
             machine.store(*program.pack(name, images.inputs[name]))
-        self._snapshot(machine, images, -1)
+        self._read(machine, images, 0)
         done = 0
         for i, segment in enumerate(program.segments):
             base = done
 
             def observe(op: int, step: Step, machine: Machine, i=i, base=base) -> None:
                 if op:
-                    self._snapshot(machine, images, op + base - 1)
+                    self._read(machine, images, op + base)
                 if observer is not None:
                     observer(i, op, step, machine)
 
@@ -110,11 +112,11 @@ class Golden:
             images.events[:, base:done] = counts.events.sum(2)
             images.macs[:, base:done] = (counts.nonzero * per_event.reshape(counts.nonzero.shape[1:])).sum(2)
             if segment.ops:
-                self._snapshot(machine, images, done - 1)
+                self._read(machine, images, done)
 
-    def _snapshot(self, machine: Machine, images: "_Images", op: int) -> None:
-        """Reads the tensors that are to be read after operation `op` of the program."""
-        for name in self._read_after.get(op, ()):
+    def _read(self, machine: Machine, images: "_Images", operations: int) -> None:
+        """Reads the tensors that are complete after so many operations of the program."""
+        for name in self._to_read.get(operations, ()):
             values = self.program.unpack(name, machine.act)
             images.nonzero[name][:] = np.count_nonzero(values, axis=(1, 2, 3))
             if name in images.tensors:
@@ -130,14 +132,3 @@ class _Images:
     nonzero: dict[str, np.ndarray]
     events: np.ndarray
     macs: np.ndarray
-
-
-def _read_after(program: Program) -> dict[int, list[str]]:
-    """The tensors that are read after each operation of the program: after the last of all where their memory is kept, else after
-    the last of their layer; after operation -1 those that are there before the first."""
-    ops = program.ops
-    found: dict[int, list[str]] = {}
-    for name, t in program.tensors.items():
-        written = [i for i, op in enumerate(ops) if op.layer == t.layer]
-        found.setdefault(len(ops) - 1 if t.kept else max(written, default=-1), []).append(name)
-    return found

@@ -15,7 +15,7 @@ from sordino_hw.spec.errors import BinaryError, InputError, TrapError
 from sordino_hw.spec.isa import PERF_FIELDS, TRAP_DOC, Flag, Opcode, Region, Trap
 from sordino_hw.spec.program import Program, Segment
 
-from ..backend import Progress, Result, check_inputs, check_keep
+from ..backend import Progress, Result, check_inputs, check_keep, read_after
 from ..geometry import geometry, modular, output_addresses, residual_addresses
 from ..golden.model import Golden
 from .build import processors
@@ -56,6 +56,7 @@ class Verilator:
                 )
         self.jobs = 1 if waves is not None else jobs or processors()
         self._golden = Golden(program)
+        self._read_after = read_after(program)
         self._stale = stale_rows(program)
         self._machines = [_Machine(program, self._stale, Rtl(program.arch, waves, quiet))]
         self._lock = Lock()
@@ -71,7 +72,10 @@ class Verilator:
         names = tuple(dict.fromkeys((*check_keep(program, keep), *program.outputs)))
         stops: dict[int, list[str]] = {}
         for name in names:
-            stops.setdefault(self._last_operation(name), []).append(name)
+            operations = self._read_after[name]
+            if operations == 0 and not program.tensors[name].kept:
+                raise InputError(f"keep: the memory of {name!r}, an input, is reused by the program; it cannot be read back.")
+            stops.setdefault(operations, []).append(name)
         last = stops.pop(len(program.ops), [])
         batch = len(next(iter(values.values())))
         tensors = {name: np.empty((batch, *program.tensors[name].shape), np.int16) for name in names}
@@ -142,16 +146,6 @@ class Verilator:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
-
-    def _last_operation(self, name: str) -> int:
-        """Operations after which a tensor is read: all of them if its memory is kept, else up to its layer's last."""
-        ops, t = self.program.ops, self.program.tensors[name]
-        if t.kept:
-            return len(ops)
-        written = [i for i, op in enumerate(ops) if op.layer == t.layer]
-        if not written:
-            raise InputError(f"keep: the memory of {name!r}, an input, is reused by the program; it cannot be read back.")
-        return max(written) + 1
 
 
 class _StoppedError(Exception):

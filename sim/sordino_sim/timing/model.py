@@ -1,4 +1,4 @@
-"""The timing model: golden values, and the performance records that the gateware would count, exactly."""
+"""The timing model: the golden model's values, and exactly the performance records that the gateware counts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ _KINDS = {Mode.MAC: pipeline.MAC, Mode.MAC2: pipeline.MAC2, Mode.MAX: pipeline.M
 
 @dataclass
 class _Sequencer:
-    """When the sequencer gets to things, for one image."""
+    """When the sequencer executes each instruction, for one image."""
 
     clock: Clock
     in_flight: int
@@ -43,10 +43,10 @@ class _Sequencer:
     ends: list[int] = field(default_factory=list)
     """Last cycle of each operation's record."""
     done: list[np.ndarray] = field(default_factory=list)
-    """Counts of the operations that the clock keeps no more: int64 [cores, fields] each."""
+    """Counts of the operations that the clock no longer holds: int64 [cores, fields] each."""
 
     def reach(self, pc: int) -> int:
-        """The first cycle in which the instruction at `pc` can execute: one per SET in between."""
+        """The first cycle in which the instruction at `pc` can execute: each SET in between takes one."""
         if self.pc < 0:
             return self.first + pc
         return self.now + pc - self.pc
@@ -77,7 +77,7 @@ class _Sequencer:
             self.now = self._free()
 
     def _free(self) -> int:
-        """The first cycle in which the tag of the next operation is free: the operation that had it is stored and recorded."""
+        """The first cycle in which the tag of the next operation is free: its last owner is stored and its record is written."""
         return max(self.stored[-self.in_flight] + DONE_LATENCY, self.ends[-self.in_flight] + 1)
 
     def wait(self, step: Step) -> None:
@@ -93,7 +93,7 @@ class _Sequencer:
         records = np.stack([*self.done, *newest, np.zeros_like(self.clock.record(0))])
         ends = np.append(self.ends, self.now).astype(np.int64)
         begins = np.insert(ends[:-1] + 1, 0, 0)
-        # Whatever ran before has its record by then, so nothing but its own start makes an operation's window idle.
+        # All earlier operations have their records by then, so in a record's cycles only those before its own start are idle.
         idle = np.maximum(0, np.append(self.started, self.now) + 1 - begins)
         spent = records[:, :, : len(Cause)].sum(2)
         records[:, :, Cause.IDLE.value] = idle[:, None]
@@ -102,7 +102,7 @@ class _Sequencer:
 
 
 class SegmentTiming:
-    """Times one run of a segment on a batch of machines: an observer of `Machine.run`.
+    """Times one run of a program segment on a batch of machines: an observer of `Machine.run`.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class SegmentTiming:
 
     def observe(self, op: int, step: Step, machine: Machine) -> None:
         """Times the operation `step`, which `machine` is about to run."""
-        if self._masks is None:  # they are the segment's: no operation changes them
+        if self._masks is None:  # of the program segment; no operation changes them
             self._masks = np.packbits(machine.mask, axis=2, bitorder="little")
         g = geometry(step.regs, self.arch)
         reads = [slice(g.first_address, g.last_address + 1)]
@@ -138,7 +138,7 @@ class SegmentTiming:
         """Times the operation `step`.
 
         `nonzero`: for each image, uint8 [words, lanes / 8], a bit per activation that is not zero; `occupied`: bool [images,
-        words]; both as far as the operation reads them. `masks`: uint8 [cores, rows, lanes / 8].
+        words]. Both must be right for the words that the operation reads. `masks`: uint8 [cores, rows, lanes / 8].
         """
         self._wait_until(step)
         kind = pipeline.EVENT if step.opcode is Opcode.CONV else _KINDS[step.mode]
@@ -177,9 +177,9 @@ class SegmentTiming:
 
 
 class Timing:
-    """A back end: golden values with exact cycle records, and no RTL simulation.
+    """A back end with the golden model's values and exact cycles, without RTL simulation.
 
-    `Result.records` equals what the gateware's performance log holds after the same run.
+    `Result.records` equals the gateware's performance log after the same run.
     """
 
     def __init__(self, program: Program):
@@ -212,7 +212,7 @@ class Timing:
         result = self._golden.run(inputs, keep, progress, observe)
         records = []
         for segment, parts in zip(segments, timings, strict=True):
-            # A segment without operations shows itself to no observer.
+            # No observer is called in a program segment without operations.
             runs = [parts[first] for first in sorted(parts)] or [SegmentTiming(arch, segment, len(result.events))]
             records.append(np.concatenate([run.records() for run in runs]))
         result.records = np.concatenate(records, 1)
