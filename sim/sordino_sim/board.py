@@ -1,4 +1,5 @@
-"""A machine on a board, over its serial line (`sordino_hw.gateware.host.serial`), with the interface of a simulated one (`rtl.Rtl`)."""
+"""An accelerator on a board, reached over its serial port (frames: `spec.serial_frame`), with the interface of a simulated one
+(`rtl.machine.Rtl`)."""
 
 import time
 from collections.abc import Callable
@@ -17,11 +18,11 @@ from .rtl.machine import Run
 __all__ = ["Line", "SerialLink"]
 
 BREAK = 0.001
-"""Seconds of a break: longer than a byte at 10 kbit/s."""
+"""Seconds of a break condition: longer than a byte at 10 kbit/s."""
 
 
 class Line(Protocol):
-    """The host's end of the line, as pyserial's `Serial` has it. `read` returns fewer bytes where they do not come in time."""
+    """The host's end of the serial line, with the methods of pyserial's `Serial`. `read` returns fewer bytes after a timeout."""
 
     def write(self, data: bytes, /) -> object: ...
 
@@ -33,13 +34,15 @@ class Line(Protocol):
 
 
 class SerialLink:
-    """A machine at the other end of a line. Raises `ToolError` if it does not answer, or says that it missed something.
+    """An accelerator at the other end of a serial line.
 
     Parameters
     ----------
     arch : ArchConfig
-        The machine's. Another one is refused.
+        The architecture that the board must have.
     line : Line
+
+    Raises `ArchError` if the board has another architecture, and `ToolError` if it does not answer or reports that it lost a frame.
     """
 
     def __init__(self, arch: ArchConfig, line: Line):
@@ -52,9 +55,9 @@ class SerialLink:
             )
 
     def synchronise(self) -> None:
-        """Makes the port wait for a new frame, whatever it was sent before, and forget what it missed."""
+        """Brings the port into the state in which it waits for the first byte of a frame, and clears its flag for lost frames."""
         self._line.send_break(BREAK)
-        # What it still had to answer, and did not hear meanwhile, has passed after as many bytes.
+        # The port may still be sending an answer, and does not receive meanwhile: wait for that many bytes, then break again.
         self._line.read(ANSWER)
         self._line.send_break(BREAK)
         self._line.reset_input_buffer()
@@ -121,7 +124,7 @@ class SerialLink:
         return int.from_bytes(answer, "little")
 
     def _heard(self, what: str) -> None:
-        """Raises `ToolError` if the machine missed something since it was last asked."""
+        """Raises `ToolError` if the port lost a frame since the last call."""
         if self.csr("STATUS") >> LOST & 1:
             raise ToolError(f"The machine on the line missed some of the {what}, or runs. Send them again, more slowly.")
 

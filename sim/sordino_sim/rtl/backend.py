@@ -36,9 +36,9 @@ class Verilator:
     Parameters
     ----------
     program : Program
-        Raises `BinaryError` if a segment has more operations than the performance log has records.
+        Raises `BinaryError` if a program segment has more operations than the performance log has records.
     waves : path, optional
-        File for the waves, `.vcd` or `.fst`: everything is much slower, and one image runs at a time.
+        File for the waves, `.vcd` or `.fst`. The simulation is hundreds of times slower then, and one image runs at a time.
     quiet : bool
         Build the simulator without a message.
     jobs : int, optional
@@ -153,7 +153,7 @@ class _StoppedError(Exception):
 
 
 class _Machine:
-    """One simulated accelerator and what its memories hold of the program."""
+    """One simulated accelerator, and the memory images that it holds."""
 
     def __init__(self, program: Program, stale: Mapping[tuple[Region, int], np.ndarray], rtl: Rtl):
         self.program, self.stale, self.rtl = program, stale, rtl
@@ -165,9 +165,9 @@ class _Machine:
         check: Callable[[int], None],
         operations: int | None = None,
     ) -> np.ndarray:
-        """Runs the program, or its first `operations`, on one image; returns the records of the segments that ran.
+        """Runs the program, or its first `operations`, on one image; returns the records of the program segments that ran.
 
-        `check` is called now and then, and may raise.
+        `packed`: addresses and words of each input. `check` is called with the cycles so far, several times a second, and may raise.
         """
         rtl, arch = self.rtl, self.program.arch
         for (region, core), rows in self.stale.items():
@@ -198,7 +198,7 @@ class _Machine:
         return self.program.unpack(name, memory)
 
     def _load(self, segment: Segment, operations: int) -> None:
-        """Writes the images that the memories do not hold yet, with a HALT after the first `operations`."""
+        """Writes the memory images that are not in memory yet, with a HALT after the first `operations`."""
         images = segment_images(segment)
         if operations < len(segment.ops):
             steps = [s for s in decode_segment(segment.imem, self.program.arch) if s.opcode in (Opcode.CONV, Opcode.VEC)]
@@ -227,7 +227,7 @@ def _trap(index: int, segment: Segment, trap: Trap, pc: int) -> TrapError:
 def stale_rows(program: Program) -> dict[tuple[Region, int], np.ndarray]:
     """Rows of activation and state memory that a program reads before it writes them, by region and core.
 
-    They are zero in a fresh machine and hold the last image's values in one that ran before.
+    In a new machine they are zero; a machine that has run holds values of the last image there, so they must be cleared.
     """
     arch = program.arch
     written = np.zeros(arch.act_depth, bool)
@@ -259,7 +259,7 @@ def stale_rows(program: Program) -> dict[tuple[Region, int], np.ndarray]:
 
 
 def _note(stale: np.ndarray, written: np.ndarray, rows: np.ndarray, *, reads: bool) -> None:
-    """Marks rows as written, or those that are read and not written as stale; rows beyond the memory trap by themselves."""
+    """Marks rows as written, or rows that are read before they are written as stale. Rows beyond the memory are left out: they trap."""
     rows = rows[rows < len(written)]
     if reads:
         stale[rows[~written[rows]]] = True

@@ -1,4 +1,4 @@
-"""The RTL as a machine: its memories and its run control, over the AXI4-Lite port of a native simulation."""
+"""A simulated accelerator: its memories and run control, through the AXI4-Lite port of a native simulation of the RTL."""
 
 import ctypes
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from .images import addresses, decode, encode
 __all__ = ["Rtl", "Run"]
 
 SLICE = 100_000
-"""Cycles simulated between two looks at progress and keyboard interrupts."""
+"""Cycles simulated between two reports of progress; keyboard interrupts are seen then, too."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Rtl:
     ----------
     arch : ArchConfig
     waves : path, optional
-        File for the waves of everything that is simulated, `.vcd` or `.fst`: hundreds of times slower.
+        File for the waves of all signals, `.vcd` or `.fst`. The simulation is hundreds of times slower then.
     quiet : bool
         Build without a message.
     """
@@ -77,7 +77,7 @@ class Rtl:
     def write(self, region: Region, data: np.ndarray, rows: "int | np.ndarray" = 0, core: int = 0) -> None:
         """Writes rows in their natural form (`images.encode`), from row `rows` on, or to the rows that it lists.
 
-        `core`: whose, where every core has rows of its own.
+        `core`: number of the core, for regions of which each core has its own memory.
         """
         data = np.asarray(data)
         if len(data):
@@ -111,7 +111,7 @@ class Rtl:
                     raise ToolError(
                         f"The simulated machine still runs {self.ticks - first} cycles after its start; its limit is {limit}."
                     )
-        except BaseException:
+        except BaseException:  # a limit of 0 stops the run
             self._set_limit(0)
             self._lib.sordino_run(self._open, SLICE)
             raise

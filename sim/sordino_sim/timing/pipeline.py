@@ -107,7 +107,7 @@ CORE = _layout(
 
 @njit(cache=True)
 def _at(t, c, field, time, n):
-    """Counts `n` in cycle `time`, in the record whose cycle it is."""
+    """Adds `n` to a field of core `c`, in the record that cycle `time` belongs to."""
     op = t.number
     while time <= t.ends[(op - 1) % IN_FLIGHT]:
         op -= 1
@@ -116,7 +116,7 @@ def _at(t, c, field, time, n):
 
 @njit(cache=True)
 def _count(t, c, field, first, last):
-    """A core spends the cycles `first` to `last` on `field`."""
+    """Counts the cycles `first` to `last` of core `c` as cause `field`, in the records that they belong to."""
     op = t.number
     while last >= first:
         begin = max(first, t.ends[(op - 1) % IN_FLIGHT] + 1)
@@ -131,7 +131,7 @@ def _count(t, c, field, first, last):
 
 @njit(cache=True)
 def _push(t, c, end, time):
-    """The held item enters the segment FIFO in cycle `time`; `end`: it closes an output. The issuer's times follow."""
+    """The held item enters the segment FIFO in cycle `time`, and is issued as soon as it can be; `end`: it closes an output."""
     place = c.next_segment
     start = max(time + (t.fifo if t.split else 0), c.issued + 1)
     if t.pause and start <= c.closed + t.pause:
@@ -150,7 +150,7 @@ def _push(t, c, end, time):
         c.closed, c.closed_drain, c.closed_op = closed, t.DRAIN, t.number
         t.closed_last = max(t.closed_last, closed)
         stored = closed + t.shadow + t.DRAIN - 1 + t.store
-        stored += (c.index - stored) & (t.cores - 1)  # the core's turn to write activation memory
+        stored += (c.index - stored) & (t.cores - 1)  # the core's time slot for writing activation memory
         t.stored_last = max(t.stored_last, stored)
         output = c.next_output
         c.output_pops[output] = closed
@@ -165,13 +165,16 @@ def _push(t, c, end, time):
 
 @njit(cache=True)
 def _close(t, c, time):
-    """The held item became the last of its output in cycle `time`: it needs nothing more to be pushed."""
+    """In cycle `time` the held item is known to be the last of its output, so it enters the segment FIFO without waiting for the next."""
     _push(t, c, True, (max(time, c.segment_pops[c.next_segment]) if t.split else time) + 1)
 
 
 @njit(cache=True)
 def _hold(t, c, available, cycles, empty, end):
-    """One step of the segmenter that holds a new item. Returns its cycle."""
+    """The segmenter takes a new item of `cycles` cycles and holds it back until the next one is known. Returns the cycle.
+
+    `available`: the first cycle in which it can; `empty`: it is the marker of an empty output; `end`: the last of its output.
+    """
     time = max(c.stepped + 1, available, c.pushed)
     if c.held:
         if t.split:
@@ -299,7 +302,7 @@ def _span(t, cores, f, low, high, start, stop, m, w, kind, end, reuse, nonzero, 
         c.row_pops[place] = time
         c.next_row = place + 1 if place + 1 < t.row_fifo else 0
         row += 1
-    # A row that waits in no FIFO keeps the splitter, which takes the next span a cycle later.
+    # Without a FIFO behind the splitter the row stays in it until it is scanned; the next span follows a cycle later.
     c.split_free = request if t.split else c.scanned + 1
 
 

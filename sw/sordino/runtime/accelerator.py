@@ -22,7 +22,7 @@ __all__ = ["BACKENDS", "Accelerator", "load"]
 
 BACKENDS = ("golden", "timing", "verilator")
 CHUNK = 64
-"""Images that are run at a time, so that the tensors of a large batch need not be held all at once."""
+"""Images that are run at a time, so that memory does not grow with the batch."""
 
 
 def load(path: str | os.PathLike) -> Program:
@@ -108,7 +108,11 @@ class Accelerator:
         return quantised_input(name, x, shape, t.shape, t.scale, p.arch.act_range(t.signed))
 
     def run(self, values: Mapping[str, np.ndarray], keep: Sequence[str] = ()) -> Result:
-        """The back end's own `Result` for integers by input name: outputs, tensors named in `keep`, records, counts."""
+        """Runs the back end on integers int16 [batch, c, h, w] by input name.
+
+        The `Result` has the outputs, the tensors named in `keep`, performance records and counts. `stats` does not change. Raises
+        `InputError` and `TrapError`.
+        """
         return self._backend.run(values, keep, self.progress)
 
     @property
@@ -142,12 +146,12 @@ class Accelerator:
         return dict(zip(names, inputs, strict=True))
 
     def _progress(self, first: int, batch: int) -> Progress | None:
-        """The progress of a chunk as progress of the whole batch."""
+        """Reports the progress of a chunk, whose first image is `first`, as progress of the whole batch."""
         show = self.progress
         return None if show is None else lambda done, _: show(first + done, batch)
 
     def _run(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs a batch in chunks and keeps its figures."""
+        """Runs a batch in chunks and sets `stats`. Returns the outputs: int16 [batch, c, h, w] by name."""
         batch = len(next(iter(values.values())))
         parts: list[Result] = []
         for first in range(0, max(batch, 1), CHUNK):

@@ -1,4 +1,4 @@
-"""`compare`: the first tensor, layer and coordinate where two executions of a network part, or how far they are from the float module."""
+"""`compare`: where two executions of a network differ first, or how far they are from the float module."""
 
 import math
 from collections.abc import Mapping, Sequence

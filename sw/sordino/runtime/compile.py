@@ -43,9 +43,9 @@ def compile(
         same numbers: `event_bits` and `mantissa_bits`
     dense : the baseline that takes no advantage of zeros: the same values, more cycles
     reuse : False keeps every tensor in memory of its own, so that a board can read all of them back afterwards
-    name : goes into the file, for people
-    density : the fraction of activations that are not zero, one for all tensors or by tensor. How a layer is spread over the
-        cores is chosen for it; it decides cycles, never values. By default it is measured on the first images of `example`,
+    name : stored in the file, for people
+    density : the share of activations that are not zero, one for all tensors or by tensor. The mapping of each layer on the cores is
+        chosen for it, so it changes cycles, never values. By default it is measured on the first images of `example`,
         or on the calibration image that a quantised model keeps (0.5 for a graph)
 
     Raises `InputError` for a model that is not quantised and an example that does not fit, `ArchError` for an architecture with other numbers, `CompileError` for a

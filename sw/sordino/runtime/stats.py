@@ -1,4 +1,4 @@
-"""What a run cost: cycles, stalls, events and utilisation, per layer and in all."""
+"""Statistics of a run: cycles by cause, events, densities and η, by layer and for the whole network."""
 
 from dataclasses import dataclass
 
@@ -37,11 +37,11 @@ class LayerStats:
     macs: float
     """Multiply-accumulates of the original layer, zeros included."""
     nonzero_macs: float
-    """Those whose activation is in bounds and not zero and whose weight word is not zero."""
+    """Multiply-accumulates whose activation is in bounds and not zero and whose weight row is not zero."""
     events: float
-    """Weight words issued (event mode), non-zero lanes read (vector mode)."""
+    """Weight rows issued (event mode), or non-zero lanes read (vector mode)."""
     density: float
-    """Non-zero part of the layer's input tensor; of the whole network, that of the tensors between its layers."""
+    """Non-zero share of the layer's input tensor; for the whole network, of all tensors between its layers."""
     cycles: float | None
     causes: dict[str, float] | None
     """Cycles by cause (see `CAUSES`), means over the cores; they add up to `cycles`."""
@@ -50,7 +50,7 @@ class LayerStats:
     skipped: float | None
     """Empty activation words skipped."""
     eta: float | None
-    """Fraction of the non-zero-MAC roofline: nonzero_macs / (cores x lanes x cycles)."""
+    """Share of the non-zero-MAC roofline that is reached: nonzero_macs / (cores x lanes x cycles)."""
 
     def to_dict(self) -> dict:
         return dict(vars(self))
@@ -60,7 +60,7 @@ class LayerStats:
 class Stats:
     """Figures of one run of a batch: per layer, and for the whole network.
 
-    The whole network's cycles include those that belong to no layer: the tail of each program segment.
+    The cycles of the whole network include the tail of each program segment, which belongs to no layer.
     """
 
     backend: str
@@ -68,7 +68,7 @@ class Stats:
     layers: list[LayerStats]
     total: LayerStats
     densities: dict[str, float]
-    """Non-zero part of every tensor, network inputs and outputs included."""
+    """Non-zero share of every tensor, network inputs and outputs included."""
     nonzero: dict[str, float]
     """Non-zero values of every tensor, mean over the images."""
     nonzero_activations: float
@@ -130,7 +130,7 @@ class Stats:
 
 
 def _record_layers(program: Program) -> np.ndarray:
-    """Layer of each performance record: those of a segment's operations in turn, then -1 for its tail."""
+    """Layer of each performance record: for each program segment those of its operations, then -1 for its tail."""
     owners: list[int] = []
     for segment in program.segments:
         owners += [*(op.layer for op in segment.ops), -1]
