@@ -82,7 +82,22 @@ def test_links_lead_to_files(page):
 
 def test_contributing_names_every_folder():
     table = (ROOT / "CONTRIBUTING.md").read_text()
-    packages = [ROOT / p for p in ("hw/sordino_hw", "hw/sordino_hw/gateware", "sim/sordino_sim", "sw/sordino")]
+    packages = [
+        ROOT / p for p in ("hw/sordino_hw", "hw/sordino_hw/gateware", "sim/sordino_sim", "compiler/sordino_compiler", "sw/sordino")
+    ]
     folders = [str(f.parent.relative_to(ROOT)) for package in packages for f in package.glob("*/__init__.py")]
     assert folders
     assert [f for f in folders if f"`{f}`" not in table] == []
+
+
+def test_glossary_names_places_that_exist():
+    page = (ROOT / "docs" / "glossary.md").read_text()
+    bases = {
+        "hw/sordino_hw": ("spec", "gateware", "ecp5_pnr"),
+        "sim/sordino_sim": ("golden", "timing", "rtl"),
+        "compiler/sordino_compiler": ("schedule", "emit"),
+    }
+    places = {folder: base for base, folders in bases.items() for folder in folders}
+    named = re.findall(rf"`(({'|'.join(places)})(?:/[\w./]+)?)`", page)
+    assert len(named) > 40
+    assert [place for place, folder in named if not (ROOT / places[folder] / place).exists()] == []

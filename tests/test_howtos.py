@@ -1,5 +1,6 @@
 """The how-tos are true: their blocks run, and those that add something touch what they say and nothing else."""
 
+import json
 import os
 import re
 import shutil
@@ -27,8 +28,8 @@ def execute(*command, cwd, packages=()):
 
 
 def follow(page: str, folder: Path):
-    """Goes through a page: a Python block that begins with a file's name is written there, every other block runs."""
-    for language, code in BLOCK.findall((HOWTOS / page).read_text()):
+    """Goes through a page of docs/: a Python block that begins with a file's name is written there, every other block runs."""
+    for language, code in BLOCK.findall((ROOT / "docs" / page).read_text()):
         name = re.match(r"# ([\w/]+\.py)\n", code)
         if language == "sh":
             execute("bash", "-euo", "pipefail", "-c", code, cwd=folder)
@@ -41,12 +42,19 @@ def follow(page: str, folder: Path):
 
 @pytest.mark.slow
 def test_own_network(tmp_path):
-    follow("own-network.md", tmp_path)
+    follow("how-to/own-network.md", tmp_path)
     assert (tmp_path / "net.sdn").exists() and (tmp_path / "net.html").exists()
 
 
+@pytest.mark.slow
+def test_sounds(tmp_path):
+    follow("tutorials/sounds.md", tmp_path)
+    total = {name: json.loads((tmp_path / f"{name}.json").read_text())["stats"]["total"] for name in ("plain", "star")}
+    assert total["star"]["density"] < total["plain"]["density"] and total["star"]["cycles"] < total["plain"]["cycles"]
+
+
 def test_refused_model_is_refused_with_the_text_of_the_page(tmp_path, monkeypatch):
-    follow("why-is-my-model-refused.md", tmp_path)
+    follow("how-to/why-is-my-model-refused.md", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     model = __import__("refused").Net()
     problem = sd.check(model, torch.zeros(1, 3, 16, 16)).problem
