@@ -106,7 +106,7 @@ class Clock:
         registers
             By name (`isa.REGISTERS`).
         stateful : bool
-            SOURCE or SINK: the outputs are dispatched to the core groups in turn.
+            SOURCE or SINK: the outputs are dispatched to the core groups in order.
         nonzero : uint8 [words, lanes / 8]
             A bit per activation that is not zero.
         occupied : bool [words]

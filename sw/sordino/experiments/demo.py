@@ -1,4 +1,5 @@
-"""The demo: real digits, plain and sparse, trained, quantised, compiled, run on the simulated gateware and checked there."""
+"""The demo: a plain and a sparse network for digits, trained, quantised, compiled, and run on the simulated gateware, which is
+checked against the models."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -42,7 +43,7 @@ CUTS = (0.3, 0.5, 0.6)
 
 @dataclass
 class _Network:
-    """One network on its way through the tools."""
+    """One network in all its forms, and its figures."""
 
     name: str
     trained: Trained
@@ -60,7 +61,7 @@ class Demo:
     arch : the architecture
     images : test images that run on the RTL: a seeded choice, or all of them
     seed : of the training and of the choice of images
-    progress : a running `rich` display; its tasks are ours
+    progress : a running `rich` display, to which the demo adds its tasks
     """
 
     def __init__(self, arch: str | ArchConfig, images: int | None, seed: int, progress: Progress, method: str = "star"):
@@ -128,7 +129,7 @@ class Demo:
         return n
 
     def _golden(self, n: _Network) -> None:
-        """The whole test set on the golden model, beside PyTorch's quantised model."""
+        """Runs the whole test set on the golden model and on PyTorch's quantised model."""
         accelerator = Accelerator(n.program, progress=self._bar(f"{n.name}: golden model"))
         begin = time.perf_counter()
         logits = accelerator(self.x)
@@ -156,7 +157,7 @@ class Demo:
         n.figures["golden"] = {"stats": accelerator.stats.to_dict(), "images_per_second": len(self.x) / elapsed}
 
     def _rtl(self, n: _Network) -> None:
-        """The chosen images on the RTL: equal to the golden model and to the timing model, or the demo stops."""
+        """Runs the chosen images on the RTL. Raises `ToolError` if it differs from the golden model or the timing model."""
         x, y = self.x[self.chosen], self.y[self.chosen]
         integers = {name: Accelerator(n.program).quantise(name, x) for name in n.program.inputs}
         between = tuple(name for name in n.program.tensors if name not in n.program.inputs)
@@ -187,7 +188,7 @@ class Demo:
         }
 
     def _cut(self, plain: Trained, quantile: float) -> dict[str, Any]:
-        """The plain network with thresholds and no training: what the sparse training is worth."""
+        """The plain network with thresholds but without sparse training, for comparison."""
         model = sparsify(plain.model, "star", calibration=self.train[0], quantile=quantile, strength=0.0)
         program = compile(quantize(model, self.train[0][:CALIBRATION], self.arch))
         accelerator = Accelerator(program, "timing")

@@ -1,4 +1,4 @@
-"""How fast and how large the accelerator is in an FPGA: synthesis, and place and route with several seeds."""
+"""Clock frequency and size of the accelerator in an FPGA: synthesis, and place and route with several seeds."""
 
 import dataclasses
 import hashlib
@@ -38,7 +38,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def _keys(arch: ArchConfig, device: Device, tools: dict[str, str]) -> tuple[str, str]:
-    """Of everything that a netlist depends on, and of everything that its places and wires depend on."""
+    """Keys of the cache: a digest of all that the netlist depends on, and one of all that placement and routing depend on."""
     sources = sorted(Path(sordino_hw.__file__).parent.rglob("*.py"))
     netlist = [path for path in sources if "ecp5_pnr" not in path.parts]
     return _digest(netlist, arch, device, tools), _digest(sources, arch, device, tools)
@@ -50,7 +50,7 @@ def _digest(sources: list[Path], arch: ArchConfig, device: Device, tools: dict[s
 
 
 def _kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What the file holds, or what `make` makes, which it holds from then on."""
+    """The JSON document in the file; if there is no file yet, the result of `make`, which is written to it."""
     if path.exists():
         return json.loads(path.read_text())
     made = make()
@@ -136,7 +136,7 @@ def _seeds(
     jobs: int,
     report: Callable[[int, str], None],
 ) -> list[dict[str, Any]]:
-    """The figures of all seeds; those that are not in `folder` are made, and kept there."""
+    """The figures of all seeds, in their order. Figures that are not in `folder` are measured and stored there."""
     folder.mkdir(exist_ok=True)
     kept = {seed: folder / f"seed_{seed}.json" for seed in seeds}
     todo = [seed for seed in seeds if not kept[seed].exists()]
@@ -160,8 +160,8 @@ def _seeds(
 def _at_once(
     netlist: Synthesis, device: Device, seeds: Sequence[int], limit: float | None, jobs: int, report: Callable[[int, str], None]
 ) -> Iterable[tuple[int, dict[str, Any]]]:
-    """Seeds and their figures as they come, `jobs` processes at work. After a seed that fails the running ones are waited for, and
-    handed out, before its error is raised."""
+    """Seeds and their figures in the order in which they finish, measured by `jobs` processes. If a seed fails, its error is raised
+    after the seeds that were running have finished."""
     context = multiprocessing.get_context("spawn")
     notes: dict[int, str] = {}
     error: BaseException | None = None

@@ -1,4 +1,4 @@
-"""Benchmarks of the array itself: utilisation of layers against density, and the speed of the simulators."""
+"""Benchmarks of the array: cycles and η of layers by density, and the speed of the simulators."""
 
 import time
 from collections.abc import Callable
@@ -40,10 +40,10 @@ __all__ = [
 ]
 
 ENOUGH = 250_000
-"""Dense issue cycles of a layer of the suite, at most: 25,000 are left at a density of 0.1."""
+"""Largest number of issue cycles of a layer of the suite in dense mode; at a density of 0.1 they are 25,000."""
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.0)
-"""Of the suite."""
+"""Activation densities of the suite."""
 
 
 def _type(name: str, op: str, k: int, cin: int, cout: int, size: int, stride: int = 1) -> WorkloadLayer:
@@ -69,7 +69,7 @@ SUITE = (
     _type("mobilenetv2 project", "conv", 1, 96, 24, 56),
     _type("mobilenetv2 depthwise", "dwconv", 3, 144, 144, 56),
 )
-"""Layer types of the workloads in benchmarks/workloads; a size that does not fit an architecture is cut down to one that does."""
+"""Layer types of the workloads in benchmarks/workloads. Where a size does not fit an architecture, the largest one that does is taken."""
 
 
 def roomy(arch: ArchConfig) -> ArchConfig:
@@ -234,12 +234,12 @@ def _run(program: Program, x: np.ndarray, backend: str) -> Stats:
 
 
 def mapping_of(program: Program) -> str:
-    """How the layer that writes `y` is spread over the cores, in words."""
+    """The mapping of the layer that writes `y`, in words."""
     return next(layer.mapping for layer in program.layers if layer.output == "y")
 
 
 def run_layer(program: Program, inputs: dict[str, np.ndarray], backend: str, timing: Result) -> Result:
-    """The timing model's result, or that of the RTL, which must be equal to it. Raises `ToolError` where they part."""
+    """The result of the back end: `timing` itself, or that of the RTL. Raises `ToolError` if the RTL's differs from it."""
     if backend == "timing":
         return timing
     with Verilator(program) as rtl:
@@ -249,9 +249,9 @@ def run_layer(program: Program, inputs: dict[str, np.ndarray], backend: str, tim
 
 
 def bench_sim(arch: ArchConfig, images: int = 450, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:
-    """How fast the simulators are: RTL cycles a second on one layer, images of the digits a second on the models.
+    """Speed of the simulators: cycles per second of the RTL on one layer, images per second of the models on the digits network.
 
-    The network has random weights, which do not matter for speed; the images are the test set's.
+    The network has random weights, because its speed does not depend on them; the images are those of the test set.
     """
     program = compile_graph(layer_graph(LayerShape(), arch, seed))
     x = _activations(program, 0.5, np.random.default_rng(seed))

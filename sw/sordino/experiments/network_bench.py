@@ -1,4 +1,4 @@
-"""Benchmark of whole networks: any workload through the timing model, with zeros drawn at each layer's density."""
+"""Benchmark of whole networks: a workload on the timing model, with zeros drawn at random at each layer's density."""
 
 import time
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Told = Callable[[int, int, str], None]
 
 
 def ideal_memory(arch: ArchConfig) -> ArchConfig:
-    """The architecture with memories of unlimited depth: a layer needs no tile for want of memory and is loaded once."""
+    """The architecture with memories of unlimited depth, in which no layer needs tiles or more than one program segment."""
     return arch.replace(**UNLIMITED, **CONTROL, name=f"{arch.name}, ideal memory")
 
 
@@ -36,9 +36,9 @@ def bench_network(
 ) -> dict[str, Any]:
     """Cycles and η of a network, and its dense cycles, by the timing model with an ideal memory.
 
-    Each layer is a run by itself, from start to halt, the cycles of start, tail and control included; loading by the host is
-    not. A network's η is its non-zero MACs over multipliers x cycles of all layers, pooling and additions included. Dense mode
-    ignores zeros and runs on the same patterns.
+    Each layer is run by itself. Its cycles are those from start to halt, with start, tail and control, without loading by the host.
+    The η of a network is its non-zero MACs / (multipliers x cycles of all layers, with pooling and additions). Dense mode runs on the
+    same patterns of zeros and ignores them.
 
     With `rtl`, every layer that fits `arch` as it is also runs on the RTL with random weights, checked value by value
     against the golden model and cycle by cycle against the timing model (`ToolError` if they part).

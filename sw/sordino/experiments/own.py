@@ -21,11 +21,12 @@ from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.files import replacing
 
 from ..data import CIFAR100, ClassFolders, Split
-from ..nn import SparseActivation, density, method, sites
+from ..nn import density, method, sites
 from ..quantization import QuantizedModel, finish_qat, prepare_qat
 from ..sparsity import sparsify
 from ..sparsity.prune import finish_pruning, prune
 from ..train import Epoch, accuracy, fit
+from .recipe import Phase, train_sparse
 
 __all__ = ["OwnRecipe", "OwnTrained", "load_own_weights", "read_data", "save_own_weights", "train_own"]
 
@@ -43,7 +44,7 @@ class OwnRecipe:
     epochs: int = 30
     """Of the plain network."""
     sparse_epochs: int = 30
-    """With the method: the first half with its penalty, the second without, where the method keeps its zeros."""
+    """With the method. A method that keeps its zeros without a penalty has none in the second half."""
     prune: float = 0.0
     """Part of the weight words to prune."""
     prune_epochs: int = 10
@@ -202,10 +203,12 @@ def train_own(
 
 def _sparse(model: nn.Module, data: Split, recipe: OwnRecipe, phase: Callable[..., None]) -> nn.Module:
     model = sparsify(model, recipe.method, calibration=data.train[0][:1024], cost="fanout", **recipe.options)
-    keeps = all(m.keeps_zeros for m in model.modules() if isinstance(m, SparseActivation))
-    recovery = recipe.sparse_epochs // 2 if keeps else 0  # without the penalty, other methods lose their zeros
-    phase(model, "sparse", recipe.sparse_epochs - recovery)
-    phase(model, "recovery", recovery, penalty_weight=0.0)
+
+    def train(part: Phase) -> None:
+        phase(model, part.name, part.epochs, penalty_weight=part.penalty_weight)
+
+    recovery = recipe.sparse_epochs // 2
+    train_sparse(model, train, recipe.sparse_epochs - recovery, recovery)
     return model
 
 

@@ -1,4 +1,4 @@
-"""The recipe of tasks and studies: train with the penalty, recover accuracy without it, search for thresholds."""
+"""The recipe of all sparse training: train with the penalty, recover accuracy without it, search for thresholds."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def train_sparse(
     train: Callable[[Phase], None],
     sparse: int,
     recovery: int,
-    search: Callable[[], Search],
+    search: Callable[[], Search] | None = None,
     *,
     rest: float = 0.0,
 ) -> None:
@@ -46,7 +46,7 @@ def train_sparse(
     ----------
     train : trains the network for one phase
     sparse, recovery : epochs with the penalty, and after them
-    search : the search for thresholds, made only if the network has a layer of STAR
+    search : makes the arguments of the search for thresholds; called only if the network has a layer of STAR. None: no search
     rest : the weight of the penalty during recovery. If it is 0 and the method does not keep its zeros without a penalty
         (`SparseActivation.keeps_zeros`), there is no recovery, and all epochs have the whole penalty.
     """
@@ -56,6 +56,6 @@ def train_sparse(
     train(Phase("sparse", sparse, 1.0))
     if recovery:
         train(Phase("recovery", recovery, rest))
-    if any(isinstance(m, STAR) for m in model.modules()):
+    if search is not None and any(isinstance(m, STAR) for m in model.modules()):
         found = search()
         search_thresholds(model, found.x, found.score, found.floor, dict(found.weights))

@@ -59,7 +59,7 @@ class WorkloadLayer:
 
     @property
     def on_image(self) -> bool:
-        """Whether it reads the network's input, an image of three channels, which alone may be folded."""
+        """Whether it reads the network's input, an image of three channels; only such an input is folded."""
         return self.cin == 3
 
     @property
@@ -97,9 +97,9 @@ class WorkloadLayer:
         return found
 
     def graph(self, arch: ArchConfig, seed: int | None = 0) -> Graph:
-        """The layer as a graph from `x` (and `r`, the operand of an addition) to `y`, zeros of the input not considered.
+        """The layer as a graph from `x` (and `r`, the operand of an addition) to `y`.
 
-        No weight is zero: they are random, or those of a `conv` all 1 where `seed` is None, which takes little memory. The requantiser of a
+        No weight is zero. Weights are random; for `seed` None those of a `conv` are all 1, which takes little memory. The requantiser of a
         convolution uses the whole output range.
         """
         high = arch.act_range(False)[1]

@@ -1,7 +1,7 @@
-"""Delta inference on the integer graph: what a network costs when only changes between frames are sent.
+"""Temporal sparsity on the integer graph: what a network costs if only changes between frames are sent.
 
-The array runs frame by frame and has no temporal mode, so this is a simulation: exact in values, and a count of events
-and products, not of cycles.
+The array has no temporal mode yet, so this is a simulation. Its values are exact; it counts events and products, not
+cycles.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from sordino_hw.spec.numbers import wrap32
 __all__ = ["DeltaRun", "LayerEvents", "delta_run"]
 
 CLIPS = 16
-"""Clips at a time, to bound the memory."""
+"""Clips that are run at a time, so that memory does not grow with their number."""
 
 
 @dataclass(frozen=True)

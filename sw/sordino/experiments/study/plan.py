@@ -46,7 +46,7 @@ class Settings:
     every: int = 2
     """Epochs from one measurement of cycles per event to the next, with cost "cycles"."""
     share: float = 0.25
-    """Part of the activations that this measurement removes (`sordino.cost`)."""
+    """Share of the activations that this measurement removes (`sordino.cost`)."""
 
     def __post_init__(self) -> None:
         if self.task not in STUDY_TASKS:

@@ -1,4 +1,4 @@
-"""Where a study is kept, so that several workers on several machines share it: Optuna's storages."""
+"""A study in one of Optuna's storages, which several workers on several machines can share."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from .plan import Point, Settings
 __all__ = ["Store", "Watch", "without_secrets"]
 
 ATTEMPTS = 3
-"""How often a point is tried whose worker died."""
+"""How often a point is tried if its workers die."""
 
 SPACE: dict[str, BaseDistribution] = {
     "method": CategoricalDistribution(tuple(LADDERS)),
@@ -41,9 +41,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class Watch:
-    """Tells which workers are dead: those whose beat has stood still for `grace` seconds of our own clock.
+    """Tells which workers are dead: those whose heartbeat counter has not changed for `grace` seconds.
 
-    So the clocks of several machines need not agree.
+    The seconds are measured with this machine's clock only, so the clocks of several machines need not agree.
     """
 
     def __init__(self, grace: float):
@@ -60,7 +60,7 @@ class Watch:
 
 @dataclass
 class Progress:
-    """How far a study is, in points."""
+    """The points of a study by state."""
 
     complete: list[Point] = field(default_factory=list)
     failed: dict[Point, str] = field(default_factory=dict)
@@ -142,7 +142,7 @@ class Store:
             self.study.enqueue_trial({"method": p.method, "strength": p.strength, "cost": p.cost, "seed": p.seed})
 
     def progress(self) -> Progress:
-        """Sorts the plan's points by what their trials have come to."""
+        """The plan's points by the state of their trials."""
         by_point: dict[Point, list[FrozenTrial]] = {}
         for trial in self.study.get_trials(deepcopy=False):
             point = point_of(trial)

@@ -1,4 +1,4 @@
-"""What a study came to: for each method the strength that validation data chooses, reported on the test data."""
+"""Results of a study: for each method the strength chosen on validation data, with its figures on test data."""
 
 import statistics
 from collections.abc import Mapping, Sequence

@@ -41,7 +41,7 @@ def run_trial(settings: Settings, point: Point) -> dict[str, Any]:
     """Trains and measures one point, on one thread; the figures are described in docs/how-to/compare-methods.md.
 
     Plain ReLU and every method start from the same plain network of the seed, and are trained for equally many more
-    epochs. A method that keeps activations silent by itself (STAR) spends the last third of them without penalty, DAL
+    epochs. A method that keeps its zeros without a penalty (STAR) spends the last third of them without penalty, DAL
     with a hundredth of it; STAR's thresholds are then raised as far as half of `settings.budget` allows on validation
     data. FATReLU is put into the network that plain ReLU ends with, and not trained.
 
@@ -139,8 +139,7 @@ def _sparse(task: StudyTask, data: Split, settings: Settings, point: Point) -> n
 
 
 def _with_input(plain: nn.Module, method: str, options: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with an activation on its pixels, which a temporal method replaces too; pixels are not negative, so
-    that a ReLU changes nothing."""
+    """The network with a ReLU on its pixels, which a temporal method replaces too. Pixels are not negative, so a ReLU changes nothing."""
     plain = copy.deepcopy(plain)
     plain.input = nn.ReLU()
     return plain, options | ({"per": {"input": "layer"}, "rectify": {"input": False}} if method == "dal" else {})
@@ -209,7 +208,7 @@ def _measure(task: StudyTask, data: Split, settings: Settings, model: nn.Module)
 
 
 def _alone(model: nn.Module) -> nn.Module:
-    """The network as it runs frame by frame: without CATS's layer on the pixels, which then changes nothing."""
+    """The network for single frames: without CATS's layer on the pixels, which changes nothing there."""
     if isinstance(getattr(model, "input", None), CATS):
         model = copy.deepcopy(model)
         model.input = nn.Identity()
@@ -217,7 +216,7 @@ def _alone(model: nn.Module) -> nn.Module:
 
 
 def _delta(model: nn.Module, quantised: QuantizedModel, data: Split) -> dict[str, float]:
-    """Accuracy and events of the quantised network if frames are sent as differences, CATS's with its thresholds."""
+    """Accuracy and events of the quantised network if only changes between frames are sent; layers of CATS use their thresholds."""
     thresholds = {}
     for path, layer in model.named_modules():
         if isinstance(layer, CATS):
@@ -236,7 +235,7 @@ def _delta(model: nn.Module, quantised: QuantizedModel, data: Split) -> dict[str
 
 
 def _hits(logits: np.ndarray, y: Tensor) -> float:
-    """Accuracy of integer logits [n, classes], or [n, time, classes], whose sum over the frames decides (of equals the first)."""
+    """Accuracy of integer logits [n, classes] or [n, time, classes]; the latter are summed over time. Of equal logits the first counts."""
     if logits.ndim == 3:
         logits = logits.sum(1)
     return float((logits.argmax(1) == y.numpy()).mean())

@@ -19,7 +19,7 @@ from .trial import run_trial
 __all__ = ["work"]
 
 GRACE = 60.0
-"""Seconds without a beat after which a worker counts as dead."""
+"""Seconds without a heartbeat after which a worker counts as dead."""
 
 
 def work(
@@ -32,8 +32,8 @@ def work(
 ) -> None:
     """Works on a study until every point of its plan is complete or has failed.
 
-    While a trial runs, a thread beats in the storage, four times in `grace` seconds. A trial whose beat stands still
-    for `grace` seconds is failed and its point queued again, by whichever worker sees it first, at most three times. A
+    While a trial runs, a thread raises the trial's heartbeat counter in the storage, four times in `grace` seconds. If a counter stays the
+    same for `grace` seconds, the first worker that notices marks the trial as failed and queues its point again, at most three times. A
     `SordinoError` in a trial is a result: the point counts as failed with that message. Other errors leave the trial to be
     taken over, and are raised.
 
@@ -61,7 +61,7 @@ def work(
             trial.set_user_attr("error", str(error))
             store.study.tell(trial, state=TrialState.FAIL)
         except UpdateFinishedTrialError:
-            continue  # we were taken for dead, and somebody else has it
+            continue  # this worker was taken for dead, and another one has finished the trial
         except Exception:
             store.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             raise

@@ -75,8 +75,8 @@ def train_task(
     """Trains a task with a method: a plain network (or `plain`, already trained) first, which is then fine-tuned.
 
     `kind` is a method's name, or a name (or None) by pattern of the module path as `sparsify` takes them.
-    Runs on one thread: a network this small gains nothing from more, and its sums then do not depend on the machine's
-    cores. `epochs` replaces the epochs of each phase that the method has; `options` overrides the recipe's options of the
+    Runs on one thread: small networks gain nothing from more, and sums do not depend on the number of processors then.
+    `epochs` replaces the epochs of each phase that the method has; `options` overrides the recipe's options of the
     methods that have them. `metrics` is a folder that gets one of `fit`'s for each phase: "plain", "sparse", "recovery". `state` is a folder for
     the checkpoint of each phase, with which an interrupted training goes on. The test set is only used for the figure at the end. Raises `InputError` for an unknown method.
     """
