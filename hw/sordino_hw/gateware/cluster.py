@@ -1,4 +1,4 @@
-"""The cluster: dispatcher, fetchers, cores and the memories between them, run control and the host's window."""
+"""The cluster: dispatcher, fetchers, cores and the memories that they share, run control and the host window."""
 
 from functools import reduce
 from operator import and_, or_
@@ -31,9 +31,9 @@ assert TRAP_LATENCY < DONE_LATENCY, "HALT must not overtake a trap"
 
 
 class Cluster(wiring.Component):
-    """`cores` event-driven cores with on-chip memories, fed by as many fetchers.
+    """`cores` event-driven cores with on-chip memories, and as many fetchers.
 
-    The stages are held in reset while the machine does not run; then the memories belong to the host's window.
+    The stages are held in reset while the machine does not run; then the memories belong to the host window.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Cluster(wiring.Component):
         m = Module()
         arch = self.arch
         running = Signal()
-        # A reset for each fetcher, and one for the rest: a net that reached everything would be slow.
+        # A reset for each fetcher, and one for the rest: one net for all of them would be on the critical path.
         stopped = [Signal(name=f"stopped_{k}", init=1, attrs={"keep": 1}) for k in range(arch.cores + 1)]
         stages = Module()
         m.submodules.stages = ResetInserter(stopped[-1])(stages)
@@ -85,7 +85,7 @@ class Cluster(wiring.Component):
         return m
 
     def _operations(self, m, stages, sequencer, flight, dispatcher, fetchers, cores):
-        """What starts an operation and follows it; its descriptors reach fetchers and cores through a register."""
+        """Connects what starts an operation and what follows it; its descriptors reach fetchers and cores through a register."""
         connect(m, sequencer.dispatch, dispatcher.op)
         m.d.comb += [
             sequencer.tag.eq(flight.tag),
@@ -100,7 +100,7 @@ class Cluster(wiring.Component):
             flight.closed.eq(reduce(and_, (core.closed for core in cores))),
             flight.stored.eq(reduce(and_, (core.stored for core in cores))),
         ]
-        # Of an operation that waits for its start they show the same until then.
+        # An operation is latched when it has passed its checks: its registers stay the same until it starts.
         tap = snapshot(stages, self.arch, sequencer.tap, sequencer.checked, "tap")
         drain = snapshot(stages, self.arch, sequencer.drain, sequencer.checked, "drain")
         started, tag = Signal(), Signal.like(flight.tag, reset_less=True)
@@ -126,8 +126,8 @@ class Cluster(wiring.Component):
     def _serve(self, m, stages, fetchers, cores):
         """Words and mask rows from fetchers to cores.
 
-        A core has at most one fetcher at a time, that of its group: the core's number modulo the groups.
-        The others are silent, so a core takes what the highest of those says that sends.
+        A core has one fetcher at a time, that of its group: its number is the core's modulo the groups. The other fetchers that
+        could serve the core do not send, so it takes the word of the one that does.
         """
         words, m_addrs = [], []
         for c, core in enumerate(cores):
@@ -184,9 +184,9 @@ class Cluster(wiring.Component):
             m.d.comb += trap.eq(memory_trap)
 
         flush, start = Signal(range(FLUSH_CYCLES + 1)), Signal()
-        # One ahead of the cycles, so that a comparison does not wait for an addition.
+        # Lookahead: the number of the next cycle, so that the comparison with the limit does not wait for an addition.
         following = Signal.like(c.cycles)
-        # Without jumps there are no more operations than instructions.
+        # There are no more operations than instructions, because there are no backward jumps.
         pc, ops, began = Signal(range(self.arch.imem_depth + 1)), Signal(range(self.arch.imem_depth + 1)), Signal()
         m.d.comb += [start.eq(c.start & ~c.running), c.pc.eq(pc), c.ops.eq(ops)]
         m.d.sync += [
@@ -210,7 +210,7 @@ class Cluster(wiring.Component):
         return start
 
     def _memories(self, m, running, sequencer, fetchers, cores):
-        """Instruction, activation and occupancy memories, and the host's window to them and to the cores."""
+        """Instruction, activation and occupancy memories, and the host window to them and to the cores."""
         arch, window = self.arch, self.window
         row, piece = (delay(m, value, 1, f"window_{name}") for value, name in ((window.row, "row"), (window.piece, "piece")))
         reads = {r: delay(m, window.region == r, 1, f"window_reads_{r.name.lower()}") for r in isa.Region}
@@ -263,7 +263,7 @@ class Cluster(wiring.Component):
         arch = self.arch
         word, place = Signal(isa.region_bits(arch, isa.Region.ACT), reset_less=True), Signal(act_address(arch), reset_less=True)
         we = Signal()
-        # What a core stores is zero in other cycles.
+        # A core's address and data are zero in cycles in which it does not store.
         m.d.sync += [
             we.eq(host_we | Cat(core.we for core in cores).any()),
             place.eq(reduce(or_, (core.address for core in cores), Mux(host_we, row, 0))),
@@ -286,7 +286,7 @@ class Cluster(wiring.Component):
                 *(reader.act_data.eq(act.r_data) for reader in (cores if late else served)),
             ]
 
-        # The occupancy bit follows a cycle behind its word, as do the bits of the channels that are not zero.
+        # The occupancy bit is written a cycle after its word, as are the bits of the channels that are not zero.
         place_late, we_late, occupied = delay(m, place, 1, "place", reset_less=True), delay(m, we, 1, "we"), Signal()
         if late:
             nonzero = Signal(arch.lanes)

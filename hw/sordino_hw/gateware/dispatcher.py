@@ -1,4 +1,4 @@
-"""The dispatcher: from an operation to its outputs, each dispatched to a group of cores."""
+"""The dispatcher: from an operation to its outputs, each for a core group."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -33,21 +33,28 @@ def _splits(operation, groups: int):
 
 
 class Dispatcher(wiring.Component):
-    """Dispatches the outputs of an operation in their order, up to one per cycle; the next operation follows without a bubble.
+    """Dispatches the outputs of an operation in their order.
 
-    A run of outputs goes to one group: to the lowest whose fetcher has at most one job waiting and whose cores have room for
-    their outputs, or, of a stateful operation, to the group whose turn it is. Before the groups change, every job must
-    have left the fetchers.
+    A run of outputs goes to one core group: to the lowest whose fetcher has at most one job waiting and whose cores have room for
+    their outputs. A stateful operation's outputs go to the groups in turn. Before the groups change, every job must have left the
+    fetchers.
 
-    Who gets an output is decided in the cycle before its dispatch, from registers alone: the dispatcher counts itself what it
-    dispatched, and hears a cycle late what fetchers and cores have done with it.
+    The group is chosen in the cycle before the dispatch, from registers alone: the dispatcher counts what it dispatched, and is
+    told a cycle later what fetchers and cores have finished.
+
+    Throughput: an output a cycle, without a bubble between operations. Latency: `DISPATCH_LATENCY` from an operation to its first
+    output.
+
+    Parameters
+    ----------
+    arch : ArchConfig
 
     Members
     -------
     op : In(stream of DispatchDescriptor)
-        Taken while idle, or in the cycle of the last dispatch; its first dispatch is `DISPATCH_LATENCY` cycles later at the earliest.
+        Taken while idle, or in the cycle of the last dispatch of the operation before.
     jobs : Out(Job), dispatch : Out(cores)
-        The job that fetcher g takes in a cycle with bit g of `dispatch`, at most one; `jobs.to` are its cores.
+        The job, in a cycle with a bit of `dispatch`: that of its fetcher. `jobs.to` are the cores of the group.
     outputs : Out(array of cores x Output), output_valid : Out(cores)
         In the same cycle, for the cores.
     taken : In(cores)
@@ -81,7 +88,8 @@ class Dispatcher(wiring.Component):
         m = Module()
         cores, op = self.arch.cores, self.op.payload
         assert DISPATCH_LATENCY == 2, "a register each for: the operation, the dispatch"
-        # Speculative load: in every cycle in which an operation could be taken, because `valid` arrives too late to gate the enable.
+        # Speculative load: in every cycle in which an operation could be taken, because `valid` arrives too late to gate the
+        # enable.
         load, dispatching, dispatches = Signal(init=1), Signal(), Signal()
         d = snapshot(m, self.arch, op, load, "operation")
         last_ox, next_last, address = self._step(m, d, dispatching, load)
@@ -127,7 +135,7 @@ class Dispatcher(wiring.Component):
         return [1 << k for k in range(self.arch.cores.bit_length())]
 
     def _following(self, m, d, load, dispatching, last_ox):
-        """Whether the output at hand is the first of its run, its first state row, and what the next output finds.
+        """Whether the output at hand is the first of its run, its first state row, and which groups the next output may go to.
 
         `dispatching` says that the output at hand is being dispatched.
         """
@@ -151,7 +159,8 @@ class Dispatcher(wiring.Component):
     def _candidates(self, m, groups, following):
         """The groups that the next output can go to, if it is the first of its run, and if it is not.
 
-        A run starts behind one job at most, so that the job FIFO has room for all of it, or, where there are no runs, for one output.
+        A run starts behind one job at most, so that the job FIFO has room for all of it, or, where there are no runs, for one
+        output.
         """
         idle, few, room, more_room = self._counts(m)
         free, next_ = Signal(self.arch.cores), Signal(self.arch.cores)
@@ -167,8 +176,9 @@ class Dispatcher(wiring.Component):
     def _step(self, m, d, dispatching, load):
         """Steps input position, residual and output addresses with each dispatch.
 
-        Returns whether this is the last column, whether the output of the next cycle is the last of all, and the output's address.
-        Counters say which column or row is next, so that a comparison of registers tells a step before whether it is the last.
+        Returns whether this is the last column, whether the output of the next cycle is the operation's last, and the output's
+        address. Lookahead: each counter is the number of the next column or row, and a comparison with it registers whether that
+        is the last.
         """
         oy, ox, ry, rx = (Signal(n, name=name) for name, n in (("oy", 12), ("ox", 12), ("ry", 8), ("rx", 8)))
         last_oy, last_ox, last_ry, last_rx = (Signal(name=f"last_{name}") for name in ("oy", "ox", "ry", "rx"))
@@ -222,8 +232,8 @@ class Dispatcher(wiring.Component):
         return last
 
     def _counts(self, m):
-        """By core: whether its fetcher has no job, or few enough for another; whether it has room for an output, or for two. All
-        before this cycle's dispatch.
+        """By core, without this cycle's dispatch: whether its fetcher has no job, or few enough for another; whether it has room
+        for an output, or for two.
         """
         assert FREE_LATENCY == 3, "a register each for: the event, the count, the dispatch"
         cores, most = self.arch.cores, output_depth(self.arch)

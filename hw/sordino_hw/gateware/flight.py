@@ -20,9 +20,9 @@ assert CLOSE_LATENCY == DONE_LATENCY == OUTSTANDING_LATENCY + 1
 
 
 def snapshot(m: Module, arch: ArchConfig, operation, taken, name: str):
-    """What a view of an operation's registers showed in the last cycle of `taken`, which may come as often as nobody looks.
+    """Latches an operation's descriptor while `taken` is high; it may be asserted whenever the output is unused.
 
-    The only operation in flight keeps its registers: then it is the view itself.
+    The only operation in flight keeps its registers: then nothing is latched.
     """
     if arch.in_flight == 1:
         return operation
@@ -33,7 +33,16 @@ def snapshot(m: Module, arch: ArchConfig, operation, taken, name: str):
 
 
 class Descriptors(wiring.Component):
-    """Descriptors of the operations in flight, by their tags. The only one in flight keeps its registers: then nothing is stored.
+    """Descriptors of the operations in flight, by their tags. The only operation in flight keeps its registers: then nothing is
+    stored.
+
+    Latency: a descriptor shows from the cycle after it was written on.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+    shape
+        Of a descriptor.
 
     Members
     -------
@@ -64,20 +73,20 @@ class Descriptors(wiring.Component):
 
 
 class Outstanding(wiring.Component):
-    """Counts the outputs that a core was dispatched and has not finished, for each operation in flight.
+    """Counts the outputs that were dispatched to a core and that it has not finished, for each operation in flight.
 
     Parameters
     ----------
     arch : ArchConfig
     most : int
-        Outputs under way at once.
+        Outputs dispatched and not finished, at most.
 
     Members
     -------
     enter, enter_tag; leave, leave_tag
         At most one of each in a cycle.
     none : Out(in_flight)
-        No output of the operation is under way, `OUTSTANDING_LATENCY` cycles ago.
+        Every output of the operation that was dispatched is finished, as of `OUTSTANDING_LATENCY` cycles before.
     """
 
     def __init__(self, arch: ArchConfig, most: int):
@@ -102,6 +111,10 @@ class Outstanding(wiring.Component):
 
 class Flight(wiring.Component):
     """Follows the operations in flight, by their tags.
+
+    Parameters
+    ----------
+    arch : ArchConfig
 
     Members
     -------
@@ -146,7 +159,7 @@ class Flight(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         oldest, spacing, spaced = Signal.like(self.tag), Signal(range(isa.RECORD_CYCLES)), Signal(init=1)
-        # `taken`: unstored or unrecorded. Of what the sequencer asks, registers have the answer.
+        # `taken`: unstored or unrecorded, in a register of its own, for the sequencer.
         unstored, unrecorded, taken, all_dispatched, closed = (Signal(self.arch.in_flight) for _ in range(5))
         starts, ends, left, now_dispatched = (Signal(self.arch.in_flight) for _ in range(4))
         # No earlier than `closed` and `stored` know of the last output.

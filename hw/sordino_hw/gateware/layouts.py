@@ -1,4 +1,4 @@
-"""What flows between the stages of the cluster. Each layout is one word of a stream or a FIFO."""
+"""What flows between the stages of the cluster: each layout is the payload of a stream or a FIFO."""
 
 from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
@@ -33,11 +33,11 @@ __all__ = [
 ]
 
 INDEX = 14
-"""Bits of a signed input row or column index, one more than IX0 has: it walks past the far edge."""
+"""Bits of a signed index of an input row or column: one more than IX0 has, because the walker steps past the far edge."""
 OFFSET = 17
-"""Bits of a word index within a span, at most: with a sign, as many as a multiplier takes."""
+"""Bits of a word's index within its span, at most: with a sign, as many as a multiplier takes."""
 WINDOW_BITS = 4
-"""Bits of a place in a window of `isa.WINDOW_MAX` words squared."""
+"""Bits of a place in the word window, which has `isa.WINDOW_MAX` words squared."""
 
 
 def act_address(arch: ArchConfig) -> int:
@@ -56,7 +56,7 @@ def mask_address(arch: ArchConfig) -> int:
 
 
 def _registers(arch: ArchConfig, names: tuple[str, ...]) -> dict[str, Shape]:
-    """The registers of an operation that passed the sequencer's checks: some are known to be small then."""
+    """Shapes of the registers of an operation that passed the sequencer's checks, which bound some of them."""
     most = {"DRAIN": arch.chunks, "TABLE": arch.tables - 1, "SPLIT": arch.cores, "SLICES": arch.cores}
     shapes = {}
     for name in names:
@@ -67,7 +67,7 @@ def _registers(arch: ArchConfig, names: tuple[str, ...]) -> dict[str, Shape]:
 
 
 def _act(arch: ArchConfig, channels: int):
-    """Activations of a word, or where they are."""
+    """The activations of a word, or, if they are read late, its address."""
     late = reads_late(arch)
     address = max(1, (arch.act_depth - 1).bit_length())
     return {"act": data.ArrayLayout(signed(arch.event_bits), 0 if late else channels), "address": address if late else 0}
@@ -85,15 +85,17 @@ DRAIN_REGISTERS = ("P_BASE", "DRAIN", "LO", "HI", "TABLE")
 
 
 class DispatchDescriptor(data.StructLayout):
-    """An operation, as the dispatcher needs it. `stateful`: SOURCE or SINK."""
+    """An operation, as the dispatcher needs it. `stateful`: it has the flag SOURCE or SINK."""
 
     def __init__(self, arch: ArchConfig):
         super().__init__({**_registers(arch, DISPATCH_REGISTERS), "stateful": 1, "tag": tag_bits(arch)})
 
 
 class TapDescriptor(data.StructLayout):
-    """An operation, as a walker needs it. `shared`: see `sharing`; `reused`: columns of a window that the one before in its
-    run has too."""
+    """An operation, as a walker needs it.
+
+    `shared`: see `sharing`; `reused`: columns of a kernel window that the window before it in the run has, too.
+    """
 
     def __init__(self, arch: ArchConfig):
         reused = (isa.WINDOW_MAX - 1).bit_length() if sharing(arch) else 0
@@ -110,10 +112,11 @@ class DrainDescriptor(data.StructLayout):
 
 
 class Job(data.StructLayout):
-    """An output for a fetcher: where its first tap and its first residual word lie, and the cores that it is for (`to`).
+    """An output for a fetcher: addresses of its first tap (`a`) and its first residual word (`r`), and the cores that it is for
+    (`to`).
 
-    `iy0`: row of the first tap; `left`: columns from it to the image's left edge, minus its own column; `fresh`: first of
-    its run, so that nothing of its window is there.
+    `iy0`: row of the first tap; `left`: minus its column, which is the distance to the image's left edge; `fresh`: it is the
+    first of its run, so that no word of its kernel window is in the word window.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -131,14 +134,16 @@ class Job(data.StructLayout):
 
 
 class Output(data.StructLayout):
-    """An output for a core: where its word goes (its own slice's), its first state row, and its operation."""
+    """An output for a core: the address of its word (that of the core's slice), its first state row, and its operation."""
 
     def __init__(self, arch: ArchConfig):
         super().__init__({"address": act_address(arch), **_output(arch)})
 
 
 class OutputState(data.StructLayout):
-    """What a PPU must know of an output when its turn comes. Of one operation in flight it counts the state rows itself."""
+    """What a PPU must know of an output when it drains. If one operation is in flight at most, the PPU counts the state rows
+    itself.
+    """
 
     def __init__(self, arch: ArchConfig):
         super().__init__(_output(arch))
@@ -152,9 +157,9 @@ def _tags(arch: ArchConfig):
     """What a fetcher's items carry from the walker on.
 
     `w`, `m`: weight and mask row of the span's word 0; `w_word`: weight rows of a word; `to`: the cores that an item is for;
-    `group`: those that its output is for; `end`: the last item of the output for each core in `to`; `last`: the last one for
-    the fetcher, too; `shared`: the groups that share a port (`sharing`); `place`: of the word in the window, where it is
-    already if `reuse`.
+    `group`: the cores that its output is for; `end`: it is the output's last item for each core in `to`; `last`: it is the
+    fetcher's last item of the output; `shared`: the groups that share a port (`sharing`); `place`: the word's place in the word
+    window; `reuse`: it is there already.
     """
     return {
         "w": weight_address(arch),
@@ -173,8 +178,8 @@ def _tags(arch: ArchConfig):
 
 
 class Span(data.StructLayout):
-    """A span before clipping: its pixels `low` to `high` lie within the columns of the image, `inside` says if its row does.
-    `before` is `a` less one.
+    """A span before it is clipped: its pixels from `low` up to `high` (not included) lie within the columns of the image, and
+    `inside` says if its row lies within the rows. `before` is `a` - 1.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -183,8 +188,8 @@ class Span(data.StructLayout):
 
 
 class SpanRange(data.StructLayout):
-    """A clipped span: its words from `low` on, up to `stop` (not included), word 0 of which has activation address `a`, one more
-    than `before`; nothing if `empty`.
+    """A clipped span: its words from `low` up to `stop` (not included), or none if `empty`. Word 0 of the span has the activation
+    address `a`; `before` is `a` - 1.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -193,7 +198,9 @@ class SpanRange(data.StructLayout):
 
 
 class RowTag(data.StructLayout):
-    """What accompanies a row of occupancy bits: `q` is the word index in the span of its bit 0, modulo the addresses."""
+    """What accompanies an occupancy row: `q` is the index within the span of the word of its bit 0, modulo the number of
+    addresses.
+    """
 
     def __init__(self, arch: ArchConfig):
         row = act_address(arch) - arch.occ_bits
@@ -202,7 +209,7 @@ class RowTag(data.StructLayout):
 
 
 class RowRequest(data.StructLayout):
-    """A row of occupancy to read: the span's words in it are those of the bits `low` to `top`. An `empty` one has none, and only
+    """An occupancy row to read: the span's words in it are those of the bits `low` to `top`. An `empty` one has none, and only
     ends an output.
     """
 
@@ -211,7 +218,9 @@ class RowRequest(data.StructLayout):
 
 
 class RowBits(data.StructLayout):
-    """A row of occupancy: `bits` are the words to read, `count` of them, or `none`; `size` counts the span's, empty ones too."""
+    """An occupancy row: `bits` are the words to read, `count` of them, or `none`; `size` counts the span's words, empty ones
+    too.
+    """
 
     def __init__(self, arch: ArchConfig):
         count = range(arch.occ_width + 1)
@@ -219,16 +228,16 @@ class RowBits(data.StructLayout):
 
 
 class Row(data.StructLayout):
-    """A row for the scanner."""
+    """An occupancy row for the scanner."""
 
     def __init__(self, arch: ArchConfig):
         super().__init__({"tag": RowTag(arch), "row": RowBits(arch)})
 
 
 class Request(data.StructLayout):
-    """A word that the scanner asks for: activation `address` in the row of a `RowTag`, whose `q` it has.
+    """A word that the scanner asks for: its activation `address`, and what its row's tag says of it.
 
-    `null`: nothing but the end of an output; `zero`: an empty word was skipped in it.
+    `null`: there is no word, only the end of an output; `zero`: an empty word was skipped since the output began.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -237,28 +246,30 @@ class Request(data.StructLayout):
 
 
 def _item(arch: ArchConfig):
-    """`w`: weight row of the first lane; `null`: nothing but the end of an output; `zero`: an empty word was skipped in it."""
+    """`w`: weight row of the first channel; `null`: it has no event, and at most ends an output; `zero`: the output has an empty
+    word.
+    """
     return {"w": weight_address(arch), "kind": Kind, "null": 1, "end": 1, "zero": 1}
 
 
 class ReadWord(data.StructLayout):
-    """An activation word on its way to the cores; `live`: the lanes to issue as far as activations decide it."""
+    """An activation word on its way to the cores; `live`: its channels whose activation is not zero, or all in dense mode."""
 
     def __init__(self, arch: ArchConfig):
         super().__init__({**_act(arch, arch.lanes), "live": arch.lanes, **_item(arch)})
 
 
 class Word(data.StructLayout):
-    """An activation word with a core's event mask."""
+    """An activation word with a core's event mask (`mask`)."""
 
     def __init__(self, arch: ArchConfig):
         super().__init__({**_act(arch, arch.lanes), "mask": arch.lanes, **_item(arch)})
 
 
 class SegmentEntry(data.StructLayout):
-    """Up to eight events, or a vector item whose word waits in the vector FIFO, or (`null`) only an end.
+    """A segment with its event mask; or a vector item, whose word waits in the issuer; or (`null`) only the end of an output.
 
-    `again`: a MAC2 item whose weights the lanes keep; `once`: the item takes one cycle.
+    `again`: a MAC2 item whose wide weights the lanes hold from before; `once`: the item takes one cycle.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -274,10 +285,11 @@ class SegmentEntry(data.StructLayout):
 
 
 class Event(data.StructLayout):
-    """One lane cycle. EVENT: `act` goes to every lane, or, if activations are read late, that of `lane` in the vector that
-    follows; otherwise each lane takes its own of a vector that follows.
+    """One cycle of the lanes. EVENT: every lane takes `act`, or, if activations are read late, the activation `lane` of the
+    operands that follow. Other kinds: each lane takes its own operand.
 
-    `op`: the lanes do something; `high`: with the high half of a wide weight; `again`: with the wide weight that they keep.
+    `op`: the lanes multiply; `high`: by the high half of a wide weight; `again`: by the wide weight that they hold from before;
+    `first`, `end`: it is the output's first, or last.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -297,8 +309,8 @@ class Event(data.StructLayout):
 
 
 class MaskedWord(data.StructLayout):
-    """A word and what is found out about it while it enters the FIFO: which of its segments have events (`some`), and whether
-    it is at most one item (`once`). It is `null` if it is none, whatever its mask was to be.
+    """A word with its event mask, and what follows from that: which of its segments have events (`some`), and whether it is at
+    most one item (`once`).
     """
 
     def __init__(self, arch: ArchConfig):
@@ -306,7 +318,9 @@ class MaskedWord(data.StructLayout):
 
 
 class IssueStatus(data.StructLayout):
-    """What the issuer did in the cycle before; none of them: no segment had arrived."""
+    """What the issuer did in the cycle before: issued an event, waited for the PPU, or issued a marker. None of them: no item was
+    there.
+    """
 
     def __init__(self):
         super().__init__({"busy": 1, "ppu": 1, "marker": 1})

@@ -1,4 +1,4 @@
-"""The performance logs: what every cycle was spent on, one record per operation and core."""
+"""The performance logs: cycles by cause, one record per operation and core."""
 
 from functools import reduce
 from operator import or_
@@ -18,7 +18,9 @@ __all__ = ["LogControl", "PerformanceLog", "RecordControl"]
 
 FIELDS = len(isa.PERF_FIELDS)
 COUNTED = 2
-"""From the cycle after a record's last to that in which its first field is taken: `LogControl.counting` is as late."""
+"""Cycles from the one after a record's last to that in which its first field is taken; `LogControl.counting` is delayed by as
+much.
+"""
 
 assert isa.RECORD_CYCLES == FIELDS, "every field has its turn between two records"
 
@@ -26,9 +28,9 @@ assert isa.RECORD_CYCLES == FIELDS, "every field has its turn between two record
 class LogControl(data.StructLayout):
     """What all logs are told.
 
-    `counting`, `active`: whether the machine ran and an operation was under way two cycles before; `turn`: the field whose
-    count is taken in this cycle, if one is (`take`); `write`, `fresh`, `row`: whether the count of the cycle before is added to a row,
-    what is there already, and which row it is.
+    `counting`, `active`: the machine ran, and an operation was in flight, two cycles before; `turn`: the field whose count is
+    taken in this cycle, if one is (`take`); `write`: the count of the cycle before is added to the row `row`; `fresh`: it is the
+    row's first.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -37,7 +39,12 @@ class LogControl(data.StructLayout):
 
 
 class RecordControl(wiring.Component):
-    """Numbers the records of a run, and gives each field its turn, one a cycle: anew from the end of every record on.
+    """Numbers the records of a run, and lets the fields be taken in turn, one a cycle; the first one anew at the end of each
+    record.
+
+    Parameters
+    ----------
+    arch : ArchConfig
 
     Members
     -------
@@ -76,7 +83,7 @@ class RecordControl(wiring.Component):
         closing = ended | ending
         m.d.comb += [
             log.turn.eq(Mux(ended, 0, following)),
-            # A row is read when the count before has been added to it; the last counts of a record are a round away.
+            # No field is taken shortly before a record ends: the next count of the same row would read it before the write.
             log.take.eq(closing | ~Cat(soon).any()),
             last.eq(log.turn == FIELDS - 1),
         ]
@@ -99,14 +106,18 @@ class RecordControl(wiring.Component):
 
 
 FLUSH_CYCLES = 2 * FIELDS + 8
-"""From the end of a run to the cycle in which everything that it counted is written."""
+"""From the end of a run to the cycle in which all its counts are written."""
 
 
 class PerformanceLog(wiring.Component):
     """A core's counters and the memory of its records (`isa.PERF_FIELDS`), a row a field.
 
-    Each field has a few bits, which are added to its row when it has its turn. It is counted as many cycles late as its
-    turn is after that of the first, so all of them end with the record.
+    Each field has a counter of a few bits, which is added to its row in the field's turn. A field is counted with a delay: as many
+    cycles as its turn is after that of the first field. So every field ends with the record.
+
+    Parameters
+    ----------
+    arch : ArchConfig
 
     Members
     -------

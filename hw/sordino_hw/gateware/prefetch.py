@@ -17,8 +17,8 @@ PREFETCH = 8
 
 
 class DecodedInstruction(data.StructLayout):
-    """A prefetched instruction, decoded: at most one of `set`, `op`, `wait` and `halt`; `vec`: the operation is a VEC; `trap`: what
-    the instruction itself, or the memory's end, traps with.
+    """A prefetched instruction, decoded: at most one of `set`, `op`, `wait` and `halt`; `vec`: the operation is a VEC; `trap`:
+    the cause, if the instruction itself, or the end of the memory, traps.
     """
 
     def __init__(self):
@@ -27,7 +27,7 @@ class DecodedInstruction(data.StructLayout):
 
 
 class Prefetch(wiring.Component):
-    """The stream of instructions, decoded, from instruction 0 on. Past the memory's end an entry says so, and traps in its turn.
+    """The stream of instructions, decoded, from instruction 0 on. After the memory's last row comes an entry that traps.
 
     Throughput: an instruction a cycle. Latency: the first instruction is out `Latencies.start` cycles after reset.
 

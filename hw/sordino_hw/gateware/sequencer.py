@@ -17,9 +17,16 @@ assert START_LATENCY == 2
 
 
 class Sequencer(wiring.Component):
-    """One instruction per cycle; `CONV` and `VEC` wait for the dispatcher, `WAIT` and `HALT` for the last store.
+    """Executes one instruction a cycle; `CONV` and `VEC` wait for the dispatcher, `WAIT` and `HALT` for the last store.
 
-    Held in reset while the machine does not run; every run starts at instruction 0 with all registers zero.
+    Held in reset while the machine does not run: every run starts at instruction 0 with all registers zero.
+
+    Throughput: an instruction a cycle. Latency: `Latencies.start` to the first instruction, `START_LATENCY` to the start of an
+    operation.
+
+    Parameters
+    ----------
+    arch : ArchConfig
 
     Members
     -------
@@ -31,13 +38,13 @@ class Sequencer(wiring.Component):
         The operation at hand passed its checks: it may start in this cycle.
     dispatch : Out(stream of DispatchDescriptor), tap : Out(TapDescriptor), drain : Out(DrainDescriptor)
     tag : In(tag_bits), free : In(1), idle : In(1), recorded : In(1)
-        Of `Flight`.
+        See `Flight`.
     halt : Out(1)
         HALT completes in this cycle.
     trap : Out(isa.Trap), trapped : Out(1)
         A trap of the sequencer's own, in this cycle; and whether there is one.
     passed : Out(1)
-        In the cycle before, an instruction was done, and the next one's turn came.
+        In the cycle before, an instruction left the queue.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -113,8 +120,8 @@ class Sequencer(wiring.Component):
     def _operation(self, m, queue, regs, waited):
         """Checks an operation in two cycles, while it waits at the head of the queue; then it starts, or traps.
 
-        Returns whether it leaves the queue in this cycle, what it traps with, if it does, and whether an operation was started since the
-        last WAIT was done (`waited`).
+        Returns whether it leaves the queue in this cycle, what it traps with, if it does, and whether an operation was started
+        since the last WAIT was done (`waited`).
         """
         checking, pending, under_way, start, take = Signal(), Signal(), Signal(), Signal(), Signal()
         undefined, config = self._check(m, queue.payload, regs)

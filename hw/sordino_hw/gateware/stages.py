@@ -40,8 +40,8 @@ class Stages:
     issuer: Callable[[ArchConfig], Issuer]
     lanes: Callable[[ArchConfig], Lanes]
     masks_host_data: bool
-    """Whether a core ignores the host's data while the machine runs: a serial port shifts in its frames then. Behind a host port that
-    shows zero, no gates are needed."""
+    """Whether a core ignores the host's data while the machine runs: a serial port shifts in its frames then. Behind a host port
+    that shows zero, no gates are needed."""
 
 
 STAGES = {

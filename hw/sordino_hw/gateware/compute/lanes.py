@@ -53,8 +53,8 @@ class Step(data.StructLayout):
 class Lanes(wiring.Component):
     """Multiplies and accumulates; at an output's end moves the sums to the shadow accumulators, which show them by chunks.
 
-    Throughput: an event a cycle; nothing stalls. Latency: the first sums of an output show `Latencies.shadow` cycles after the issue of
-    its last event. Weight read, product and accumulation follow each other.
+    Throughput: an event a cycle; nothing stalls. Latency: the first sums of an output show `Latencies.shadow` cycles after the
+    issue of its last event. Weight read, product and accumulation follow each other.
 
     Parameters
     ----------
@@ -146,7 +146,9 @@ class Lanes(wiring.Component):
         return copies(m, delay(m, value, cycles - 1, name, reset_less=True), shares, name, init=None, reset_less=True)
 
     def _operands(self, m, controls):
-        """Each lane's activation: the event's, or its own of a vector; zero where the lane does nothing, or a maximum has a floor."""
+        """Each lane's activation: the event's, or its own of a vector; zero where the lane does nothing, or a maximum has a
+        floor.
+        """
         arch, operands = self.arch, []
         if reads_late(arch):
             lane = delay(m, self.event.lane, VECTOR_LATENCY, "lane", reset_less=True)

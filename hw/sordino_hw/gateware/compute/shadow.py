@@ -15,7 +15,8 @@ __all__ = ["ShadowAccumulators"]
 class ShadowAccumulators(wiring.Component):
     """Takes the sums of all lanes at once, and shows them in chunks of `ppu` channels, one a cycle.
 
-    Latency: the first chunk shows `Latencies.turn_lead` cycles after `coming`; the sums are taken `SERIALISER_LATENCY` cycles before.
+    Latency: the first chunk shows `Latencies.turn_lead` cycles after `coming`; the sums are taken `SERIALISER_LATENCY` cycles
+    before.
 
     Parameters
     ----------

@@ -18,7 +18,9 @@ __all__ = ["Fetcher"]
 
 
 class Fetcher(wiring.Component):
-    """Job FIFO, walker, clip, splitter, occupancy, scanner and word reader of one group.
+    """Job FIFO, walker, clip, splitter, occupancy, scanner and word reader of one core group.
+
+    Throughput: a word a cycle. Latencies are those of its stages.
 
     Parameters
     ----------

@@ -28,8 +28,8 @@ class Scanner(wiring.Component):
     Members
     -------
     rows : In(stream of Row), next : In(Row), more : In(1)
-        See `FifoInterface`: what decides about a row is registered in the cycle before it shows. `rows.ready` is high while there is
-        no row.
+        See `FifoInterface`: what decides about a row is registered in the cycle before it shows. `rows.ready` is high while there
+        is no row.
     credit : In(cores)
         The core has room for a word; of those that the fetcher can serve.
     cycle : In(3)
@@ -92,8 +92,8 @@ class Scanner(wiring.Component):
     def _decide(self, m, left):
         """Of the row at hand: whether it makes requests, whether these wait for no time slot, and whether the next one is its last.
 
-        Lookahead: the answers are registers, from the row that follows. The requests are counted, because that the count reaches the
-        row's is known sooner than that no bit is left.
+        Lookahead: the answers are registers, from the row that follows. The requests are counted, because that the count reaches
+        the row's is known sooner than that no bit is left.
         """
         row, come = self.rows.payload.row, self.next
         requests, any_time, single, final = Signal(), Signal(), Signal(), Signal()

@@ -1,4 +1,4 @@
-"""The two interfaces between the host's port and the array: memory windows and run control."""
+"""The two interfaces between the host port and the array: host window and run control."""
 
 from amaranth.lib.wiring import In, Out, Signature
 
@@ -9,9 +9,9 @@ __all__ = ["ControlSignature", "WindowSignature"]
 
 
 class WindowSignature(Signature):
-    """Access of the host to the memories, only while the machine does not run.
+    """The host's access to the memories, only while the machine does not run.
 
-    Cores are far apart, so what several share is narrow: pieces of a row reach them one after the other (`isa.window_bits`).
+    Cores are placed far apart, so the bus to them is narrow: it carries a row in pieces (`isa.window_bits`).
 
     Members (seen from the host port)
     ---------------------------------
@@ -23,12 +23,12 @@ class WindowSignature(Signature):
     we : Out(1)
         Writes a piece. A row is written whole: its pieces follow each other, from piece 0.
     wdata : Out(window_bits)
-        The piece, in the cycle after `we`; zero while the machine runs, unless the profile is `small`.
+        The piece, in the cycle after `we`; zero while the machine runs, unless `Stages.masks_host_data`.
     whole : Out(row of ACT)
         The whole row, in the cycle after its piece 0: an activation word's occupancy bit follows from all of it.
     re : Out(1)
-        Reads a piece; `rdata` shows it `Latencies.window` cycles later, and as long as `region`, `row` and `piece` are held, nothing
-        is written and the machine does not run.
+        Reads a piece; `rdata` shows it `Latencies.window` cycles later, and as long as `region`, `row` and `piece` are held,
+        nothing is written and the machine does not run.
     rdata : In(window_bits)
 
     Writable: IMEM, WEIGHT, MASK, PARAM, ACT (its occupancy bit follows from the data), STATE, TABLE.

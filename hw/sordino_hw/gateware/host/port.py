@@ -1,4 +1,4 @@
-"""The host port: control registers and memory windows on AXI4-Lite."""
+"""The host port: control registers and host window on AXI4-Lite."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data
@@ -76,7 +76,7 @@ class HostPort(Component):
         connect(m, flipped(self.bus), axi.bus)
         window, control = self.window, self.control
 
-        busy = Signal()  # the window is taken, or will be the running machine's in the next cycle
+        busy = Signal()  # the window is in use, or the machine is about to run
         m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
         fetched = Signal()
         asked, wants, fetch, source = self._read(m, axi.read, busy, fetched)
@@ -88,7 +88,7 @@ class HostPort(Component):
         m.d.comb += busy.eq(control.start | window.we | fetching | delay(m, fetching, 1, "fetching"))
         m.d.sync += fetched.eq(fetched & asked)
         with m.If(fetch | commit):
-            # Nothing is committed while a read waits that could fetch.
+            # No row is committed while a read waits: `asked` alone chooses.
             place = Cat(window.piece, window.region, window.row)
             m.d.sync += [window.we.eq(commit), window.re.eq(fetch), place.eq(Mux(asked, source, target))]
         with m.If(commit):
@@ -188,7 +188,7 @@ class HostPort(Component):
     def _write(self, m, port, busy, read, reading):
         """Serves writes in the second cycle of a request, unless the window is `busy` or a read is served.
 
-        A read that waits (`read`) is served (`reading`) as soon as the window may be used, so a row waits for it.
+        A read that waits (`read`) goes first: it is served (`reading`) as soon as the window may be used.
 
         Returns whether a row is complete, where it is, and the number of its last piece.
         """
@@ -230,8 +230,8 @@ class HostPort(Component):
                                         m.d.sync += control.start.eq(port.data[0])
         with m.Elif((resp == Resp.OKAY) & ~(whole & in_order)):
             m.d.comb += port.resp.eq(Resp.SLVERR)
-        # A piece may be staged while it is blocked: nobody looks at the row before it is complete, nor is one staged while a row
-        # is written.
+        # Speculative load: a piece is staged also while it waits, because the row is used when it is complete. It is not staged
+        # while the row before is written.
         self._stage(m, good & ~self.window.we, piece, port.data)
         with m.If(stored):
             m.d.sync += expected.eq(port.address[2:] + 1)
@@ -240,7 +240,7 @@ class HostPort(Component):
         return commit, Cat(Const(0, len(self.window.piece)), region, index), piece
 
     def _stage(self, m, put, piece, value):
-        """Keeps the pieces of the row that is being written, in registers where they are shown together; shows them."""
+        """Keeps the pieces of the row that is being written: in registers if several are shown at once, else in a small memory."""
         window = self.window
         together = max(len(window.whole), len(window.wdata) if len(window.wdata) > 32 else 0)
         staged = Signal(data.ArrayLayout(32, row_pieces(together)), reset_less=True)

@@ -1,8 +1,8 @@
 """The host port of small boards: memory windows and control registers on a serial line.
 
 Frames and answers are those of `spec.serial_frame`: the host sends a command, a row, and the row's 64 bits, least significant byte
-first. `WRITE` writes a row; without it, the port answers with the row's bits, and receives nothing until they are sent. Rows are as wide
-as they are in `isa.region_bits`; bits above them are ignored, and read as zero.
+first. `WRITE` writes a row; without it, the port answers with the row's bits, and receives nothing until they are sent. Rows are
+as wide as they are in `isa.region_bits`; bits above them are ignored, and read as zero.
 
 Row k of `Region.CSR` holds the control registers at the addresses 8 k and 8 k + 4 of `isa.CSR`. LIMIT reads as zero. Bit 8 of
 STATUS says that something was lost, or refused, since STATUS was last read: a byte without its stop bit, a command that

@@ -14,8 +14,8 @@ __all__ = ["SerialLine"]
 class SerialLine(Component):
     """Receives frames of `FRAME` bytes from `rx`, and sends answers of `ANSWER` bytes on `tx`, one at a time.
 
-    Nothing is buffered but the frame, in a shift register where its fields are in their places when the last bit is there, and in which
-    an answer is shifted out. A byte without its stop bit ends the frame; the next one begins when the line is high again.
+    Nothing is buffered but the frame, in a shift register where its fields are in their places when the last bit is there, and in
+    which an answer is shifted out. A byte without its stop bit ends the frame; the next one begins when the line is high again.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ class SerialLine(Component):
                     m.d.sync += [sending.eq(0), busy.eq(0), byte.eq(0)]
                 with m.If(~sending & (~rx | (byte == FRAME - 1))):
                     m.d.sync += [byte.eq(0), waiting.eq(~rx)]
-            with m.Elif((bit == 0) & ~sending & rx):
-                m.d.sync += [busy.eq(0), bit.eq(0)]  # too short for a start bit
+            with m.Elif((bit == 0) & ~sending & rx):  # too short for a start bit
+                m.d.sync += [busy.eq(0), bit.eq(0)]
         with m.If(self.answer):
             m.d.sync += [busy.eq(1), sending.eq(1), cycle.eq(0)]
 

@@ -157,7 +157,9 @@ class Issuer(wiring.Component):
         m.d.comb += self.operands.eq(operands)
 
     def _spacing(self, m, close):
-        """Whether the output at hand may close: counts the cycles from each close on, for an output of the same operation and of another."""
+        """Whether the output at hand may close: counts the cycles from each close on, for an output of the same operation and of
+        another.
+        """
         bits = isa.REGISTERS["DRAIN"].bits + 1
         cores, drain = self.arch.cores, self.drain
         same, other, same_over, other_over = Signal(bits), Signal(bits), Signal(init=1), Signal(init=1)

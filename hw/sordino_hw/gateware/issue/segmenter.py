@@ -17,13 +17,15 @@ __all__ = ["Segmenter"]
 
 @dataclass(frozen=True)
 class AtHand:
-    """The word at hand: a segment or vector `item`, of `several` there are more; or only the end of an output (`bare`).
+    """The word at hand: an `item`, which is a segment, or the word itself in vector mode (`vector`); or only the end of an output
+    (`marker`).
 
-    A word that is neither passes. `left` are its segments that have events, from `chosen`, the one of number `place`, on.
+    A word that is neither is dropped. `left` are its segments that have events and are not sent, `several` if they are more than
+    one; `chosen` is the first of them, as a one-hot, and `place` its number.
     """
 
     item: Signal
-    bare: Signal
+    marker: Signal
     vector: Signal
     several: Signal
     left: Signal
@@ -71,7 +73,7 @@ class Segmenter(wiring.Component):
         arch, word = self.arch, self.words.payload.word
         count = arch.lanes // arch.segment
         at = AtHand(
-            *(Signal(name=name) for name in ("item", "bare", "vector", "several")),
+            *(Signal(name=name) for name in ("item", "marker", "vector", "several")),
             *(Signal(count, name=name) for name in ("left", "chosen")),
             Signal(range(max(2, count)), name="place"),
         )
@@ -81,15 +83,15 @@ class Segmenter(wiring.Component):
         m.d.comb += [
             push.eq(full & (closed | at.item)),
             accept.eq(~full | (room & (closed | at.item))),
-            # An end alone is given to the item before, unless there is none without an end.
-            step.eq(room | Mux(at.item, ~full, ~(at.bare & closed))),
+            # A marker gives its end to the held item; if that has one already, the marker waits for its place.
+            step.eq(room | Mux(at.item, ~full, ~(at.marker & closed))),
             self.words.ready.eq(step & ~at.several),
             self.vector.eq(at.vector & (~full | room)),
         ]
         self._step(m, at, step)
         with m.If(accept):
-            m.d.sync += [full.eq(at.item | at.bare), closed.eq((at.item | at.bare) & word.end & ~at.several)]
-        with m.Elif(at.bare):
+            m.d.sync += [full.eq(at.item | at.marker), closed.eq((at.item | at.marker) & word.end & ~at.several)]
+        with m.Elif(at.marker):
             m.d.sync += closed.eq(1)
         self._hold(m, at, held, accept, closed)
         self._send(m, held, closed, push, room)
@@ -109,7 +111,7 @@ class Segmenter(wiring.Component):
             with m.Else():
                 m.d.sync += [
                     at.item.eq(self.more & ~come.word.null),
-                    at.bare.eq(self.more & come.word.null & come.word.end),
+                    at.marker.eq(self.more & come.word.null & come.word.end),
                     at.vector.eq(self.more & ~come.word.null & (come.word.kind != Kind.EVENT)),
                     at.several.eq(self.more & ~come.once),
                     at.left.eq(come.some),
@@ -138,7 +140,7 @@ class Segmenter(wiring.Component):
                     m.d.sync += held.mask.eq(word.mask[k * size : (k + 1) * size] & ~at.vector.replicate(size))
                     if not reads_late(arch):
                         m.d.sync += [held.act[j].eq(word.act[k * size + j]) for j in range(size)]
-        with m.Elif(at.bare & ~closed):
+        with m.Elif(at.marker & ~closed):
             m.d.sync += held.zero.eq(held.zero | word.zero)
 
     def _send(self, m, held, closed, push, room):

@@ -1,4 +1,4 @@
-"""Small pieces of logic that the stages share."""
+"""Combinational helpers and delays that the stages share."""
 
 from amaranth.hdl import Array, Cat, Const, Module, Signal
 
@@ -8,7 +8,7 @@ __all__ = ["buffered", "count_ones", "delay", "gate", "index_of", "lowest", "row
 
 
 def buffered(m: Module, value, name: str):
-    """A bit for many readers: see `Buffer`."""
+    """A fan-out buffer: see `Buffer`."""
     m.submodules[f"{name}_buffer"] = buffer = Buffer()
     m.d.comb += buffer.i.eq(value)
     return buffer.o
@@ -22,31 +22,31 @@ def gate(m: Module, name: str, function, *bits):
 
 
 def without_lowest(bits, width: int):
-    """`width` bits without the lowest one that is set: where they are few, without a carry chain."""
+    """`width` bits without the lowest one that is set; up to eight bits without a carry chain."""
     if width > 8:
         return bits & (bits - 1)[:width]
     return Cat(bits[i] & (bits[:i].any() if i else 0) for i in range(width))
 
 
 def lowest(bits, width: int):
-    """The lowest set bit of `bits`, as (one-hot of `width` bits, its index); zero and 0 where none is set."""
+    """The lowest set bit of `bits`, as (one-hot of `width` bits, its index); (0, 0) if none is set."""
     one_hot = bits & ~without_lowest(bits, width)
     return one_hot, index_of(one_hot, width)
 
 
 def index_of(one_hot, width: int):
-    """Which of the `width` bits is set; 0 where none is."""
+    """The index of the one of `width` bits that is set; 0 if none is."""
     return Cat(Cat(one_hot[i] for i in range(width) if i >> k & 1).any() for k in range(max(1, (width - 1).bit_length())))
 
 
 def row_mask(low, top, width: int):
-    """The bits of a row from `low` up, to `top`."""
+    """A mask of the bits `low` to `top` of a row."""
     ones = Const((1 << width) - 1)
     return (ones << low) & (ones >> ~top)
 
 
 def count_ones(bits, width: int):
-    """How many of the `width` bits of `bits` are set: four bits a table, then a tree of adders."""
+    """The number of set bits among `width`: a table for each four bits, then a tree of adders."""
     table = Array(Const(i.bit_count(), 3) for i in range(16))
     counts = [table[bits[i : min(i + 4, width)]] for i in range(0, width, 4)]
     while len(counts) > 1:
@@ -55,9 +55,9 @@ def count_ones(bits, width: int):
 
 
 def delay(m: Module, value, cycles: int, name: str, *, reset_less: bool = False):
-    """`value` (a value or a view) as it was `cycles` before, of the same shape; through registers that start at zero.
+    """`value` (a value or a view) of `cycles` before, through registers that start at zero.
 
-    Those of data can do without a reset, which saves a net across the device: `reset_less`.
+    Registers of data need no reset: `reset_less` saves a net across the device.
     """
     for k in range(cycles):
         held = Signal(value.shape(), name=f"{name}_{k + 1}", reset_less=reset_less)

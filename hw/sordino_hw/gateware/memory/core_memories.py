@@ -189,7 +189,8 @@ class CoreMemories(wiring.Component):
         if not self.distant:
             m.d.comb += self.state_data.eq(state.r_data.word_select(host.piece, self.bus))
             return
-        # In two cycles, which the host waits for: a row's words are all over the core. Clearing a register is free, choosing is not.
+        # In two cycles, which the host waits for: a row's words are all over the core. Clearing a register is free, choosing is
+        # not.
         pairs = Signal(data.ArrayLayout(self.bus, -(-len(state.r_data) // (2 * self.bus))), reset_less=True)
         for k, pair in enumerate(pairs):
             m.d.sync += pair.eq(state.r_data[2 * self.bus * k :][: 2 * self.bus].word_select(host.piece[0], self.bus))

@@ -68,8 +68,8 @@ class Requantiser(wiring.Component):
         """Shifts right by all but the last place, in two cycles. Returns the value, whether it is to be shifted by one place more,
         and whether it saturates.
 
-        round_shift(v, n) = ((v >> n-1) + 1) >> 1: one shifter, and the rounding bit is the last one shifted out. Each step keeps the
-        bits that the later steps can shift into the result, and the sign; the bits that it drops decide on saturation.
+        round_shift(v, n) = ((v >> n-1) + 1) >> 1: one shifter, and the rounding bit is the last one shifted out. Each step keeps
+        the bits that the later steps can shift into the result, and the sign; the bits that it drops decide on saturation.
         """
         bits = self.arch.requant_bits
         shift = delay(m, self.shift, 1, "shift", reset_less=True)
@@ -88,8 +88,8 @@ class Requantiser(wiring.Component):
     def _round(self, m, value, last, saturates):
         """Shifts by the last place and rounds, in one adder; registered.
 
-        Saturated to +-2**(bits-1): after the multiplication by less than 2**(REQUANT_FRACTION-1) and the second rounding, that is the
-        same as one less.
+        Saturated to +-2**(bits-1): after the multiplication by less than 2**(REQUANT_FRACTION-1) and the second rounding, that is
+        the same as one less.
         """
         bits = self.arch.requant_bits
         m.submodules.rounder = rounder = FusedAdder(
@@ -136,7 +136,9 @@ class Requantiser(wiring.Component):
             m.d.sync += result.eq(adder.s)
 
     def _step(self, m, value, enable, places: int, width: int):
-        """Shifts right by `places` if `enable`, and keeps `width` bits, the sign on top. Returns them, and whether bits are lost."""
+        """Shifts right by `places` if `enable`, and keeps `width` bits, the sign on top. Returns them, and whether bits are
+        lost.
+        """
         sign, top = value[-1], width - 1
         shifted = Mux(enable, value >> places, value)
         kept = Signal(signed(width), name=f"shifted_{places}")

@@ -64,21 +64,21 @@ class Multiplier(wiring.Component):
 
 
 class FusedAdder(wiring.Component):
-    """`s = a + operand(b, c, d) + carry_in`, modulo `2**width`. On the ECP5 the second operand costs nothing beside the adder.
+    """`s = a + operand(b, c, d) + carry_in`, modulo `2**width`. On the ECP5 the function is in the LUTs of the adder.
 
     Parameters
     ----------
     width : int
     operand : function of (b, c, d)
-        Bitwise, of values as of integers; zero where c and d are, which is what an ECP5 adder can do.
+        Bitwise, of Amaranth values and of integers; zero where c and d are zero, as an ECP5 adder needs it.
     carry : bool
-        There is a carry into the adder.
+        There is a `carry_in`.
 
     Members
     -------
     a, b, c : In(width)
     d : In(1)
-        For every bit.
+        The same for every bit.
     carry_in : In(1)
         If `carry`.
     s : Out(width)
@@ -97,7 +97,7 @@ class FusedAdder(wiring.Component):
 
 
 class MaskedAdder(wiring.Component):
-    """An adder of two operands, one of which a common bit masks: as large as one without the mask.
+    """An adder whose first operand can be masked, as large as an adder without the mask.
 
     Parameters
     ----------
@@ -145,8 +145,9 @@ class DigitProduct(wiring.Component):
 
 
 class Accumulators(wiring.Component):
-    """`count` sums of products, 32 bit and wrapping, which are shifted out, and by that cleared: on the iCE40 a multiplier each,
-    and nothing else.
+    """`count` sums of products, 32 bit and wrapping, which are shifted out, which also clears them.
+
+    On the iCE40 each sum is in the accumulator of an SB_MAC16, and takes no logic cell.
 
     Parameters
     ----------
@@ -162,7 +163,7 @@ class Accumulators(wiring.Component):
     step : In(1)
         Adds every `a[i] * b[i]` of this cycle to its sum, as of the next.
     shift : In(1)
-        Instead, every sum becomes the one `shown` places on, and the last ones zero. The sums are not reset: shifting clears them.
+        Instead, every sum becomes the one `shown` places on, and the last ones zero. There is no other reset.
     o : Out(array of shown x signed(32))
         The first sums.
     """

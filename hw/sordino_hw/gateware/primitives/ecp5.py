@@ -1,7 +1,7 @@
 """ECP5: DP16KD with its output register, MULT18X18D with its registers, distributed RAM.
 
-Yosys infers neither register, and without them a block RAM takes 5.8 ns from clock to output (with it, under 1 ns) and
-a product's register lands wherever there is room.
+Yosys does not infer these registers. Without its output register a block RAM takes 5.8 ns from clock to output, with it less than
+1 ns; and the registers of a product outside the multiplier can be placed far from it.
 """
 
 from functools import reduce
@@ -75,8 +75,8 @@ class Ecp5(Generic):
     def bit_memory(self, c: BitMemory) -> Module:
         if c.latency == 1:
             return super().bit_memory(c)
-        # A distributed RAM writes its four bits together: a bit's neighbours are looked up in a copy for the writer, which is
-        # smaller than a RAM for each bit would be.
+        # A distributed RAM writes its four bits together. So one copy more is read to find a bit's three neighbours: that is
+        # smaller than a distributed RAM for each bit.
         m = Module()
         place, row = (DISTRIBUTED_BITS - 1).bit_length(), (c.width - 1).bit_length()
         m.submodules.quads = quads = SmallMemory(c.depth * c.width // DISTRIBUTED_BITS, DISTRIBUTED_BITS, latency=1)
@@ -84,7 +84,8 @@ class Ecp5(Generic):
         def register(name, like):
             return Signal.like(like, name=name, reset_less=True)
 
-        # First cycle: the quad is looked up. Second: it is written, unless the quad that was written meanwhile is the same.
+        # In the first cycle the four bits (quad) are read, in the second written back; forwarded if the same quad was written
+        # meanwhile.
         asked_en, asked, asked_bit = (register(f"asked_{n}", s) for n, s in (("en", c.w_en), ("at", c.w_addr), ("bit", c.w_data)))
         w_en, w_addr, bit = (register(f"quad_{n}", s) for n, s in (("en", c.w_en), ("at", c.w_addr), ("bit", c.w_data)))
         again, written = register("again", c.w_en), register("written", quads.r_data)
@@ -146,12 +147,12 @@ class Ecp5(Generic):
     def gate(self, c: Gate) -> Module:
         m = Module()
         inputs = {f"i_{name}": bit for name, bit in zip("ABCD", Cat(c.i, Const(0, 4 - len(c.i))), strict=True)}
-        table = c.table * (0xFFFF // ((1 << (1 << len(c.i))) - 1))  # whatever the inputs are that it does not have
+        table = c.table * (0xFFFF // ((1 << (1 << len(c.i))) - 1))  # the same for any value of inputs that it does not have
         m.submodules.lut = Instance("LUT4", p_INIT=Const(table, 16), **inputs, o_Z=c.o)
         return m
 
     def serialiser(self, c: Serialiser) -> Module:
-        # A value that is not shown is zero, so that an OR joins them: clearing a register is free, a multiplexer is not.
+        # Values that are not shown are zero, and an OR joins them: a register's reset costs no LUT, a multiplexer does.
         m = Module()
         turn = Signal(c.parts, reset_less=True)
         m.d.sync += turn.eq(Mux(c.load, 1, turn << 1))
@@ -213,7 +214,7 @@ class Ecp5(Generic):
         return m
 
     def digit_product(self, c: DigitProduct) -> Module:
-        # A sum of two operands with a mask each. Where both are masked the table is wrong, and the register is cleared.
+        # A sum of two operands with a mask each. If both are masked the table is wrong, so the register is cleared.
         m = Module()
         table = _table(lambda a, b, low, high: (a & low) ^ (b & high), lambda a, b: a & b)
         total, p, sign = Signal(c.width + 1), Signal.like(c.p, reset_less=True), c.a[-1]
@@ -320,7 +321,7 @@ def _columns(c, bits: int):
 def _short_memory(c) -> Module:
     m = Module()
     groups, shown = c.width // c.granularity, []
-    # Groups can lie far apart: each has addresses of its own.
+    # Groups can be placed far apart: each has address registers of its own.
     r_addr, w_addr = (copies(m, a, groups, n, reset_less=True) for a, n in ((c.r_addr, "held_r_addr"), (c.w_addr, "held_w_addr")))
     w_en, w_data = (Signal.like(s, name=f"held_{s.name}", reset_less=True) for s in (c.w_en, c.w_data))
     m.d.sync += [w_en.eq(c.w_en), w_data.eq(c.w_data)]
@@ -334,7 +335,7 @@ def _short_memory(c) -> Module:
 def _distributed(m: Module, name: str, depth: int, width: int, granularity: int, w_en, w_addr, w_data, r_addr):
     """Distributed RAM, `granularity` bits for each bit of `w_en`; the inputs are registers. Returns what is read, a cycle later.
 
-    Of fewer rows than a RAM has, the highest address bit is repeated: a net for the constant would go to every one of them.
+    If it has fewer rows than a distributed RAM, the highest address bit is repeated: a constant would be a net to all of them.
     """
     inner = min(len(r_addr), (DISTRIBUTED_ROWS - 1).bit_length())
     shown = []
@@ -349,7 +350,7 @@ def _distributed(m: Module, name: str, depth: int, width: int, granularity: int,
             write.data.eq(w_data),
             read.addr.eq(r_addr[:inner].as_signed()),
         ]
-        # A bank that is not read shows zeros: clearing a register is free, a multiplexer is not.
+        # A bank that is not read shows zeros: a register's reset costs no LUT, a multiplexer does.
         part = Signal(width, name=f"{name}_{bank}_shown", reset_less=True)
         m.d.sync += part.eq(read.data)
         with m.If(r_addr[inner:] != bank):
@@ -373,7 +374,7 @@ def _chain(m: Module, inputs, table: int, sums, carry=None):
 
     An input without a signal is high: nextpnr routes a net to C or D where it is low.
     """
-    zero, one = Const(0, 1), Const(1, 1)  # nextpnr has a cell for what comes into a chain, whatever it is
+    zero, one = Const(0, 1), Const(1, 1)  # nextpnr makes a cell for the carry into a chain, also for a constant
     bits = [(table, *nets, s) for nets, s in zip(inputs, sums, strict=True)]
     if len(bits) % 2:
         bits.append((0, one, one, one, one, Signal(name="above")))

@@ -16,7 +16,9 @@ class Generic:
     name = "generic"
     distributed_rows: int = 1
     distributed_attributes: dict = {}
-    """Rows that a memory of registers or distributed RAM has at least, and the attributes that tell synthesis what to make of it."""
+    """Rows that a memory of registers or distributed RAM has at least, and the attributes that tell synthesis what to make of
+    it.
+    """
 
     def block_memory(self, c: BlockMemory | SinglePortMemory) -> Module:
         m = Module()

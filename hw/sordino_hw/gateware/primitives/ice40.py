@@ -1,4 +1,4 @@
-"""iCE40 UltraPlus: SB_RAM40_4K (which Yosys infers, but for its collisions), SB_SPRAM256KA, SB_MAC16."""
+"""iCE40 UltraPlus: SB_RAM40_4K, which Yosys infers; SB_SPRAM256KA and SB_MAC16, which are instantiated."""
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import memory
@@ -154,13 +154,13 @@ class Ice40(Generic):
 def _block(m: Module, name: str, depth: int, width: int, granularity: int, w_en, w_addr, w_data, r_addr, latency: int):
     """Block RAM, `granularity` bits for each bit of `w_en`. Returns the row at `r_addr`, `latency` cycles later.
 
-    Yosys makes it of a memory with registers behind it. Given a synchronous read port it would build a bypass beside the
-    RAM, to show a row that is being written as it was.
+    Yosys infers it from an asynchronous read port with a register. From a synchronous one it would infer a bypass too, which
+    shows the old row while it is written.
     """
     attributes = {"no_rw_check": 1, "ram_style": "block"}
     m.submodules[name] = array = memory.Memory(shape=unsigned(width), depth=depth, init=[], attrs=attributes)
     write, read = array.write_port(granularity=granularity), array.read_port(domain="comb")
-    # The address is registered rather than the data, which has more bits.
+    # The register of the latency is in front, because an address has fewer bits than a row.
     address = r_addr
     if latency == 2:
         address = Signal(len(r_addr), name=f"{name}_address", reset_less=True)

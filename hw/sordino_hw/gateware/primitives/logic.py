@@ -1,4 +1,4 @@
-"""Single bits that synthesis must not merge or move, and a serialiser."""
+"""Gates that synthesis must leave as they are, and a serialiser."""
 
 from collections.abc import Callable
 
@@ -15,9 +15,9 @@ SERIALISER_LATENCY = 2
 
 
 class Buffer(wiring.Component):
-    """A bit, again: drives the many readers of a signal, so that what follows it in a chain of logic need not wait for them.
+    """A fan-out buffer: drives many readers of a late signal, so that its other readers have a net of their own.
 
-    On the ECP5 a LUT, which synthesis does not see through.
+    On the ECP5 it is a LUT, which synthesis does not optimise away.
 
     Members
     -------
@@ -34,8 +34,8 @@ class Buffer(wiring.Component):
 class Gate(wiring.Component):
     """A function of up to four bits that stays one level of logic.
 
-    On the ECP5 a LUT, which synthesis does not see through: it makes a chain as long as it likes of what is not slow in the
-    module at hand, however far apart the ends of the chain are.
+    On the ECP5 it is a LUT, which synthesis does not restructure. Synthesis does not know how far apart the cells are: left
+    alone, it would put more levels on a path that is slow because of its wires.
 
     Parameters
     ----------
@@ -62,8 +62,10 @@ class Gate(wiring.Component):
 class Serialiser(wiring.Component):
     """Takes several values at once and shows them one after the other.
 
-    `i[k]` of a cycle with `load` is shown `SERIALISER_LATENCY` + k cycles later, unless there is a `load` within k cycles of it; `o` is zero
-    when every value was shown. Not reset; the ECP5's form has no multiplexer in it.
+    Throughput: a value a cycle.
+
+    `i[k]` of a cycle with `load` is shown `SERIALISER_LATENCY` + k cycles later, unless there is a `load` within k cycles of it;
+    `o` is zero when every value was shown. Not reset; the ECP5's form has no multiplexer in it.
 
     Parameters
     ----------

@@ -14,9 +14,8 @@ class BlockMemory(wiring.Component):
     """Memory with one write and one read port in the same clock domain, in block RAM.
 
     `r_data` shows the row at `r_addr` exactly `latency` cycles later. Addresses beyond the depth must not be used:
-    callers check and trap. A row that is written in the very cycle in which it is read, or the next, comes out undefined
-    (the generic form shows it as before). Rows start at zero; `r_data` is not reset, and what it shows in the first
-    `latency` cycles is undefined.
+    callers check and trap. If a row is written in the cycle in which it is read, or in the next, `r_data` is undefined
+    (the generic form shows the old row). Rows start at zero; `r_data` is not reset, and is undefined in the first `latency` cycles.
 
     Parameters
     ----------
@@ -44,10 +43,10 @@ class BlockMemory(wiring.Component):
 
 
 class BitMemory(wiring.Component):
-    """Memory that is written bit by bit, and read row by row by several at once.
+    """Memory with one write port of one bit and several read ports of a row.
 
-    `r_data[i]` shows the row at `r_addr[i]` exactly `latency` cycles later; a bit that is written in that cycle or in
-    the one before comes out undefined, the row's other bits do not. Rows start at zero; `r_data` is not reset.
+    `r_data[i]` shows the row at `r_addr[i]` exactly `latency` cycles later. A bit that is written in that cycle or in
+    the one before is undefined; the row's other bits are not. Rows start at zero; `r_data` is not reset.
 
     Parameters
     ----------
@@ -111,10 +110,10 @@ class SinglePortMemory(wiring.Component):
 
 
 class DualReadMemory(wiring.Component):
-    """Memory that two read at once; it is written through the first one's port.
+    """Memory with two read ports, of which the first one also writes.
 
-    `r_data[i]` shows the row at `addr[i]` exactly `latency` cycles later. Undefined are `r_data[0]` for a cycle that wrote,
-    and `r_data[1]` for one in which its row was written. Rows start at zero.
+    `r_data[i]` shows the row at `addr[i]` exactly `latency` cycles later. `r_data[0]` is undefined for a cycle that wrote, and
+    `r_data[1]` for a cycle in which its row was written. Rows start at zero.
 
     Parameters
     ----------
@@ -188,7 +187,9 @@ def _check_latency(latency: int, known: tuple[int, ...]) -> None:
 
 
 def _memory_members(depth: int, width: int, latency: int, granularity: int | None) -> dict:
-    """Of a memory with a write and a read port; `granularity` bits for each bit of `w_en`, by default all. Raises `ValueError`."""
+    """Members of a memory with a write and a read port: `granularity` bits for each bit of `w_en`, by default all. Raises
+    `ValueError`.
+    """
     _check_memory(depth, width)
     _check_latency(latency, (1, LATENCY))
     if granularity is not None and (granularity < 1 or width % granularity):

@@ -13,8 +13,8 @@ __all__ = ["SmallIssuer"]
 class SmallIssuer(Issuer):
     """`Issuer` without registers before the lanes, and with a pause behind each output: its sums drain out of the accumulators.
 
-    An event is at the lanes in the cycle of its issue. Nothing is issued in the `Latencies.pause` cycles behind an output's last event.
-    Of the inputs `next`, `vector`, `act`, `next_output` and `drain` it needs none.
+    An event is at the lanes in the cycle of its issue. Nothing is issued in the `Latencies.pause` cycles behind an output's last
+    event. Of the inputs `next`, `vector`, `act`, `next_output` and `drain` it needs none.
     """
 
     def elaborate(self, platform):

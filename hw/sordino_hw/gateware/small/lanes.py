@@ -22,14 +22,11 @@ class Control(data.StructLayout):
 
 
 class SmallLanes(Lanes):
-    """Multiplies and accumulates in `Accumulators`; an output's sums are shifted out of them, and by that cleared.
+    """`Lanes` that accumulate in `Accumulators`: an output's sums are shifted out of them, which also clears them.
 
-    An event's activations and weights are read in its cycle, chosen in the next, and added to the sums in the one after that.
-
-    The halves of a wide weight are multiplied one after the other. A maximum is kept in the registers of the operands, and is
-    added to the sums, which are zero, with the last event of an output.
-
-    `operands`, a cycle after the event, are its word.
+    An event's activations and weights are read in its cycle, chosen in the next, and added to the sums in the one after that. The
+    halves of a wide weight are multiplied one after the other. A maximum is kept in the operand registers; with the last event of
+    an output it is added to the sums, which are zero. `operands`, a cycle after the event, are its word.
     """
 
     def elaborate(self, platform):
@@ -69,7 +66,7 @@ class SmallLanes(Lanes):
             m.d.sync += weight.eq(Cat(Mux(c.max, 1, Mux(c.high, 0, row[:7])), Mux(c.high, row, sign)).as_signed())
             m.d.comb += [sums.a[i].eq(operand), sums.b[i].eq(weight)]
 
-        # They are shifted from the reset on, so that they are zero at first.
+        # Shifting clears the sums: also after a reset.
         draining = Signal(range(arch.chunks + 1), init=arch.chunks)
         ends = delay(m, end, 1, "ends")
         with m.If(ends):

@@ -6,7 +6,9 @@ __all__ = ["SmallSplitter"]
 
 
 class SmallSplitter(Splitter):
-    """`Splitter` that takes the next span in the cycle after the last row left, so that no stage before it waits for the scanner."""
+    """`Splitter` that takes the next span in the cycle after the last row left, so that no stage before it waits for the
+    scanner.
+    """
 
     def _take(self, m, last):
         m.d.comb += self.i.ready.eq(~self.o.valid)
