@@ -44,6 +44,13 @@ def test_index_names_every_page():
         assert f"({Path(page).name})" in (folder / page).with_name("README.md").read_text(), f"{page} is in no index"
 
 
+def test_site_has_every_page():
+    """In mkdocs.yml; decisions are reached from their index."""
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    pages = [str(p.relative_to(ROOT / "docs")) for p in ROOT.glob("docs/**/*.md") if not re.match(r"\d{4}-", p.name)]
+    assert [page for page in pages if not re.search(rf"\s{re.escape(page)}$", navigation, re.MULTILINE)] == []
+
+
 def test_tutorial_shows_its_example():
     example = (ROOT / "examples" / "own_network.py").read_text()
     blocks = PYTHON.findall((ROOT / "docs" / "tutorials" / "own-network.md").read_text())
