@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt .ci/prerequisites
 	"$(BIN)/python" -m pip install --editable '.[dev]' --constraint constraints.txt
 	@touch "$@"
 
-demo: setup ## train, compile, run on the RTL, report to out/demo.html (sordino demo)
+demo: setup ## compile a trained network, run it on the RTL, report to out/demo.html (sordino demo)
 	@mkdir -p out
 	"$(BIN)/sordino" demo --output out/demo.html
 

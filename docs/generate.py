@@ -8,6 +8,7 @@ from pathlib import Path
 from contract_pages import architecture_page, errors_page, sdn_page
 from licences import licences_page
 
+from sordino.report.schema_page import figures_page, schema_files
 from sordino.zoo.page import zoo_page
 from sordino_compiler.operators_page import operators_page
 from sordino_hw.spec.isa_page import isa_page
@@ -15,12 +16,14 @@ from sordino_hw.spec.isa_page import isa_page
 PAGES: dict[str, Callable[[], str]] = {
     "reference/architecture-fields.md": architecture_page,
     "reference/errors.md": errors_page,
+    "reference/figures.md": figures_page,
     "reference/isa.md": isa_page,
     "reference/licences.md": licences_page,
     "reference/operators.md": operators_page,
     "reference/sdn.md": sdn_page,
     "reference/zoo.md": zoo_page,
 }
+PAGES |= {f"reference/schema/{name}": lambda text=text: text for name, text in schema_files().items()}  # type: ignore[misc]
 
 
 def main() -> int:
@@ -33,6 +36,7 @@ def main() -> int:
         if not path.exists() or path.read_text() != text:
             stale.append(name)
             if not check:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(text)
     if stale:
         print(f"{'stale, run `make docs`' if check else 'written'}: {', '.join(stale)}")

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from safetensors.torch import save_file
 
 import sordino as sd
 from sordino.cli import app
+from sordino.experiments.demo import NETWORKS
 from sordino.experiments.tasks import load_checkpoint
 from sordino.report import render
+from sordino.report.jsonfile import VERSION
+from sordino.report.schema import validate
+from sordino_hw.spec.arch import preset
 
 OWN = """
 import torch
@@ -26,6 +31,22 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.fc(self.relu(self.conv(x)).flatten(1))
+
+class Large(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.relu, self.b = nn.Conv2d(2, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 8, 3, stride=4)
+
+    def forward(self, x):
+        return self.b(self.relu(self.a(x)))
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 8, 3)
+
+    def forward(self, x, y):
+        return self.conv(x) + self.conv(y)
 
 class Odd(nn.Module):
     def forward(self, x):
@@ -87,14 +108,13 @@ def refuses(text, *arguments):
 
 
 def figures(path, command):
-    document = json.loads(Path(path).read_text())
+    text = Path(path).read_text()
+    validate(text, command)
+    assert "<h1>" in render(json.loads(text))
+    document = json.loads(text)
+    assert document.pop("schema") == VERSION
     assert document.pop("command") == command
     assert set(document.pop("versions")) == {"sordino", "torch", "numpy", "amaranth", "verilator", "python"}
-    section = PAGE.split(f"### `{command}`")[1].split("\n### ")[0]
-    for key in document:
-        assert f"`{key}`" in section
-    for key in keys(document):
-        assert f"`{key}`" in PAGE
     return document
 
 
@@ -103,27 +123,6 @@ def misuse(*arguments):
     result = sordino(*arguments)
     assert result.exit_code == 2 and "Usage: sordino" in result.stderr
     return result.stderr
-
-
-PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
-
-NAMED_BY_DATA = {"arch", "options", "densities", "nonzero", "seconds", "dense_layers", "versions", "watched"}
-"""Objects whose keys are names of tensors, layers, options or steps."""
-
-
-def keys(value):
-    """Every key of a document that must stand in docs/reference/cli.md."""
-    if isinstance(value, list):
-        return {k for v in value for k in keys(v)}
-    if not isinstance(value, dict):
-        return set()
-    inner = {
-        k
-        for name, v in value.items()
-        if name not in NAMED_BY_DATA
-        for k in keys(list(v.values()) if name == "memory" and isinstance(v, dict) else v)
-    }
-    return inner | set(value)
 
 
 COMMANDS = [
@@ -201,7 +200,10 @@ def test_check(own):
     output = works("check", own, "--example", "1,2,5,5", "--json", "check.json")
     assert "Predicted cycles" in output and "aten.conv2d" in output
     f = figures("check.json", "check")
-    assert set(f) == {"arch", "ok", "problem", "fits", "operators", "memory", "segments", "predicted", "advice"} and f["ok"]
+    assert (
+        set(f) == {"arch", "ok", "problem", "fits", "operators", "memory", "segments", "predicted", "advice", "activation_memory"}
+        and f["ok"]
+    )
     assert [p["density"] for p in f["predicted"]] == [1.0, 0.5, 0.2, 0.1]
 
 
@@ -212,6 +214,25 @@ def test_check_of_what_cannot_be_compiled(own):
     refuses(r"check: give the shape of an input, such as --example 1,3,32,32 \(batch first\)\.", "check", own)
     refuses(r"--example 1,x: not a shape such as 1,3,32,32, nor a \.npy or \.npz file\.", "check", own, "-e", "1,x")
     refuses(r"--example 1,0,5,5: sizes must be positive\.", "check", own, "-e", "1,0,5,5")
+
+
+def test_check_of_what_does_not_fit(own):
+    result = sordino("check", "own.py:Large", "-e", "1,2,64,64", "--json", "check.json", "--arch", "icebreaker")
+    assert result.exit_code == 2 and "Verdict: it does not fit icebreaker" in result.stdout
+    f = figures("check.json", "check")
+    assert not f["ok"] and f["predicted"] == [] and f["advice"] is None
+    assert max(x["words"] for x in f["activation_memory"]) > 512
+    fits = [
+        name
+        for name in ("ulx3s-85f", "ecp5-25f")
+        if sordino("check", "own.py:Large", "-e", "1,2,64,64", "--arch", name).exit_code == 0
+    ]
+    assert f["fits"] == fits
+
+
+def test_check_takes_an_example_for_each_input(own):
+    output = works("check", "own.py:Two", "-e", "1,2,5,5", "-e", "1,2,5,5")
+    assert output.count("placeholder") == 2 and "Verdict: it fits ulx3s-85f" in output
 
 
 # -- compile ---------------------------------------------------------------------------------------------------------
@@ -233,6 +254,7 @@ def test_compile_a_network_of_ones_own(own, here, suffix):
     f = figures("compile.json", "compile")
     assert set(f) == {
         "file", "name", "arch", "dense", "random_weights", "segments", "operations", "memory", "layers", "calibration_images",
+        "transfers", "activation_memory",
     }  # fmt: skip
     assert (f["file"], f["calibration_images"], f["arch"]["name"]) == ("Net.sdn", 6, "ulx3s-85f")
     x = torch.from_numpy(np.load("x.npy"))
@@ -308,6 +330,38 @@ def test_run_on_the_timing_model(program, images):
     assert np.array_equal(np.load("y.npy"), accelerator(np.load(images))) and accelerator.stats.to_dict() == f["stats"]
 
 
+def test_run_tells_the_time_and_writes_a_timeline(program, images, digits_program):
+    output = works("run", program, images, "--backend", "timing", "--trace", "trace.json", "--json", "run.json")
+    assert "at 107.9 MHz (measured after place and route)" in output and "compute only" in output
+    f = figures("run.json", "run")
+    assert f["time"]["compute_ms"] == pytest.approx(f["stats"]["total"]["cycles"] / 107.9e3)
+    slices = [e for e in json.loads(Path("trace.json").read_text())["traceEvents"] if e["ph"] == "X"]
+    layers = [e for e in slices if e["tid"] == 2]
+    assert sum(e["args"]["cycles"] for e in layers) == f["stats"]["cycles"][0]
+    assert {e["name"] for e in layers} == {*(x.name for x in digits_program.layers), "end of segment"}
+    assert sum(e["args"]["cycles"] for e in slices if e["name"].startswith("load")) == f["time"]["load_cycles"] > 0
+    ends = [e["ts"] + e["dur"] for e in layers]
+    assert all(later["ts"] >= end - 1e-6 for end, later in zip(ends, layers[1:], strict=False))
+    for core in range(4):
+        mine = [e for e in slices if e["tid"] == 10 + core]
+        assert [e["args"]["cycles"] for e in mine] == [e["args"]["cycles"] for e in layers]
+    other = works("run", program, images, "--backend", "timing", "--clock", "50", "--json", "-")
+    assert "at 50 MHz (as given)" in other
+    refuses(r"run: the golden model counts no cycles; .*", "run", program, images, "--trace", "t.json")
+    refuses(r"cannot write no/t\.json: the folder no does not exist\.", "run", program, images, "--trace", "no/t.json")
+
+
+def test_figures_on_standard_output(program, images):
+    result = sordino("run", program, images, "--json", "-")
+    assert result.exit_code == 0 and json.loads(result.stdout)["command"] == "run"
+    assert "conv2" in result.stderr
+
+
+def test_a_picture_is_no_array(program):
+    Image.new("L", (8, 8)).save("digit.png")
+    refuses(r"digit\.png: an image file; arrays are read from \.npy or \.npz, .*", "run", program, "digit.png")
+
+
 def test_run_on_integers_and_npz(program, images):
     accelerator = sd.Accelerator(program)
     x = accelerator.quantise("x", np.load(images))
@@ -342,6 +396,62 @@ def test_run_refuses(program, images, here, monkeypatch):
     refuses(r"cannot write no/y\.npy: No such file or directory\. .*", "run", program, images, "-o", "no/y.npy")
 
 
+# -- arch, generate -----------------------------------------------------------------------------------------------------
+
+
+def test_architectures_from_files(own, here):
+    assert "ulx3s-85f" in works("arch", "list", "--json", "list.json")
+    assert [a["clock_mhz"] for a in figures("list.json", "arch list")["architectures"]] == [107.9, 116.5, 28.6]
+    toml = works("arch", "show", "ulx3s-85f,act_depth=4096", "--json", "show.json")
+    (here / "mine.toml").write_text(toml)
+    (here / "short.toml").write_text('base = "ulx3s-85f"\nact_depth = 4096\n')
+    (here / "mine.json").write_text(json.dumps(figures("show.json", "arch show")["arch"]))
+    wanted = sd.PRESETS["ulx3s-85f"].replace(act_depth=4096)
+    for text in ("mine.toml", "short.toml", "mine.json", "ulx3s-85f,act_depth=4096"):
+        assert preset(text).hash == wanted.hash
+        assert "is valid: as ulx3s-85f, but act_depth 4096 (there 1536)." in works("arch", "check", text)
+    output = works("check", own, "-e", "1,2,5,5", "--arch", "short.toml", "--json", "check.json")
+    assert "No clock was measured" in output
+    f = figures("check.json", "check")
+    assert f["arch"]["name"] == "short" and f["predicted"][0]["time"]["compute_ms"] is None
+
+
+def test_architectures_are_refused(here):
+    refuses(
+        r"architecture ulx3s-85f,act_depht=1: unknown field 'act_depht'; did you mean 'act_depth'\?",
+        "arch",
+        "check",
+        "ulx3s-85f,act_depht=1",
+    )
+    refuses(r"unknown architecture 'ulx3s': did you mean 'ulx3s-85f'\? The presets are .*", "arch", "check", "ulx3s")
+    refuses(r"architecture 'ulx3s-85f,lanes': write each change as field=value, .*", "arch", "check", "ulx3s-85f,lanes")
+    refuses(r"architecture 'ulx3s-85f,lanes=7': lanes must be .*", "arch", "check", "ulx3s-85f,lanes=7")
+    refuses(r"architecture 'ulx3s-85f,lanes=many': lanes must be a positive integer, .*", "arch", "check", "ulx3s-85f,lanes=many")
+    refuses(r"architecture no\.toml: No such file or directory\. .*", "arch", "check", "no.toml")
+    (here / "bad.toml").write_text("act_depth = ")
+    refuses(r"architecture bad\.toml: not valid TOML: .*", "arch", "check", "bad.toml")
+    (here / "bad.json").write_text("[1]")
+    refuses(r"architecture bad\.json: an object with fields of ArchConfig is expected, not list", "arch", "check", "bad.json")
+    (here / "base.toml").write_text('base = "zx81"')
+    refuses(r"architecture base\.toml: base 'zx81' is no preset; the presets are .*", "arch", "check", "base.toml")
+
+
+def test_generate(here):
+    small = "icebreaker,act_depth=64,weight_depth=32,mask_depth=8"
+    assert "Verilog: top.v" in works("generate", "--arch", small, "-o", "top.v")
+    assert "module top(" in (here / "top.v").read_text()
+    refuses(r"cannot write no/top\.v: the folder no does not exist\.", "generate", "-o", "no/top.v")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell):
+    assert "_SORDINO_COMPLETE" in works("completion", shell)
+
+
+def test_a_command_that_does_not_exist():
+    assert "No such command 'chek'. Did you mean 'check'?" in misuse("chek")
+
+
 # -- disasm, bench, report, doctor -----------------------------------------------------------------------------------
 
 
@@ -360,7 +470,7 @@ def test_bench_layer(here):
     output = works("bench", "layer", "--size", 8, "--backend", "timing", "-d", "1,0.2,0", "--json", "bench.json")
     assert "of dense" in output
     f = figures("bench.json", "bench layer")
-    assert set(f) == {"shape", "arch", "backend", "seed", "macs", "dense_cycles", "rows"}
+    assert set(f) == {"shape", "arch", "backend", "seed", "macs", "dense_cycles", "rows", "clock_mhz"}
     full, sparse, silent = f["rows"]
     assert set(full) == {"density", "measured_density", "cycles", "of_dense", "events", "nonzero_macs", "eta", "causes", "mapping"}
     inside = (8 * 3 - 2) ** 2
@@ -399,7 +509,7 @@ def test_report_of_a_run_is_self_contained(program, images):
     works("report", "run.json", "-o", "page.html")
     page = Path("page.html").read_text()
     assert_self_contained(page)
-    assert page.count("<svg") == 1 and "conv2" in page
+    assert page.count("<svg") == 2 and "conv2" in page
 
 
 def test_report_refuses(here):
@@ -408,8 +518,8 @@ def test_report_refuses(here):
     refuses(r"x\.json: not a JSON document \(.*\)\.", "report", "x.json")
     (here / "y.json").write_text("{}")
     refuses(r"y\.json: a JSON document, but not of sordino: .*", "report", "y.json")
-    (here / "z.json").write_text('{"command": "doctor"}')
-    refuses(r"report: there is no page for figures of 'doctor'; .*", "report", "z.json")
+    (here / "z.json").write_text('{"command": "data"}')
+    refuses(r"report: there is no page for figures of 'data'; .*", "report", "z.json")
     (here / "w.json").write_text('{"command": "run", "stats": {"cycles": null}}')
     refuses(r"report: the figures are incomplete or of another version \(.*\)\.", "report", "w.json")
 
@@ -440,6 +550,14 @@ def assert_self_contained(page):
     assert not re.findall(r"https?:|//[a-z]|<script|<link|<img|@import|url\((?!#)", page)
 
 
+def test_the_demo_takes_networks_that_come_with_it():
+    plain, star = (load_checkpoint(NETWORKS / f"{name}.safetensors") for name in ("relu", "star"))
+    data = sd.data.digits()
+    for trained in (plain, star):
+        assert sd.train.accuracy(trained.model, data.test) == pytest.approx(trained.test_accuracy, abs=0.003)
+    assert star.density < plain.density / 3
+
+
 def test_demo_refuses(here):
     refuses(r"cannot write no/demo\.html: the folder no does not exist\.", "demo", "-o", "no/demo.html")
     refuses(r"demo: --images must be from 1 to 450, the size of the test set, not 451", "demo", "-n", 451)
@@ -451,7 +569,18 @@ def test_demo_reaches_its_targets():
     output = works("demo", "-n", 20, "--json", "demo.json")
     assert "RTL == golden" in output and "Report: demo.html" in output
     f = figures("demo.json", "demo")
-    assert set(f) == {"arch", "seed", "method", "test_images", "rtl_images", "networks", "cuts", "comparison", "seconds"}
+    assert set(f) == {
+        "arch",
+        "seed",
+        "method",
+        "trained_here",
+        "test_images",
+        "rtl_images",
+        "networks",
+        "cuts",
+        "comparison",
+        "seconds",
+    }
     plain, star = f["networks"]
     assert plain["accuracy"]["integer"] > 0.97
     gain = f["comparison"]

@@ -43,7 +43,7 @@ def show(architecture: ArchConfig, json: str | None) -> None:
 
     if json != "-":
         print(to_toml(architecture), end="")
-    save_json(json, "arch show", _figures(architecture))
+    save_json(json, "arch show", _figures(architecture), quiet=True)
 
 
 @arch.command("check")

@@ -9,7 +9,19 @@ import click
 
 from sordino_hw.spec.arch import ArchConfig
 
-from .common import INPUT, Names, Numbers, arch_option, check_folder, console, json_option, progress_bar, save_json, seed_option
+from .common import (
+    INPUT,
+    Names,
+    Numbers,
+    arch_option,
+    check_folder,
+    clock_option,
+    console,
+    json_option,
+    progress_bar,
+    save_json,
+    seed_option,
+)
 from .names import DEVICES
 
 SLOW_GROUPS = 12
@@ -53,6 +65,7 @@ def _layers() -> Iterator[Callable[[int, int, str], None]]:
     "--own-memories", "own", is_flag=True, help="The suite in the architecture's own memories: smaller layers, and tiles."
 )
 @arch_option
+@clock_option
 @seed_option
 @json_option
 def layer(
@@ -66,10 +79,11 @@ def layer(
     backend: str,
     own: bool,
     arch: ArchConfig,
+    clock: float | None,
     seed: int,
     json: str | None,
 ) -> None:
-    """Cycles and utilisation of one convolution at several activation densities, random weights and activations."""
+    """Cycles, time and utilisation of one convolution at several activation densities, random weights and activations."""
     check_folder(json)
     from rich.table import Table
 
@@ -77,7 +91,7 @@ def layer(
 
     wanted = densities or (DENSITIES if suite else (1.0, 0.5, 0.2, 0.0))
     if suite:
-        _suite(arch if own else roomy(arch), wanted, backend, seed, json)
+        _suite(arch if own else roomy(arch), wanted, backend, seed, _mhz(arch, clock), json)
         return
     shape = LayerShape(cin, cout, kernel, size or 14, stride)
     if size is None:
@@ -88,23 +102,32 @@ def layer(
     table = Table(
         title=f"{shape} on {arch.name}, {arch.cores} x {arch.lanes} multipliers, {backend}; dense mode {figures['dense_cycles']:,.0f} cycles"
     )
-    for name in ("density", "cycles", "of dense", "events", "non-zero MACs", "η"):
+    mhz = _mhz(arch, clock)
+    for name in ("density", "cycles", *(("µs, compute only",) if mhz else ()), "of dense", "events", "non-zero MACs", "η"):
         table.add_column(name, justify="right")
     for r in figures["rows"]:
         eta = f"{r['eta']:.3f}" if r["nonzero_macs"] else "-"
         table.add_row(
             f"{r['density']:g}",
             f"{r['cycles']:,.0f}",
+            *((f"{r['cycles'] / mhz:,.1f}",) if mhz else ()),
             f"{r['of_dense']:.2%}",
             f"{r['events']:,.0f}",
             f"{r['nonzero_macs']:,.0f}",
             eta,
         )
     console().print(table)
-    save_json(json, "bench layer", figures)
+    save_json(json, "bench layer", {**figures, "clock_mhz": mhz})
 
 
-def _suite(target: ArchConfig, densities: tuple[float, ...], backend: str, seed: int, json: str | None) -> None:
+def _mhz(arch: ArchConfig, clock: float | None) -> float | None:
+    from ..runtime.speed import clock_of
+
+    found = clock_of(arch, clock)
+    return None if found is None else found.mhz
+
+
+def _suite(target: ArchConfig, densities: tuple[float, ...], backend: str, seed: int, mhz: float | None, json: str | None) -> None:
     from rich.table import Table
 
     from ..experiments.layer_bench import bench_suite
@@ -120,17 +143,18 @@ def _suite(target: ArchConfig, densities: tuple[float, ...], backend: str, seed:
         kernel = f"{shape['kernel']}x{shape['kernel']}, {shape['cin']} -> {shape['cout']}, stride {shape['stride']}"
         table.add_row(x["name"], kernel, str(shape["size"]), *etas)
     console().print(table)
-    save_json(json, "bench layer", figures)
+    save_json(json, "bench layer", {**figures, "clock_mhz": mhz})
 
 
 @bench.command()
 @click.argument("file", metavar="FILE", type=INPUT)
 @click.option("--rtl", is_flag=True, help="Run the layers that fit the architecture on the RTL too (minutes).")
 @arch_option
+@clock_option
 @seed_option
 @json_option
-def network(file: Path, rtl: bool, arch: ArchConfig, seed: int, json: str | None) -> None:
-    """Cycles and utilisation of a network, zeros drawn at each layer's density: timing model, ideal memory.
+def network(file: Path, rtl: bool, arch: ArchConfig, clock: float | None, seed: int, json: str | None) -> None:
+    """Cycles, time and utilisation of a network, zeros drawn at each layer's density: timing model, ideal memory.
 
     FILE is a workload, such as those in benchmarks/workloads.
     """
@@ -151,8 +175,13 @@ def network(file: Path, rtl: bool, arch: ArchConfig, seed: int, json: str | None
     table.add_section()
     table.add_row("total", "", f"{figures['cycles']:,}", f"{figures['dense_cycles']:,}", f"{figures['eta']:.4f}")
     console().print(table)
-    console().print(f"{figures['speedup']:.2f} times as fast as in dense mode; {figures['seconds']:.1f} s.")
-    save_json(json, "bench network", figures)
+    console().print(f"{figures['speedup']:.2f} times as fast as in dense mode; {figures['seconds']:.1f} s of simulation.")
+    if mhz := _mhz(arch, clock):
+        ms = figures["cycles"] / mhz / 1e3
+        console().print(
+            f"At {mhz:g} MHz, compute only: {ms:,.2f} ms an image, {1e3 / ms:,.1f} frames/s. Loading weights and moving activations is not counted."
+        )
+    save_json(json, "bench network", {**figures, "clock_mhz": mhz})
 
 
 def _network_row(r: dict[str, Any], rtl: bool) -> list[str]:

@@ -155,15 +155,16 @@ def progress_bar() -> "Progress":
     return progress_bar(console=errors, transient=True) if errors.is_terminal else lines(errors)
 
 
-def save_json(path: str | None, command: str, figures: dict[str, Any]) -> None:
-    """Writes the figures, if they are wanted, and says so."""
+def save_json(path: str | None, command: str, figures: dict[str, Any], quiet: bool = False) -> None:
+    """Writes the figures, if they are wanted, and says so unless `quiet`."""
     from ..report.jsonfile import document, write_json
 
     if path == "-":
         print(json.dumps(document(command, figures), indent=1))
     elif path is not None:
         write_json(path, command, figures)
-        console().print(f"Figures: {path}", markup=False)
+        if not quiet:
+            console().print(f"Figures: {path}", markup=False)
 
 
 def check_folder(*paths: Path | str | None) -> None:

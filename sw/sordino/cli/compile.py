@@ -103,8 +103,10 @@ def _sources(model: str, weights: Path | None, random_weights: bool, calibration
 
 
 def _figures(program: "Program", zeros: Mapping[str, float], images: int) -> dict[str, Any]:
-    from ..runtime.check import memory_use
+    from ..runtime.memory import live_words, memory_use
+    from ..runtime.speed import transfers
 
+    moved = transfers(program)
     return {
         "arch": program.arch.to_dict(),
         "segments": len(program.segments),
@@ -122,6 +124,8 @@ def _figures(program: "Program", zeros: Mapping[str, float], images: int) -> dic
             for x in program.layers
         ],
         "calibration_images": images,
+        "activation_memory": [{"layer": name, "words": words} for name, words in live_words(program)],
+        "transfers": {"once_cycles": moved.once, "load_cycles": moved.load, "link_cycles": moved.link},
     }
 
 

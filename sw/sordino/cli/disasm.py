@@ -18,9 +18,12 @@ def disasm(program: Path, tables: bool) -> None:
     """Print the instructions of a compiled network, and its layer and tensor tables."""
     from sordino_hw.spec.asm import disassemble
     from sordino_hw.spec.program import Program
+    from sordino_hw.spec.text import printable
 
     p = Program.load(program)
-    print(f"# {program.name}: {p.meta.get('name', '')} for {p.arch.name} ({p.arch.hash:08x}), {len(p.segments)} segments")
+    print(
+        f"# {program.name}: {printable(p.meta.get('name', ''))} for {p.arch.name} ({p.arch.hash:08x}), {len(p.segments)} segments"
+    )
     if p.meta.get("random_weights"):
         print("# the weights are random: compiled with --random-weights")
     if tables:
@@ -38,14 +41,18 @@ def _print_tables(p: "Program") -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from sordino_hw.spec.text import printable
+
     layers = Table(title="Layers")
     for column in ("#", "layer", "kind", "inputs", "output", "MACs", "cores", "source"):
         layers.add_column(column, overflow="fold", min_width=min(len(column), 8))
     for i, x in enumerate(p.layers):
         cells = (str(i), x.name, x.kind, ", ".join(x.inputs), x.output, f"{x.macs:,}", x.mapping, x.source)
-        layers.add_row(*map(escape, cells))
+        layers.add_row(*(escape(printable(c)) for c in cells))
     tensors = Table("tensor", "shape", "scale", "signed", "base", "row pitch", "pixel pitch", title="Tensors")
     for t in p.tensors.values():
         pitches = (str(t.base), str(t.row_pitch), str(t.pixel_pitch))
-        tensors.add_row(escape(t.name), " x ".join(map(str, t.shape)), f"{t.scale:.6g}", "yes" if t.signed else "no", *pitches)
+        tensors.add_row(
+            escape(printable(t.name)), " x ".join(map(str, t.shape)), f"{t.scale:.6g}", "yes" if t.signed else "no", *pitches
+        )
     console().print(layers, tensors)

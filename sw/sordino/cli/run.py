@@ -1,5 +1,6 @@
 """`sordino run`: a `.sdn` file on inputs."""
 
+import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 @click.option("--integers", is_flag=True, help="Input and output are the array's integers, not floats.")
 @click.option("--arch", type=ArchType(), help="Refuse a program that is compiled for another architecture.")
 @click.option("--waves", type=OUTPUT, help="Write waves (.fst or .vcd; back end verilator only).")
+@click.option(
+    "--trace",
+    "trace_file",
+    type=OUTPUT,
+    help="Write a timeline of the first image: layers, cores and the host's port, for ui.perfetto.dev (not from golden).",
+)
 @clock_option
 @json_option
 def run(
@@ -43,6 +50,7 @@ def run(
     integers: bool,
     arch: ArchConfig | None,
     waves: Path | None,
+    trace_file: Path | None,
     clock: float | None,
     json: str | None,
 ) -> None:
@@ -50,8 +58,12 @@ def run(
 
     INPUT holds floats [batch, ...]: a .npy file, or a .npz file with one array for each input of the network.
     """
-    check_folder(json)
+    check_folder(json, trace_file)
+    if trace_file is not None and backend == "golden":
+        raise InputError("run: the golden model counts no cycles; for --trace use --backend timing or verilator.")
+    from ..report.jsonfile import write_text
     from ..report.tables import stats_table
+    from ..report.trace import trace
     from ..runtime.accelerator import Accelerator
     from ..runtime.speed import Speed, clock_of, transfers
     from .models import arrays
@@ -76,6 +88,11 @@ def run(
     if stats.total.cycles is not None:
         speed = Speed(stats.total.cycles, transfers(acc.program), clock_of(acc.program.arch, clock))
         out.print(str(speed), markup=False)
+    if trace_file is not None:
+        assert speed is not None and stats.records is not None
+        document = trace(acc.program, stats.records, speed.transfers, speed.clock)
+        write_text(trace_file, json_module.dumps(document))
+        out.print(f"Trace: {trace_file} (open it in https://ui.perfetto.dev)", markup=False)
     if acc.program.meta.get("random_weights"):
         out.print("The weights are random (compiled with --random-weights): the outputs mean nothing.")
     figures = {

@@ -1,6 +1,7 @@
 """`sordino study`: sparsity methods compared on one task, by workers that share a storage."""
 
 import multiprocessing
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,9 +149,7 @@ def _run(store: "Store", workers: int, grace: float, bar: "Bars") -> None:
         _show(bar, task, store.progress())
         return
     context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=work, args=(store.storage, store.name), kwargs={"grace": grace}, daemon=True) for _ in range(workers)
-    ]
+    processes = [context.Process(target=_work, args=(store.storage, store.name, grace), daemon=True) for _ in range(workers)]
     for p in processes:
         p.start()
     try:
@@ -172,6 +171,14 @@ def _run(store: "Store", workers: int, grace: float, bar: "Bars") -> None:
             if p.is_alive():
                 p.terminate()
                 p.join()
+
+
+def _work(storage: str, name: str, grace: float) -> None:
+    """A worker process. Ctrl-C reaches every process of the terminal; the one that started the workers ends them."""
+    from ..experiments.study import work
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    work(storage, name, grace=grace)
 
 
 def _show(bar: "Bars", task: "TaskID", progress) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,18 @@ from ..quantization import QuantizedModel, quantize
 from ..runtime.accelerator import Accelerator
 from ..runtime.compare import require_equal
 from ..runtime.compile import compile
+from ..runtime.speed import Speed, clock_of, transfers
 from ..runtime.stats import Stats
 from ..sparsity import sparsify
 from ..train import accuracy
-from .tasks import DIGITS, Trained, train_task
+from .tasks import DIGITS, Trained, load_checkpoint, train_task
 
-__all__ = ["Demo", "disagreements", "run_demo", "verdict"]
+__all__ = ["Demo", "disagreements", "points", "run_demo", "verdict"]
+
+METHOD = "star"
+
+NETWORKS = Path(__file__).parent / "networks"
+"""The two networks of the demo, trained with `sordino train` (seed 0) and rounded to half precision by `benchmarks/demo_networks.py`."""
 
 CALIBRATION = 256
 """Training images that set the scales."""
@@ -60,12 +67,14 @@ class Demo:
     ----------
     arch : the architecture
     images : test images that run on the RTL: a seeded choice, or all of them
-    seed : of the training and of the choice of images
+    seed : of the choice of images, and of the training
     progress : a running `rich` display, to which the demo adds its tasks
+    train : train both networks now, which gives other weights on another processor. Otherwise those in `NETWORKS` are taken, so that
+        every machine counts the same cycles
     """
 
-    def __init__(self, arch: str | ArchConfig, images: int | None, seed: int, progress: Progress, method: str = "star"):
-        self.arch, self.seed, self.progress, self.method = preset(arch), seed, progress, method
+    def __init__(self, arch: str | ArchConfig, images: int | None, seed: int, progress: Progress, train: bool = False):
+        self.arch, self.seed, self.progress, self.train_here = preset(arch), seed, progress, train
         data = DIGITS.data()
         self.train, (self.x, self.y) = data.train, data.test
         count = len(self.x) if images is None else images
@@ -81,11 +90,10 @@ class Demo:
         verilator_environment()  # a missing tool is named now, not after the training
         with ThreadPoolExecutor(1) as pool:
             simulator = pool.submit(library, self.arch, quiet=True)
-            with self._timed("train"):
-                plain = train_task(DIGITS, "relu", self.seed, progress=self.progress)
-                sparse = train_task(DIGITS, self.method, self.seed, plain=plain.model, progress=self.progress)
+            with self._timed("train" if self.train_here else "load the networks"):
+                plain, sparse = self._networks()
             with self._timed("compile"):
-                networks = [self._build("plain ReLU", plain), self._build(self.method.upper(), sparse)]
+                networks = [self._build("plain ReLU", plain), self._build(METHOD.upper(), sparse)]
             with self._timed("wait for the simulator's build"):
                 simulator.result()
         for n in networks:
@@ -100,7 +108,8 @@ class Demo:
         return {
             "arch": self.arch.to_dict(),
             "seed": self.seed,
-            "method": self.method,
+            "method": METHOD,
+            "trained_here": self.train_here,
             "test_images": len(self.x),
             "rtl_images": len(self.chosen),
             "networks": [first, second],
@@ -113,6 +122,12 @@ class Demo:
             },
             "seconds": self.seconds,
         }
+
+    def _networks(self) -> tuple[Trained, Trained]:
+        if not self.train_here:
+            return load_checkpoint(NETWORKS / "relu.safetensors"), load_checkpoint(NETWORKS / f"{METHOD}.safetensors")
+        plain = train_task(DIGITS, "relu", self.seed, progress=self.progress)
+        return plain, train_task(DIGITS, METHOD, self.seed, plain=plain.model, progress=self.progress)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -186,6 +201,7 @@ class Demo:
             "dense_layers": {x.name: x.cycles for x in dense.layers},
             "speedup_over_dense": dense.total.cycles / stats.total.cycles,
         }
+        n.figures["time"] = Speed(stats.total.cycles, transfers(n.program), clock_of(self.arch)).to_dict()
 
     def _cut(self, plain: Trained, quantile: float) -> dict[str, Any]:
         """The plain network with thresholds but without sparse training, for comparison."""
@@ -215,12 +231,12 @@ class Demo:
         return report
 
 
-def run_demo(arch: str | ArchConfig, images: int | None, seed: int, progress: Progress, method: str = "star") -> dict[str, Any]:
-    """Runs the demo and returns its figures (see docs/reference/cli.md).
+def run_demo(arch: str | ArchConfig, images: int | None, seed: int, progress: Progress, train: bool = False) -> dict[str, Any]:
+    """Runs the demo and returns its figures (see docs/reference/figures.md).
 
     Raises `ToolError` where the RTL differs from the golden model or from the timing model, or cannot be built.
     """
-    return Demo(arch, images, seed, progress, method).run()
+    return Demo(arch, images, seed, progress, train).run()
 
 
 def verdict(figures: Mapping[str, Any]) -> Table:
@@ -237,9 +253,10 @@ def verdict(figures: Mapping[str, Any]) -> Table:
         table.add_row(label, show(a), show(b))
 
     plain_cycles = a["rtl"]["stats"]["total"]["cycles"]
-    row("accuracy, float", lambda n: f"{n['accuracy']['float']:.2%}")
-    row("accuracy, integer (golden model)", lambda n: f"{n['accuracy']['integer']:.2%}")
-    row("accuracy, RTL", lambda n: f"{n['accuracy']['rtl']:.2%}")
+    tests, images = figures["test_images"], figures["rtl_images"]
+    row(f"accuracy, float ({tests} images)", lambda n: f"{n['accuracy']['float']:.2%}")
+    row(f"accuracy, integer, golden model ({tests} images)", lambda n: f"{n['accuracy']['integer']:.2%}")
+    row(f"accuracy, RTL ({images} images)", lambda n: f"{n['accuracy']['rtl']:.2%}")
     row("top-1 agreement with PyTorch, quantised", lambda n: f"{n['agreement']['top1']:.2%}")
     table.add_section()
     row("activation density", lambda n: f"{n['rtl']['stats']['total']['density']:.1%}")
@@ -248,11 +265,24 @@ def verdict(figures: Mapping[str, Any]) -> Table:
     row("cycles in dense mode (RTL)", lambda n: f"{n['rtl']['dense_cycles']:,.0f}")
     row("speed-up over our own dense mode", lambda n: f"{n['rtl']['speedup_over_dense']:.2f} x")
     row("speed-up over the plain network", lambda n: f"{plain_cycles / n['rtl']['stats']['total']['cycles']:.2f} x")
+    if a["time"]["clock_mhz"]:
+        row(f"compute, µs at {a['time']['clock_mhz']:g} MHz", lambda n: f"{1e3 * n['time']['compute_ms']:.1f}")
+        row("weights and link, µs", lambda n: f"{1e3 * (n['time']['load_ms'] + n['time']['link_ms']):.1f}")
+        row(
+            "frames/s; compute only",
+            lambda n: f"{n['time']['frames_per_second']:,.0f}; {n['time']['compute_frames_per_second']:,.0f}",
+        )
     row("η, part of the non-zero-MAC roofline", lambda n: f"{n['rtl']['stats']['total']['eta']:.3f}")
     table.add_section()
     row("RTL == golden", lambda n: f"{n['rtl']['values_compared']:,} values")
     row("RTL == timing model", lambda n: f"{n['rtl']['records_compared']:,} counters")
     return table
+
+
+def points(value: float) -> str:
+    """Points of accuracy with their sign; none where they round to zero."""
+    text = f"{value:+.2f}"
+    return "±0.00" if float(text) == 0 else text
 
 
 def disagreements(figures: Mapping[str, Any]) -> list[str]:

@@ -90,7 +90,7 @@ def bench_fpga(
     """Synthesises `arch` for `device`, and places and routes it once for each seed, `jobs` of them at a time.
 
     What was measured before is taken from the cache, as long as the sources of the gateware (for a netlist) and of the flow (for a
-    seed), the architecture, the device and the tools are the same. The keys are in docs/reference/cli.md. Raises `ToolError` if a tool is
+    seed), the architecture, the device and the tools are the same. The keys are in docs/reference/figures.md. Raises `ToolError` if a tool is
     missing or fails, as it does where the design does not fit, or where place and route of a seed takes longer than `limit` seconds.
     """
     tools = tool_versions(("yosys", device.nextpnr))

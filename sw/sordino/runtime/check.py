@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -14,17 +13,20 @@ from torch import Tensor, nn
 from sordino_compiler.driver import compile_graph
 from sordino_compiler.estimate import LayerEstimate, estimate
 from sordino_compiler.inspection import Inspection, NodeReport, inspect, provisional_graph
-from sordino_hw.spec import isa
 from sordino_hw.spec.arch import PRESETS, ArchConfig, preset
 from sordino_hw.spec.errors import CompileError
 from sordino_hw.spec.program import Program
 
 from .advice import Advice, advise
+from .memory import live_words, memory_use
 from .speed import Speed, clock_of, transfers
 
-__all__ = ["Report", "check", "memory_use"]
+__all__ = ["Report", "check"]
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
+
+ROOM = {"act_depth": 1 << 20, "weight_depth": 1 << 20, "mask_depth": 1 << 18, "param_depth": 1 << 12, "imem_depth": 1 << 18}
+"""Memories in which what does not fit is compiled, to see what it wants."""
 
 ASSUMED = 0.5
 """The density at which times are told: that of most networks with plain ReLUs. The nearest of those estimated is taken."""
@@ -46,6 +48,8 @@ class Report:
     """Predicted cycles by assumed density of every activation."""
     speeds: dict[float, Speed] = field(default_factory=dict)
     """Predicted time by assumed density."""
+    live: list[tuple[str, int]] = field(default_factory=list)
+    """Words of activation memory in use while each layer runs; of a network that does not fit, with as much memory as it wants."""
     fits: tuple[str, ...] = ()
     """Of a supported model that does not fit `arch`: the presets that it fits."""
 
@@ -95,6 +99,7 @@ class Report:
                 }
                 for d, layers in self.estimates.items()
             ],
+            "activation_memory": [{"layer": name, "words": words} for name, words in self.live],
             "advice": None if advice is None else {**dataclasses.asdict(advice), "density": self.density},
         }
 
@@ -104,14 +109,29 @@ class Report:
         if not self.supported:
             return "Verdict: it cannot run on the array as it is: replace the operators that are not supported."
         if self.problem:
-            if self.fits:
-                return f"Verdict: it does not fit {self.arch.name}; it fits {' and '.join(self.fits)}."
-            return f"Verdict: it fits no preset, {self.arch.name} included. Make it smaller, or describe a larger architecture."
+            text = f"Verdict: it does not fit {self.arch.name}; "
+            text += (
+                f"it fits {' and '.join(self.fits)}."
+                if self.fits
+                else "nor any preset. Make it smaller, or describe a larger architecture."
+            )
+            return text + self._largest()
         advice, speed = self.advice, self.speeds[self.density]
         assert advice is not None
         return (
             f"Verdict: it fits {self.arch.name}. At an activation density of {self.density:g}, predicted:\n{speed}\n"
             f"{advice.layer} costs most, {advice.share:.0%} of the cycles: {advice.text}."
+        )
+
+    def _largest(self) -> str:
+        """Where a network that does not fit wants most activation memory, if that is more than there is."""
+        layer, words = max(self.live, key=lambda item: item[1], default=("", 0))
+        if words <= self.arch.act_depth:
+            return ""
+        over = sum(w > self.arch.act_depth for _, w in self.live)
+        return (
+            f" Without tiles, {layer} needs most activation memory, {words:,} words of the {self.arch.act_depth:,} there "
+            f"({over} of {len(self.live)} layers need more than there is)."
         )
 
     def __rich__(self) -> RenderableType:
@@ -185,8 +205,10 @@ def check(
     try:
         program = compile_graph(provisional_graph(model, example, arch, inspection.module))
     except CompileError as error:
-        others = tuple(a.name for a in PRESETS.values() if a.hash != arch.hash and _fits(model, example, a, inspection))
-        return Report(arch, inspection.nodes, str(error), fits=others)
+        programs = {a.name: _compiled(model, example, a, inspection) for a in PRESETS.values() if a.hash != arch.hash}
+        roomy = _compiled(model, example, arch.replace(**ROOM, name=arch.name), inspection)
+        live = [] if roomy is None else live_words(roomy)
+        return Report(arch, inspection.nodes, str(error), live=live, fits=tuple(n for n, p in programs.items() if p is not None))
     estimates = {d: estimate(program, d) for d in densities}
     moved, measured = transfers(program), clock_of(arch, clock)
     return Report(
@@ -197,40 +219,13 @@ def check(
         len(program.segments),
         estimates,
         {d: Speed(sum(e.cycles for e in layers), moved, measured) for d, layers in estimates.items()},
+        live_words(program),
     )
 
 
-def _fits(model: nn.Module, example: Tensor | Sequence[Tensor], arch: ArchConfig, inspection: Inspection) -> bool:
+def _compiled(model: nn.Module, example: Tensor | Sequence[Tensor], arch: ArchConfig, inspection: Inspection) -> Program | None:
+    """The model compiled for `arch`; None where it does not fit."""
     try:
-        compile_graph(provisional_graph(model, example, arch, inspection.module))
+        return compile_graph(provisional_graph(model, example, arch, inspection.module))
     except CompileError:
-        return False
-    return True
-
-
-def memory_use(program: Program) -> dict[str, tuple[int, int]]:
-    """Rows used and rows there, by memory; of the fullest segment for those that are loaded anew for each.
-
-    Of memories that every core has, one core's: all use the same rows.
-    """
-    a = program.arch
-
-    def rows(image: np.ndarray) -> int:
-        return image.shape[1 if image.ndim == 3 else 0]
-
-    activations = max(
-        t.base + (t.shape[1] - 1) * t.row_pitch + (t.steps - 1) * t.pixel_pitch + max(t.slots) // a.lanes + 1
-        for t in program.tensors.values()
-    )
-    images = {
-        "instructions": ("imem", isa.Region.IMEM),
-        "weights": ("weight", isa.Region.WEIGHT),
-        "weight masks": ("mask", isa.Region.MASK),
-        "requantiser parameters": ("bias", isa.Region.PARAM),
-        "tables": ("table", isa.Region.TABLE),
-    }
-    used = {
-        name: (max(rows(getattr(s, image)) for s in program.segments), isa.region_depth(a, region))
-        for name, (image, region) in images.items()
-    }
-    return {"activations": (activations, a.act_depth), **used}
+        return None

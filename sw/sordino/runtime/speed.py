@@ -19,7 +19,7 @@ import numpy as np
 
 from sordino_hw.spec.arch import PRESETS, ArchConfig
 from sordino_hw.spec.isa import Region, region_bits, row_pieces
-from sordino_hw.spec.program import Program
+from sordino_hw.spec.program import Program, Segment
 from sordino_sim.rtl.images import segment_images
 
 __all__ = ["MEASURED", "Clock", "Speed", "Transfers", "clock_of", "transfers"]
@@ -31,6 +31,12 @@ class Clock:
 
     mhz: float
     source: str
+    """Command that repeats the measurement, or where else the number is from."""
+
+    @property
+    def kind(self) -> str:
+        """In a word or two."""
+        return "measured after place and route" if self in MEASURED.values() else self.source
 
 
 MEASURED = {
@@ -63,10 +69,22 @@ class Transfers:
 
     once: int
     """To load a program before the first image."""
-    load: int
-    """To load again what differs between segments, for every image after the first."""
-    link: int
-    """To write an input and read the outputs."""
+    loads: tuple[int, ...]
+    """By segment: to load again what differs from the segment before, for every image after the first."""
+    write: int
+    """To write the inputs."""
+    read: int
+    """To read the outputs."""
+
+    @property
+    def load(self) -> int:
+        """Of all segments."""
+        return sum(self.loads)
+
+    @property
+    def link(self) -> int:
+        """To write the inputs and to read the outputs."""
+        return self.write + self.read
 
 
 @dataclass(frozen=True)
@@ -118,7 +136,7 @@ class Speed:
             )
         compute, load, link, once = (self.milliseconds(c) for c in (self.cycles, t.load, t.link, t.once))
         text = (
-            f"Time of an image at {self.clock.mhz:g} MHz ({self.clock.source}): compute {_ms(compute)}, weights {_ms(load)}, link {_ms(link)}; "
+            f"Time of an image at {self.clock.mhz:g} MHz ({self.clock.kind}): compute {_ms(compute)}, weights {_ms(load)}, link {_ms(link)}; "
             f"{_rate(self.frames_per_second)} frames/s, {_rate(self.compute_frames_per_second)} compute only."
         )
         return text + f" Loading the program once: {_ms(once)}." * (t.load == 0)
@@ -128,20 +146,20 @@ def transfers(program: Program) -> Transfers:
     """Cycles that the host's port takes for a program, as the RTL's driver uses it: what a memory holds already is not written."""
     held: dict[tuple[Region, int], np.ndarray] = {}
 
-    def load() -> int:
+    def load(segment: Segment) -> int:
         cycles = 0
-        for segment in program.segments:
-            for place, image in segment_images(segment).items():
-                before = held.get(place)
-                if before is None or not np.array_equal(before[: len(image)], image):
-                    cycles += _write(program.arch, place[0], len(image))
-                    held[place] = image
+        for place, image in segment_images(segment).items():
+            before = held.get(place)
+            if before is None or not np.array_equal(before[: len(image)], image):
+                cycles += _write(program.arch, place[0], len(image))
+                held[place] = image
         return cycles
 
-    once, again = load(), load()
-    link = sum(_write(program.arch, Region.ACT, program.addresses(name).size) for name in program.inputs)
-    link += sum(_read(program.arch, program.addresses(name).size) for name in program.outputs)
-    return Transfers(once, again, link)
+    once = sum(load(segment) for segment in program.segments)
+    again = tuple(load(segment) for segment in program.segments)
+    written = sum(_write(program.arch, Region.ACT, program.addresses(name).size) for name in program.inputs)
+    read = sum(_read(program.arch, program.addresses(name).size) for name in program.outputs)
+    return Transfers(once, again, written, read)
 
 
 def _write(arch: ArchConfig, region: Region, rows: int) -> int:
@@ -159,6 +177,8 @@ def _read(arch: ArchConfig, rows: int) -> int:
 def _ms(value: float | None) -> str:
     if value is None:
         return "-"
+    if value == 0:
+        return "0"
     if value < 0.1:
         return f"{value * 1e3:.1f} µs"
     return f"{value:.3f} ms" if value < 1 else f"{value:,.2f} ms" if value < 100 else f"{value:,.0f} ms"

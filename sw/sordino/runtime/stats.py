@@ -75,9 +75,21 @@ class Stats:
     """Non-zero values of the tensors between the layers together, mean over the images."""
     cycles: np.ndarray | None
     """int64 [images]: cycles of each image."""
+    records: np.ndarray | None = None
+    """int64 [records, cores, fields]: the performance records of the first image, for a timeline."""
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        from ..report.tables import stats_table
+
+        console = Console(width=120, no_color=True)
+        with console.capture() as text:
+            console.print(stats_table(self, f"{self.backend}, {self.images} images"))
+        return text.get()
 
     def to_dict(self) -> dict:
-        """Everything as JSON values (see docs/reference/cli.md)."""
+        """Everything as JSON values (see docs/reference/figures.md)."""
         return {
             "backend": self.backend,
             "images": self.images,
@@ -125,8 +137,9 @@ class Stats:
             None if counted is None else counted.sum(0),
         )
         cycles = None if result.records is None else cycles_of(result.records).sum(1)
+        first = None if result.records is None else result.records[0]
         means = {n: nonzero[n] / images for n in program.tensors}
-        return cls(backend, images, layers, total, densities, means, sum(means[n] for n in inner), cycles)
+        return cls(backend, images, layers, total, densities, means, sum(means[n] for n in inner), cycles, first)
 
 
 def _record_layers(program: Program) -> np.ndarray:

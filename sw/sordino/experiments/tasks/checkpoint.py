@@ -40,7 +40,7 @@ class Trained:
     history: list[Epoch] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
-        """Everything but the model, as JSON values (see docs/reference/cli.md)."""
+        """Everything but the model, as JSON values (see docs/reference/figures.md)."""
         d = {k: v for k, v in vars(self).items() if k not in ("model", "history")}
         return {**d, "history": [vars(e) for e in self.history]}
 
