@@ -5,7 +5,7 @@ message and a row of `docs/reference/operators.md`), the layer that it becomes, 
 integers, and the images and registers of its operations. See `docs/how-to/add-an-operator.md`.
 """
 
-from . import activation, add, affine, average, conv, maxpool, rearrange, resize
+from . import activation, add, affine, average, conv, maxpool, prelu, rearrange, resize
 from .conv import Conv, Relayout
 from .lanewise import Lanewise
 from .maxpool import MaxPool
@@ -14,7 +14,7 @@ from .rearrange import Concat, Flatten, Slice
 
 __all__ = ["FAMILIES", "HINTS", "OPERATORS", "Concat", "Conv", "Flatten", "Lanewise", "MaxPool", "Relayout", "Slice"]
 
-FAMILIES = (conv, affine, add, activation, maxpool, average, resize, rearrange)
+FAMILIES = (conv, affine, add, activation, prelu, maxpool, average, resize, rearrange)
 """In the order of `docs/reference/operators.md`."""
 
 HINTS = {
@@ -26,7 +26,6 @@ HINTS = {
     "layer_norm": "Use nn.BatchNorm2d, which folds into the convolution.",
     "group_norm": "Use nn.BatchNorm2d, which folds into the convolution.",
     "instance_norm": "Use nn.BatchNorm2d, which folds into the convolution.",
-    "prelu": "Use nn.ReLU or nn.LeakyReLU.",
     "matmul": "The array multiplies activations by constant weights; use nn.Linear or nn.Conv2d.",
     "bmm": "The array multiplies activations by constant weights; use nn.Linear or nn.Conv2d.",
     "scaled_dot_product_attention": "The array multiplies activations by constant weights; attention does not map.",
