@@ -5,7 +5,7 @@ message and a row of `docs/reference/operators.md`), the layer that it becomes, 
 integers, and the images and registers of its operations. See `docs/how-to/add-an-operator.md`.
 """
 
-from . import activation, add, affine, average, conv, maxpool, prelu, rearrange, resize
+from . import activation, add, affine, average, conv, conv_transpose, maxpool, prelu, rearrange, resize
 from .conv import Conv, Relayout
 from .lanewise import Lanewise
 from .maxpool import MaxPool
@@ -14,14 +14,13 @@ from .rearrange import Concat, Flatten, Slice
 
 __all__ = ["FAMILIES", "HINTS", "OPERATORS", "Concat", "Conv", "Flatten", "Lanewise", "MaxPool", "Relayout", "Slice"]
 
-FAMILIES = (conv, affine, add, activation, prelu, maxpool, average, resize, rearrange)
+FAMILIES = (conv, conv_transpose, affine, add, activation, prelu, maxpool, average, resize, rearrange)
 """In the order of `docs/reference/operators.md`."""
 
 HINTS = {
     "softmax": "Return the logits and apply softmax on the host.",
     "log_softmax": "Return the logits and apply log_softmax on the host.",
     "argmax": "Return the logits and take argmax on the host.",
-    "conv_transpose2d": "Use nn.Upsample(mode='nearest') and a convolution.",
     "upsample_bilinear2d": "Use nn.Upsample(mode='nearest').",
     "layer_norm": "Use nn.BatchNorm2d, which folds into the convolution.",
     "group_norm": "Use nn.BatchNorm2d, which folds into the convolution.",
