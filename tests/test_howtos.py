@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import sordino as sd
+from sordino_hw.fpga.tools import missing_tools
 
 ROOT = Path(__file__).parent.parent
 HOWTOS = ROOT / "docs" / "how-to"
@@ -84,3 +85,46 @@ assert set(LADDERS) == set(sd.nn.METHODS) and ladder("log-sum", 2.0) == {"streng
 assert sd.nn.METHODS["log-sum"].__name__ == "LogSum" and program.layers
 """
     execute(sys.executable, "-c", use + check.replace("FOLDER", repr(str(tmp_path))), cwd=tmp_path, packages=[tmp_path / "sw"])
+
+
+def patched(page: str, root: Path):
+    """Applies the `diff` blocks of a page to the files that they name: each is some lines as they were, and as they are then."""
+    for file, block in re.findall(r"^```diff\n--- (\S+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        lines, text = block.splitlines(), (root / file).read_text()
+        old, new = ("\n".join(line[1:] for line in lines if line[0] in kinds) for kinds in (" -", " +"))
+        assert text.count(old) == 1, f"{file} must have this once:\n{old}"
+        (root / file).write_text(text.replace(old, new))
+
+
+def test_changing_a_stage_touches_the_files_of_its_page(tmp_path):
+    """The page applied to a copy of the gateware: only the files that it names change, its bench passes, and a core has the stage."""
+    page = (HOWTOS / "change-a-stage.md").read_text()
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("hw/sordino_hw", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.py")}
+    stage, measure = (code for language, code in BLOCK.findall(page) if language == "python")
+    (tmp_path / "hw/sordino_hw/gateware/small/threshold.py").write_text(stage)
+    patched(page, tmp_path)
+    changed = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.py") if before.get(p) != p.read_bytes()}
+    assert changed == set(re.findall(r"^\| \[?`((?:hw|tests)/[\w/.]+)`", page.partition("## 1.")[0], re.MULTILINE))
+
+    (bench,) = (code for language, code in BLOCK.findall(page) if language == "sh")
+    assert "4 passed" in execute("bash", "-euo", "pipefail", "-c", bench, cwd=tmp_path, packages=[tmp_path / "hw"])
+    built = """
+from amaranth.hdl import Fragment
+from sordino_hw.gateware.post.ppu import Ppu
+from sordino_hw.gateware.small import threshold
+from sordino_hw.spec.arch import preset
+assert threshold.__file__.startswith(FOLDER), threshold.__file__
+made = []
+threshold.SmallThreshold.elaborate = lambda self, platform, elaborate=threshold.SmallThreshold.elaborate: made.append(self) or elaborate(self, platform)
+for name in ("icebreaker", "ecp5-25f"):
+    Fragment.get(Ppu(preset(name)), None)
+assert len(made) == preset("icebreaker").ppu
+"""
+    execute(sys.executable, "-c", built.replace("FOLDER", repr(str(tmp_path))), cwd=tmp_path, packages=[tmp_path / "hw"])
+    if not missing_tools(("yosys",)):
+        sizes = execute(sys.executable, "-c", measure, cwd=tmp_path, packages=[tmp_path / "hw"])
+        assert re.findall(r"^(\w+) \{.*'SB_LUT4': \d+", sizes, re.MULTILINE) == ["Threshold", "SmallThreshold"]
