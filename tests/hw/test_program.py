@@ -303,6 +303,21 @@ def test_wrong_fields_are_refused_or_harmless(saved):
     assert accepted <= free, accepted - free
 
 
+@pytest.mark.parametrize("key", ["meta", "layers", "inputs", "outputs"])
+def test_wrong_fields_of_version_2_are_refused_or_harmless(saved, key):
+    original, images = parts(Path(__file__).parent / "data" / "version2.sdn")
+    accepted = 0
+    for path in places(original[key]):
+        for new in WRONG:
+            forge(saved, json.dumps({**original, key: replaced(original[key], path, new)}), images)
+            try:
+                Program.load(saved).check()
+                accepted += 1
+            except BinaryError as error:
+                assert str(error).startswith(f"{saved}: ") and len(str(error)) < 2000
+    assert accepted or key in ("inputs", "outputs")  # another name of the model, or of a layer
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -9,6 +9,7 @@ from torch.fx import GraphModule, Node
 
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import CompileError
+from sordino_hw.spec.numbers import quantise
 
 from ..fx.nodes import arguments, constant, operator_name
 from ..fx.source import where
@@ -113,9 +114,8 @@ class Lowering:
         out = self.scale_of(layer.out)
         index = torch.arange(-128, 128, dtype=torch.float32)
         lo, hi = self.arch.act_range(out.signed)
-        # As PyTorch computes it: float32, with its rounding of halves to even.
         real = Activation(table=layer.activation.table).function(index * torch.tensor(target.scale, dtype=torch.float32))
-        return torch.round(real * torch.tensor(1.0 / out.scale, dtype=torch.float32)).clamp(lo, hi).numpy().astype(np.int16)
+        return quantise(real.numpy(), out.scale, lo, hi).astype(np.int16)
 
 
 def _bound(real: float, scale: float) -> int:

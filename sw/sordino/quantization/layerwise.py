@@ -4,10 +4,10 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sordino_compiler.graph import Computation, Node
+from sordino_hw.spec.numbers import quantise
 
 from .model import QuantizedModel
 
@@ -82,11 +82,12 @@ def top1_agreement(model: QuantizedModel, *inputs: Tensor | np.ndarray, output: 
     Both compare integers; of equal logits the first class wins in both.
     """
     name = model.graph.outputs[output]
-    scale = model.graph.values[name].scale
+    value = model.graph.values[name]
+    scale = value.scale
     integer = model.graph.run(model.quantise_inputs(*inputs))[name].reshape(len(inputs[0]), -1)
     result = model(*inputs)
     logits: Tensor = result if isinstance(result, Tensor) else result[output]
-    ours = torch.round(logits.reshape(len(logits), -1) / scale).long().numpy()
+    ours = quantise(logits.reshape(len(logits), -1).numpy(), scale, *model.arch.act_range(value.signed))
     a, b = ours.argmax(1), integer.argmax(1)
     rows = [
         {
