@@ -1,14 +1,14 @@
 """Sordino: train networks whose activations are mostly zero, compile them for an event-driven array, count the cycles.
 
-import sordino as sd
+    import sordino as sd
 
-sparse = sd.sparsify(model, method="star", calibration=x)
-sd.train.fit(sparse, train, validation, epochs=20)
-quantised = sd.quantize(sparse, calibration=x, arch="ulx3s-85f")
-program = sd.compile(quantised)
-acc = sd.Accelerator(program, backend="timing")
-y = acc(x)
-print(acc.stats.total.cycles)
+    sparse = sd.sparsify(model, method="star", calibration=x)
+    sd.train.fit(sparse, train, validation, epochs=20)
+    quantised = sd.quantize(sparse, calibration=x, arch="ulx3s-85f")
+    program = sd.compile(quantised)
+    acc = sd.Accelerator(program, backend="timing")
+    y = acc(x)
+    print(acc.stats.total.cycles)
 
 Names are imported when they are first used (PEP 562), so that a program pays only for what it uses.
 """
