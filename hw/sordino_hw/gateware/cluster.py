@@ -35,6 +35,8 @@ class Cluster(wiring.Component):
 
     The stages are held in reset while the machine does not run; then the memories belong to the host window.
 
+    Throughput: an event a cycle and core. Latencies are those of the stages (`spec.latencies`).
+
     Parameters
     ----------
     arch : ArchConfig

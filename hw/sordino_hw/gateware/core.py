@@ -21,7 +21,7 @@ __all__ = ["Core", "CoreTraps"]
 
 
 def _closed_within(arch: ArchConfig, cycles: int) -> int:
-    """Outputs that closed at most `cycles` and their own turns ago: the issuer keeps them max(DRAIN, cores) apart, or further."""
+    """Upper bound on the outputs closed within the last `cycles` cycles: the issuer closes at most one in max(DRAIN, cores)."""
     return -(-cycles // max(arch.cores, 1 + Latencies(arch).pause)) + 1
 
 
@@ -33,7 +33,10 @@ class CoreTraps(data.StructLayout):
 
 
 class Core(wiring.Component):
-    """One core. Its stages are held in reset while the machine does not run; then its memories belong to the host.
+    """One core: from words to stores. Its stages are held in reset while the machine does not run; then its memories belong to
+    the host.
+
+    Throughput: an event a cycle. Latencies are those of its stages.
 
     Parameters
     ----------
@@ -43,7 +46,7 @@ class Core(wiring.Component):
     -------
     running : In(1)
     output : In(Output), output_valid : In(1)
-        From the dispatcher, for which there is room.
+        From the dispatcher, which knows that there is room.
     close : Out(1)
         An output is closed in this cycle.
     mask_valid, m_addr, word, word_valid, credit, take
@@ -57,7 +60,7 @@ class Core(wiring.Component):
     we, address, data : Out
         The store, a cycle after it; zero in other cycles.
     closed, stored : Out(in_flight)
-        No output dispatched is to be closed, or stored: see `Outstanding`.
+        Every output that was dispatched is closed, or stored: see `Outstanding`.
     words, skipped, log
         For the performance log.
     host : In(HostAccess)

@@ -36,7 +36,7 @@ class Descriptors(wiring.Component):
     """Descriptors of the operations in flight, by their tags. The only operation in flight keeps its registers: then nothing is
     stored.
 
-    Latency: a descriptor shows from the cycle after it was written on.
+    Throughput: a write and a read a cycle. Latency: a descriptor shows from the cycle after it was written on.
 
     Parameters
     ----------
@@ -75,6 +75,8 @@ class Descriptors(wiring.Component):
 class Outstanding(wiring.Component):
     """Counts the outputs that were dispatched to a core and that it has not finished, for each operation in flight.
 
+    Throughput: an output entered and one finished a cycle. Latency: `OUTSTANDING_LATENCY`.
+
     Parameters
     ----------
     arch : ArchConfig
@@ -84,7 +86,7 @@ class Outstanding(wiring.Component):
     Members
     -------
     enter, enter_tag; leave, leave_tag
-        At most one of each in a cycle.
+        An output is dispatched, or finished, and its operation; at most one of each in a cycle.
     none : Out(in_flight)
         Every output of the operation that was dispatched is finished, as of `OUTSTANDING_LATENCY` cycles before.
     """
@@ -111,6 +113,8 @@ class Outstanding(wiring.Component):
 
 class Flight(wiring.Component):
     """Follows the operations in flight, by their tags.
+
+    Throughput: a start and a record a cycle. Latency: `DONE_LATENCY` to `idle`, `CLOSE_LATENCY` to `record`.
 
     Parameters
     ----------

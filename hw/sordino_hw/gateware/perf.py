@@ -39,7 +39,7 @@ class LogControl(data.StructLayout):
 
 
 class RecordControl(wiring.Component):
-    """Numbers the records of a run, and lets the fields be taken in turn, one a cycle; the first one anew at the end of each
+    """Numbers the records of a run, and lets the fields be taken in turn, one a cycle; the first one again at the end of each
     record.
 
     Parameters
@@ -76,15 +76,15 @@ class RecordControl(wiring.Component):
         depth, log = self.arch.perf_depth, self.log
         index, begun = Signal(range(depth + 1)), Signal(FIELDS)
         following, ending, last = Signal.like(log.turn), Signal(), Signal()
-        soon = [delay(m, self.record, 1, "record")]
+        ending_in = [delay(m, self.record, 1, "record")]
         for k in range(COUNTED):
-            soon.append(delay(m, soon[-1], 1, f"soon_{k}"))
-        ended = soon.pop()
+            ending_in.append(delay(m, ending_in[-1], 1, f"ending_in_{k}"))
+        ended = ending_in.pop()
         closing = ended | ending
         m.d.comb += [
             log.turn.eq(Mux(ended, 0, following)),
             # No field is taken shortly before a record ends: the next count of the same row would read it before the write.
-            log.take.eq(closing | ~Cat(soon).any()),
+            log.take.eq(closing | ~Cat(ending_in).any()),
             last.eq(log.turn == FIELDS - 1),
         ]
         m.d.sync += [
@@ -157,7 +157,7 @@ class PerformanceLog(wiring.Component):
             "words": delay(m, self.words, 2, "words"),
             "skipped": delay(m, self.skipped, 2, "skipped"),
         }
-        # Two turns of a field are less than three rounds apart.
+        # Between two turns of a field lie less than three rounds of all fields: the counters are wide enough for that.
         taken = [
             self._count(m, name, delay(m, step, isa.PERF_FIELDS.index(name), name), 3 * FIELDS * ((1 << len(step)) - 1))
             for name, step in steps.items()

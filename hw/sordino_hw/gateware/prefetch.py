@@ -27,7 +27,7 @@ class DecodedInstruction(data.StructLayout):
 
 
 class Prefetch(wiring.Component):
-    """The stream of instructions, decoded, from instruction 0 on. After the memory's last row comes an entry that traps.
+    """The stream of instructions, decoded, from instruction 0 on. After the memory's last row follows an entry that traps.
 
     Throughput: an instruction a cycle. Latency: the first instruction is out `Latencies.start` cycles after reset.
 

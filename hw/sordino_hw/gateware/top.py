@@ -13,7 +13,7 @@ __all__ = ["Top"]
 
 
 class Top(Component):
-    """`HostPort` and `Cluster` in one clock domain (`sync`, with a synchronous reset).
+    """`HostPort` and `Cluster` in one clock domain (`sync`, with a synchronous reset). Throughput and latency are theirs.
 
     Parameters
     ----------

@@ -13,10 +13,10 @@ __all__ = ["ShadowAccumulators"]
 
 
 class ShadowAccumulators(wiring.Component):
-    """Takes the sums of all lanes at once, and shows them in chunks of `ppu` channels, one a cycle.
+    """Takes the sums of all lanes at once, and shows them in chunks of `ppu` channels.
 
-    Latency: the first chunk shows `Latencies.turn_lead` cycles after `coming`; the sums are taken `SERIALISER_LATENCY` cycles
-    before.
+    Throughput: a chunk a cycle. Latency: the first chunk shows `Latencies.turn_lead` cycles after `coming`; the sums are taken
+    `SERIALISER_LATENCY` cycles before.
 
     Parameters
     ----------

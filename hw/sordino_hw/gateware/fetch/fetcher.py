@@ -20,7 +20,7 @@ __all__ = ["Fetcher"]
 class Fetcher(wiring.Component):
     """Job FIFO, walker, clip, splitter, occupancy, scanner and word reader of one core group.
 
-    Throughput: a word a cycle. Latencies are those of its stages.
+    Throughput: a word a cycle. Latency: `Latencies.read` and those of the stages before the word reader.
 
     Parameters
     ----------

@@ -95,13 +95,13 @@ class Scanner(wiring.Component):
         Lookahead: the answers are registers, from the row that follows. The requests are counted, because that the count reaches
         the row's is known sooner than that no bit is left.
         """
-        row, come = self.rows.payload.row, self.next
+        row, following = self.rows.payload.row, self.next
         requests, any_time, single, final = Signal(), Signal(), Signal(), Signal()
         with m.If(self.rows.ready):
             m.d.sync += [
-                requests.eq(self.more & makes_requests(come)),
-                any_time.eq(needs_no_slot(come)),
-                single.eq(come.row.count <= 1),
+                requests.eq(self.more & makes_requests(following)),
+                any_time.eq(needs_no_slot(following)),
+                single.eq(following.row.count <= 1),
             ]
         number, counted = Signal(range(self.arch.occ_width + 1), init=2), Signal()  # `number` is that of the next request
         with m.If(self.rows.ready):

@@ -55,8 +55,8 @@ class HostPort(Component):
     window : Out(WindowSignature(arch))
     control : Out(ControlSignature())
 
-    Throughput: a write or a control register every 3 cycles; a row's last piece adds a cycle for each that the window takes, and a
-    fetch `Latencies.window` + 3.
+    Throughput: a write, or an access to a control register, every 3 cycles. The last piece of a row takes a cycle more for each
+    piece that the window takes. Latency: a read of a memory takes `Latencies.window` + 3 cycles more.
     """
 
     def __init__(self, arch: ArchConfig):

@@ -29,6 +29,8 @@ class SerialPort(Component):
 
     A row is written whole or not at all.
 
+    Throughput: that of the line; see `SerialLine`. Latency: an answer follows its frame at once.
+
     Parameters
     ----------
     arch : ArchConfig
@@ -71,7 +73,7 @@ class SerialPort(Component):
             self.tx.eq(line.tx),
             region.eq(command[:4]),
             good.eq(line.received & is_command & reaches & (is_csr | ~control.running)),
-            line.answer.eq(line.received & ~(is_command & writes)),  # whatever is asked for gets an answer
+            line.answer.eq(line.received & ~(is_command & writes)),  # also a request that is refused
             window.region.eq(region),
             window.row.eq(row),
             window.wdata.eq(value),
@@ -124,7 +126,7 @@ class SerialPort(Component):
 
 
 class SerialTop(Component):
-    """`SerialPort` and `Cluster`: the whole accelerator behind two pins.
+    """`SerialPort` and `Cluster`: the whole accelerator behind two pins. Throughput and latency are theirs.
 
     Parameters
     ----------

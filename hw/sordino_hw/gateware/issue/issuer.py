@@ -1,4 +1,4 @@
-"""The issuer: takes segments apart into events, and holds back what would close an output too early."""
+"""The issuer: takes segments apart into events, and holds back the event that would close an output too early."""
 
 from functools import reduce
 from operator import or_
@@ -92,8 +92,13 @@ class Issuer(wiring.Component):
                 penultimate = is_vector | _two_left(left)
                 m.d.sync += [left.eq(left & ~bit), high.eq(is_vector), final.eq(penultimate), closing.eq(penultimate & seg.end)]
             with m.Else():
-                come = self.next
-                m.d.sync += [left.eq(come.mask), high.eq(0), final.eq(come.once), closing.eq(come.once & come.end)]
+                following = self.next
+                m.d.sync += [
+                    left.eq(following.mask),
+                    high.eq(0),
+                    final.eq(following.once),
+                    closing.eq(following.once & following.end),
+                ]
         with m.If(issue):
             m.d.sync += first.eq(closing)
         self._report(m, issue, blocked)
@@ -164,14 +169,14 @@ class Issuer(wiring.Component):
         cores, drain = self.arch.cores, self.drain
         same, other, same_over, other_over = Signal(bits), Signal(bits), Signal(init=1), Signal(init=1)
         # Lookahead: whether the output at hand may close, and if it is of the operation that closed the last one.
-        free, soon = Signal(init=1), [Signal(name=f"soon_{k}") for k in range(2)]
+        free, overs = Signal(init=1), [Signal(name=f"next_over_{k}") for k in range(2)]
         tag, is_same, next_same, valid = Signal.like(self.outputs.payload), Signal(init=1), Signal(), self.outputs.valid
         m.d.comb += next_same.eq(is_same)
         with m.If(~valid | close):
             m.d.comb += next_same.eq(self.next_output == Mux(valid, self.outputs.payload, tag))
         m.d.sync += is_same.eq(next_same)
         starts = Mux(drain > cores, drain, cores) - 1, drain + (cores - 1)
-        for counter, over, next_over, start in ((same, same_over, soon[0], starts[0]), (other, other_over, soon[1], starts[1])):
+        for counter, over, next_over, start in ((same, same_over, overs[0], starts[0]), (other, other_over, overs[1], starts[1])):
             m.d.comb += next_over.eq(Mux(close, start == 0, over | (counter == 1)))
             m.d.sync += over.eq(next_over)
             with m.If(close):
@@ -180,7 +185,7 @@ class Issuer(wiring.Component):
                 m.d.sync += counter.eq(counter - 1)
         with m.If(close):
             m.d.sync += tag.eq(self.outputs.payload)
-        m.d.sync += free.eq(Mux(next_same, *soon))
+        m.d.sync += free.eq(Mux(next_same, *overs))
         return free
 
 

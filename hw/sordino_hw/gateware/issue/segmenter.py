@@ -99,7 +99,7 @@ class Segmenter(wiring.Component):
 
     def _step(self, m, at, step):
         """Steps to the word's next segment, or to the next word."""
-        come, count = self.next, len(at.left)
+        following, count = self.next, len(at.left)
         rest = without_lowest(at.left, count)
         with m.If(step):
             with m.If(at.several):
@@ -110,12 +110,12 @@ class Segmenter(wiring.Component):
                 ]
             with m.Else():
                 m.d.sync += [
-                    at.item.eq(self.more & ~come.word.null),
-                    at.marker.eq(self.more & come.word.null & come.word.end),
-                    at.vector.eq(self.more & ~come.word.null & (come.word.kind != Kind.EVENT)),
-                    at.several.eq(self.more & ~come.once),
-                    at.left.eq(come.some),
-                    Cat(at.chosen, at.place).eq(Cat(lowest(come.some, count))),
+                    at.item.eq(self.more & ~following.word.null),
+                    at.marker.eq(self.more & following.word.null & following.word.end),
+                    at.vector.eq(self.more & ~following.word.null & (following.word.kind != Kind.EVENT)),
+                    at.several.eq(self.more & ~following.once),
+                    at.left.eq(following.some),
+                    Cat(at.chosen, at.place).eq(Cat(lowest(following.some, count))),
                 ]
 
     def _hold(self, m, at, held, accept, closed):

@@ -215,6 +215,8 @@ class Ring(wiring.Component):
 class Credit(wiring.Component):
     """Permission to send, for each place of a FIFO behind a pipeline of fixed latency.
 
+    Throughput: an item sent and one freed a cycle. Latency: a cycle.
+
     Parameters
     ----------
     depth : int

@@ -38,7 +38,7 @@ class CoreMemories(wiring.Component):
     Several cores are far from the host, and a core is wide: then one register delays what the host asks for, and one more stands at
     each part of the core. What the host wrote last is still on its way when the machine starts, which needs these ports much later.
 
-    Latency: `Latencies.memory` from each address to its data.
+    Throughput: a read a cycle and port. Latency: `Latencies.memory` from each address to its data.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class CoreMemories(wiring.Component):
         return m
 
     def _near(self, m, value, name):
-        """A value from the host, where it is used."""
+        """A fan-out buffer: a value from the host, where it is used."""
         return delay(m, value, 1, f"near_{name}") if self.distant else value
 
     def _sizes(self, region):
@@ -189,8 +189,8 @@ class CoreMemories(wiring.Component):
         if not self.distant:
             m.d.comb += self.state_data.eq(state.r_data.word_select(host.piece, self.bus))
             return
-        # In two cycles, which the host waits for: a row's words are all over the core. Clearing a register is free, choosing is
-        # not.
+        # In two cycles, which the host waits for, because the memory's columns are placed all over the core. A word that is not
+        # chosen is zero, and an OR joins them: a register's reset costs no LUT, a multiplexer does.
         pairs = Signal(data.ArrayLayout(self.bus, -(-len(state.r_data) // (2 * self.bus))), reset_less=True)
         for k, pair in enumerate(pairs):
             m.d.sync += pair.eq(state.r_data[2 * self.bus * k :][: 2 * self.bus].word_select(host.piece[0], self.bus))

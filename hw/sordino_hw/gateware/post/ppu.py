@@ -23,8 +23,9 @@ __all__ = ["Ppu"]
 class Ppu(wiring.Component):
     """Drains `ppu` channels per cycle; an output word is stored in the core's next time slot after its last chunk.
 
-    Never stalls. The turn of an output begins with reading its state and parameters, `Latencies.turn_lead` cycles before its sums
-    are in the shadow accumulators. Its word can be stored `Latencies.store` cycles after its last chunk left them.
+    Throughput: a chunk of `ppu` channels a cycle; it never stalls. Latency: `Latencies.store`. The turn of an output begins with
+    reading its state and parameters, `Latencies.turn_lead` cycles before its sums are in the shadow accumulators. Its word can be
+    stored `Latencies.store` cycles after its last chunk left them.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ class Requantiser(wiring.Component):
     bias, mantissa, shift
         Parameters of the channel, in the cycle of `acc`.
     clamp : In(Clamp)
-        `minus_lo` comes `CLAMP_DELAY` cycles after `acc`, `span` one and `hi` two cycles after it.
+        `minus_lo` is taken `CLAMP_DELAY` cycles after `acc`, `span` one and `hi` two cycles after that.
     y : Out(signed 10)
     """
 

@@ -16,7 +16,8 @@ __all__ = ["WordStore"]
 class WordStore(wiring.Component):
     """Collects the chunks of a word, and keeps the finished word until the core's time slot.
 
-    Never stalls: the issuer keeps outputs far enough apart for one buffered word to be enough.
+    Throughput: a chunk a cycle. Latency: a word is stored in the next time slot, or, of a single core, as its last chunk is in
+    place. It never stalls: the issuer spaces the outputs so that one buffered word is enough.
 
     Parameters
     ----------

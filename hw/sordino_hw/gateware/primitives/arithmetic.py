@@ -15,7 +15,7 @@ class MultiplierArray(wiring.Component):
     """`count` signed products a cycle, in the family's multipliers (iCE40: two products of up to 8 bits share one).
 
     `p[i]` is `a[i] * b[i]` of `MULTIPLIER_LATENCY` cycles before: operands and products are registered. The registers
-    are not reset, and hold zero at first.
+    are not reset, and hold zero at first. Throughput: a product a cycle.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class MaskedAdder(wiring.Component):
 
 
 class DigitProduct(wiring.Component):
-    """`p = a * digit`, registered; not reset. On the ECP5 it is one adder.
+    """`p = a * digit` of the cycle before; the register is not reset. On the ECP5 it is one adder.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Memories: of one, two or more ports, in block RAM, in large single-port RAM, or in distributed RAM."""
+"""Memories of one, two or more ports, in block RAM, in large single-port RAM, or in distributed RAM: an access a cycle and port."""
 
 from amaranth.hdl import unsigned
 from amaranth.lib import data, wiring

@@ -34,19 +34,19 @@ class SmallLanes(Lanes):
         arch, lanes, event, latency = self.arch, self.arch.lanes, self.event, Latencies(self.arch)
         assert latency.memory == 1 and latency.shadow == 3 and latency.turn_lead == 2
         is_max, is_wide = event.kind == Kind.MAX, event.kind == Kind.MAC2
-        come, c = Signal(Control(arch)), Signal(Control(arch), reset_less=True)
+        control, c = Signal(Control(arch)), Signal(Control(arch), reset_less=True)
         m.d.comb += [
             self.w_addr.eq(event.w),
-            come.lane.eq(event.lane),
-            come.event.eq(event.kind == Kind.EVENT),
-            come.low.eq(is_wide & ~event.high),
-            come.high.eq(event.high),
-            come.max.eq(is_max),
-            come.op.eq(event.op),
-            come.floor.eq(is_max & event.zero),
-            come.first.eq(event.first),
+            control.lane.eq(event.lane),
+            control.event.eq(event.kind == Kind.EVENT),
+            control.low.eq(is_wide & ~event.high),
+            control.high.eq(event.high),
+            control.max.eq(is_max),
+            control.op.eq(event.op),
+            control.floor.eq(is_max & event.zero),
+            control.first.eq(event.first),
         ]
-        m.d.sync += [c.eq(come), self.trap.eq(self.event_valid & event.op & ~is_max & (event.w >= arch.weight_depth))]
+        m.d.sync += [c.eq(control), self.trap.eq(self.event_valid & event.op & ~is_max & (event.w >= arch.weight_depth))]
         valid, end = delay(m, self.event_valid, 1, "valid"), delay(m, self.event_valid & event.end, 1, "end")
         m.d.comb += self.coming.eq(end)
 
