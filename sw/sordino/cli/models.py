@@ -32,10 +32,11 @@ def factory(spec: str) -> nn.Module:
         )
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    module_name = f"sordino_model_{path.stem}"  # a file called json.py must not take the place of that module
+    module_spec = importlib.util.spec_from_file_location(module_name, path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    sys.modules[path.stem] = module
+    sys.modules[module_name] = module
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         module_spec.loader.exec_module(module)

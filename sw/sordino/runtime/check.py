@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +27,9 @@ DENSITIES = (1.0, 0.5, 0.2, 0.1)
 
 ROOM = {"act_depth": 1 << 20, "weight_depth": 1 << 20, "mask_depth": 1 << 18, "param_depth": 1 << 12, "imem_depth": 1 << 18}
 """Memories in which what does not fit is compiled, to see what it wants."""
+
+WIDE = 100
+"""Columns of a terminal from which on the table of cycles has the layers' kinds and operations too."""
 
 ASSUMED = 0.5
 """The density at which times are told: that of most networks with plain ReLUs. The nearest of those estimated is taken."""
@@ -134,13 +137,14 @@ class Report:
             f"({over} of {len(self.live)} layers need more than there is)."
         )
 
-    def __rich__(self) -> RenderableType:
-        parts: list[RenderableType] = [self._operators()]
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._operators()
         if self.problem:
-            parts.append(Text("Does not compile: ", "bold red").append(self.problem, "not bold default"))
+            yield Text("Does not compile: ", "bold red").append(self.problem, "not bold default")
         else:
-            parts += [self._memory(), self._cycles()]
-        return Group(*parts, Text(self.verdict))
+            yield self._memory()
+            yield self._cycles(options.max_width >= WIDE)
+        yield Text(self.verdict)
 
     def __str__(self) -> str:
         console = Console(width=120, no_color=True)
@@ -165,22 +169,22 @@ class Report:
             table.add_row(name, f"{used:,}", f"{depth:,}", f"{used / depth:.0%}")
         return table
 
-    def _cycles(self) -> Table:
+    def _cycles(self, wide: bool) -> Table:
         table = Table(title="Predicted cycles at assumed densities, compute only")
         table.add_column("layer", overflow="fold", min_width=8)
-        table.add_column("kind")
-        for name in ("MACs", *(f"{d:g}" for d in self.estimates)):
-            table.add_column(name, justify="right", no_wrap=True)
+        for name in (*(("kind", "MACs") if wide else ()), *(f"{d:g}" for d in self.estimates)):
+            table.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
         table.add_column("bound")
         columns = list(self.estimates.values())
         for row in zip(*columns, strict=True):
             cycles = (f"{e.cycles:,.0f}" for e in row)
-            table.add_row(escape(row[0].name), row[0].kind, f"{row[0].macs:,}", *cycles, row[-1].bound)
+            table.add_row(escape(row[0].name), *((row[0].kind, f"{row[0].macs:,}") if wide else ()), *cycles, row[-1].bound)
         table.add_section()
-        table.add_row("total", "", f"{sum(e.macs for e in columns[0]):,}", *(f"{self.cycles(d):,.0f}" for d in self.estimates), "")
+        operations = ("", f"{sum(e.macs for e in columns[0]):,}") if wide else ()
+        table.add_row("total", *operations, *(f"{self.cycles(d):,.0f}" for d in self.estimates), "")
         rates = [self.speeds[d].compute_frames_per_second for d in self.estimates]
         if all(rates):
-            table.add_row("frames/s, compute only", "", "", *(f"{rate:,.0f}" for rate in rates), "")
+            table.add_row("frames/s", *(("", "") if wide else ()), *(f"{rate:,.0f}" for rate in rates), "")
         return table
 
 
