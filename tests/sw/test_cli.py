@@ -1,5 +1,6 @@
 """The command line: what each command writes, its figures, and how it refuses."""
 
+import io
 import json
 import re
 from pathlib import Path
@@ -9,12 +10,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import save_file
 
 import sordino as sd
 from sordino.cli import app
 from sordino.experiments.demo import NETWORKS
 from sordino.experiments.tasks import load_checkpoint
+from sordino.progress import lines
 from sordino.report import render
 from sordino.report.jsonfile import VERSION
 from sordino.report.schema import validate
@@ -349,6 +352,47 @@ def test_run_tells_the_time_and_writes_a_timeline(program, images, digits_progra
     assert "at 50 MHz (as given)" in other
     refuses(r"run: the golden model counts no cycles; .*", "run", program, images, "--trace", "t.json")
     refuses(r"cannot write no/t\.json: the folder no does not exist\.", "run", program, images, "--trace", "no/t.json")
+
+
+def test_a_narrow_terminal_keeps_what_matters(program, images, own, monkeypatch):
+    for columns in (50, 60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        for output in (works("run", program, images, "--backend", "timing"), works("check", own, "-e", "1,2,5,5")):
+            assert max(map(len, output.splitlines())) <= columns
+        output = works("run", program, images, "--backend", "timing")
+        assert "conv3" in output and "cycles" in output and "η" in output
+
+
+def test_long_work_prints_lines_where_there_is_no_terminal(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("sordino.progress.time.monotonic", lambda: now[0])
+    out = io.StringIO()
+    with lines(Console(file=out)) as bar:
+        quick = bar.add_task("quick", total=2, note="")
+        bar.update(quick, completed=1)
+        bar.update(quick, completed=2)
+        now[0] += 5
+        slow = bar.add_task("train", total=3, note="")
+        for step in range(1, 4):
+            now[0] += 2
+            bar.update(slow, completed=step, note=f"score 0.{step}")
+            bar.update(slow, completed=step, note=f"score 0.{step}")
+    assert out.getvalue().splitlines() == [
+        "[5 s] train: 0/3",
+        "[7 s] train: 1/3 score 0.1",
+        "[9 s] train: 2/3 score 0.2",
+        "[11 s] train: 3/3 score 0.3",
+    ]
+
+
+def test_a_model_that_cannot_be_traced_is_one_paragraph(own, capfd):
+    refuses(r"torch\.export cannot trace Net: .*same reduction dim.*", "check", own, "-e", "1,2,9,9")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_name_of_a_model_file_hides_no_module(here):
+    (here / "json.py").write_text(OWN)
+    assert "Verdict" in works("check", "json.py:Net", "-e", "1,2,5,5", "--json", "check.json")
 
 
 def test_figures_on_standard_output(program, images):

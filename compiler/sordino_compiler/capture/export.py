@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import logging
 import warnings
 from collections.abc import Sequence
 
@@ -60,13 +61,24 @@ def capture(model: nn.Module, example: Tensor | Sequence[Tensor]) -> GraphModule
     inputs = tuple(t.detach() for t in examples(example))
     if any(parametrize.is_parametrized(m) for m in model.modules()):
         model = plain(model)
-    with evaluation(model), warnings.catch_warnings(), torch.no_grad():
+    with evaluation(model), warnings.catch_warnings(), _without_logs(), torch.no_grad():
         warnings.simplefilter("ignore")
         module, batch = _export(model, inputs)
     _finite(module)
     canonicalise(module)
     module.meta["batch"] = batch
     return module
+
+
+@contextlib.contextmanager
+def _without_logs():
+    """Keeps torch's own account of a trace that fails, some dozens of lines, out of the output; the reason is in our error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _finite(module: GraphModule) -> None:

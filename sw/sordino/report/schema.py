@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.arch import PRESETS, ArchConfig
 from sordino_hw.spec.errors import InputError
 
 from .jsonfile import VERSION
 
-__all__ = ["DOCUMENTS", "json_schema", "validate"]
+__all__ = ["DOCUMENTS", "arch_file_schema", "json_schema", "validate"]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -647,6 +649,14 @@ DOCUMENTS: dict[str, tuple[type[Document], ...]] = {
 """The models by command; a command that writes one of two documents has two."""
 
 
+def arch_file_schema() -> dict[str, Any]:
+    """The JSON Schema of a file that `--arch` takes, TOML or JSON."""
+    fields: dict[str, Any] = {f.name: (f.type, f.default) for f in dataclasses.fields(ArchConfig)}
+    base: Any = (Literal[tuple(PRESETS)] | None, None)  # type: ignore[valid-type]
+    found = create_model("ArchFile", __base__=Model, base=base, needs=(str | None, None), **fields).model_json_schema()
+    return {"$schema": DIALECT, "title": "Sordino architecture file", **{k: v for k, v in found.items() if k != "title"}}
+
+
 def json_schema(command: str) -> dict[str, Any]:
     """The published JSON Schema of a command's document (draft 2020-12)."""
     from pydantic import TypeAdapter
@@ -655,7 +665,7 @@ def json_schema(command: str) -> dict[str, Any]:
     either: Any = models[0] if len(models) == 1 else models[0] | models[1]
     found = TypeAdapter(either).json_schema()
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": DIALECT,
         "title": f"sordino {command} --json, version {VERSION}",
         **{k: v for k, v in found.items() if k != "title"},
     }

@@ -7,7 +7,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from .jsonfile import VERSION
-from .schema import DOCUMENTS, Architecture, Document, json_schema
+from .schema import DOCUMENTS, Architecture, Document, arch_file_schema, json_schema
 
 __all__ = ["figures_page", "schema_files"]
 
@@ -27,7 +27,8 @@ and `python`).
 
 def schema_files() -> dict[str, str]:
     """Text of each published schema by file name."""
-    return {f"{command.replace(' ', '-')}.json": json.dumps(json_schema(command), indent=1) + "\n" for command in DOCUMENTS}
+    files = {"arch-file.json": json.dumps(arch_file_schema(), indent=1) + "\n"}
+    return files | {f"{command.replace(' ', '-')}.json": json.dumps(json_schema(command), indent=1) + "\n" for command in DOCUMENTS}
 
 
 def figures_page() -> str:
