@@ -11,7 +11,7 @@ import numpy as np
 
 from sordino_compiler.emit.mapping import Mapping
 from sordino_compiler.graph import Computation, Graph, Input, Node, Rearrangement, Requant, Value, Window
-from sordino_compiler.ops import Concat, Conv, Flatten, Lanewise, MaxPool, Slice
+from sordino_compiler.ops import Concat, Conv, Depthwise, Flatten, Lanewise, MaxPool, Slice
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.isa import RUN_MAX
 
@@ -110,7 +110,7 @@ ARCHS = (
 """Few and fixed, so that builds of the gateware are shared: one core to eight, with a read port for all, for some and for each;
 narrow and wide lanes, both event sizes, memories that force tiles, bands and segments."""
 
-NAMES: dict[type[Node], str] = {Lanewise: "depthwise"}
+NAMES: dict[type[Node], str] = {Depthwise: "depthwise", Lanewise: "depthwise"}
 """What values are called, where not by the node's kind: mappings are drawn from names, so these stay as they are."""
 
 LAYER_CYCLES, CASE_CYCLES = 5000, 14000
@@ -340,12 +340,12 @@ class _Maker:
             return None
         low, high = (-16384, 16383) if wide else (-128, 127)
         weight = self.weight((c, *window.kernel), low, high).astype(np.int64)
-        label = "depthwise"
+        kind, fields = Depthwise, {}
         if self.chance(0.3):
             weight = np.broadcast_to(weight[:, :1, :1], weight.shape).copy()
-            label = "avgpool"
+            kind, fields = Lanewise, {"label": "avgpool"}
         residual, residual_weight = self.residual((c, oh, ow))
-        return self.weighted(Lanewise, x, residual, weight, residual_weight, (c, oh, ow), window=window, wide=wide, label=label)
+        return self.weighted(kind, x, residual, weight, residual_weight, (c, oh, ow), window=window, wide=wide, **fields)
 
     def upsample(self, x: Value) -> Value | None:
         c, h, w = x.shape

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sordino_compiler.graph import Graph, Input, Node, Requant, Value, Window
-from sordino_compiler.ops import Concat, Conv, Flatten, Lanewise, MaxPool, Slice
+from sordino_compiler.ops import Concat, Conv, Depthwise, Flatten, Lanewise, MaxPool, Slice
 from sordino_hw.spec.arch import ArchConfig, preset
 
 ULX3S = preset("ulx3s-85f")
@@ -61,7 +61,7 @@ class Net:
         c = self.shapes[x][0]
         w = Window(kernel)
         return self._add(
-            Lanewise,
+            Lanewise if "label" in fields else Depthwise,
             name,
             (c, *w.out_size(*self.shapes[x][1:])),
             (x,) if residual is None else (x, residual),

@@ -17,7 +17,7 @@ def network(arch=ROOMY) -> Net:
     net.conv("y", net.input("x", 64, 14, 14), 64)
     net.conv("z", "x", 128, (1, 1))
     net.conv("s", "x", 32, stride=(2, 2), residual=net.input("r", 32, 7, 7))
-    net.depthwise("w", "x", label="depthwise")
+    net.depthwise("w", "x")
     net.maxpool("m", "x")
     return net
 

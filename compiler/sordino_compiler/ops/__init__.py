@@ -7,12 +7,12 @@ integers, and the images and registers of its operations. See `docs/how-to/add-a
 
 from . import activation, add, affine, average, conv, conv_transpose, maxpool, prelu, rearrange, resize
 from .conv import Conv, Relayout
-from .lanewise import Lanewise
+from .lanewise import Depthwise, Lanewise
 from .maxpool import MaxPool
 from .operator import OPERATORS
 from .rearrange import Concat, Flatten, Slice
 
-__all__ = ["FAMILIES", "HINTS", "OPERATORS", "Concat", "Conv", "Flatten", "Lanewise", "MaxPool", "Relayout", "Slice"]
+__all__ = ["FAMILIES", "HINTS", "OPERATORS", "Concat", "Conv", "Depthwise", "Flatten", "Lanewise", "MaxPool", "Relayout", "Slice"]
 
 FAMILIES = (conv, conv_transpose, affine, add, activation, prelu, maxpool, average, resize, rearrange)
 """In the order of `docs/reference/operators.md`."""

@@ -18,7 +18,7 @@ from ..fx.nodes import arguments, constant, feature_rank, feature_shape, operato
 from ..graph import Computation, Window
 from ..slots import Slots, compact, packed
 from . import constraints as must
-from .lanewise import Lanewise
+from .lanewise import Depthwise
 from .layer import Weighted
 from .lowering import BIAS_MAX, Lowering
 from .operator import operator
@@ -218,7 +218,7 @@ class ConvLayer(WeightedSum):
     def node(self, low, integers, **common):
         channels = low.values[self.inputs[0]].shape[0]
         if self.groups == channels == self.shape[0] and channels > 1:
-            return Lanewise(weight=integers[:, 0].astype(np.int64), **common)
+            return Depthwise(weight=integers[:, 0].astype(np.int64), **common)
         return super().node(low, integers, **common)
 
 

@@ -22,7 +22,7 @@ from ..graph import Window
 from ..slots import compact
 from . import constraints as must
 from .conv import ChannelSum, Conv, WeightedSum
-from .lanewise import Lanewise
+from .lanewise import Depthwise
 from .operator import operator
 from .planner import Planner
 
@@ -96,7 +96,7 @@ class ConvTranspose(ChannelSum):
     def residual_slots(self, inputs, lanes):
         return compact(inputs[0].slots, lanes) if self.depthwise else super().residual_slots(inputs, lanes)
 
-    def residues(self) -> Iterator[tuple[Conv | Lanewise, range, range]]:
+    def residues(self) -> Iterator[tuple[Conv | Depthwise, range, range]]:
         """A convolution for each residue, and the rows and columns of outputs that it makes."""
         (_, oh, ow), (sy, sx) = self.out.shape, self.window.stride
         for ry in range(min(sy, oh)):
@@ -104,7 +104,7 @@ class ConvTranspose(ChannelSum):
                 rows, columns = range(ry, oh, sy), range(rx, ow, sx)
                 yield self._residue(rows, columns), rows, columns
 
-    def _residue(self, rows: range, columns: range) -> Conv | Lanewise:
+    def _residue(self, rows: range, columns: range) -> Conv | Depthwise:
         size = self.window.out_size(*self.out.shape[1:])
         (ty, y0), (tx, x0) = (self._taps(axis, outputs.start) for axis, outputs in enumerate((rows, columns)))
         weight = self.weight[:, :, ty][:, :, :, tx]
@@ -124,7 +124,7 @@ class ConvTranspose(ChannelSum):
             "source": self.source,
         }
         if self.depthwise:
-            return Lanewise(weight=weight[:, 0].astype(np.int64), **common)
+            return Depthwise(weight=weight[:, 0].astype(np.int64), **common)
         return Conv(weight=weight, groups=self.groups, **common)
 
     def _steps(self) -> tuple[int, int]:

@@ -16,10 +16,7 @@ from ..slots import compact
 from .layer import Layer
 from .lowering import Lowering
 
-__all__ = ["DEPTHWISE", "NARROW_ERROR", "Lanewise", "moved", "weights_for"]
-
-DEPTHWISE = "depthwise"
-"""Label of a depthwise convolution, whose weights are the model's."""
+__all__ = ["NARROW_ERROR", "Depthwise", "Lanewise", "moved", "weights_for"]
 
 NARROW_ERROR = 2.0**-10
 """Weights of pooling and the like take one cycle a tap if 8 bits meet this relative error, else two."""
@@ -27,8 +24,8 @@ NARROW_ERROR = 2.0**-10
 
 @dataclass(frozen=True, kw_only=True)
 class Lanewise(Computation):
-    """One weight per channel and tap, vector mode: depthwise convolution, average pooling, standalone activation,
-    standalone add (1x1 with a residual), nearest upsampling (1x1 with `repeat`).
+    """One weight per channel and tap, vector mode: average pooling, standalone activation, standalone add (1x1 with a residual),
+    nearest upsampling (1x1 with `repeat`); and `Depthwise`.
 
     `weight` int64 [c, kh, kw]: 8 bit, or -16384..16383 where `wide` (two cycles a tap). `label` names what it is.
     """
@@ -36,7 +33,7 @@ class Lanewise(Computation):
     weight: np.ndarray
     wide: bool = False
     repeat: tuple[int, int] = (1, 1)
-    label: str = DEPTHWISE
+    label: str = "lanewise"
 
     kind: ClassVar[str] = "lanewise"
     linear: ClassVar[bool] = True
@@ -51,10 +48,6 @@ class Lanewise(Computation):
     def bound(self, peaks):
         total = np.abs(self.weight).sum((1, 2)) * peaks[0]
         return total if self.residual_weight is None else total + np.abs(self.residual_weight) * peaks[1]
-
-    @property
-    def macs(self) -> int:
-        return int(self.weight[0].size * np.prod(self.out.shape)) if self.label == DEPTHWISE else 0
 
     def problems(self, ins, arch):
         c, h, w = ins[0].shape
@@ -87,8 +80,19 @@ class Lanewise(Computation):
         registers = {"W_SPAN": span * halves, "W_WORD": halves}
         return Images(Opcode.VEC, Mode.MAC2 if self.wide else Mode.MAC, registers, image[None])
 
+
+@dataclass(frozen=True, kw_only=True)
+class Depthwise(Lanewise):
+    """A depthwise convolution: its products are the model's."""
+
+    label: str = "depthwise"
+
+    @property
+    def macs(self) -> int:
+        return int(self.weight[0].size * np.prod(self.out.shape))
+
     def macs_per_event(self, slices):
-        return [int(self.label == DEPTHWISE) for _ in slices]
+        return [1 for _ in slices]
 
 
 def weights_for(factors: np.ndarray, low: Lowering) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:

@@ -4,13 +4,14 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sordino_compiler.graph import Graph, Input, Node, Requant, Value, Window
-from sordino_compiler.ops import Conv, Lanewise, MaxPool
+from sordino_compiler.ops import Conv, Depthwise, Lanewise, MaxPool
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.numbers import nearest_multiplier
@@ -131,10 +132,8 @@ class WorkloadLayer:
         else:
             shape = (self.cout, self.k, self.k)
             weight = _weights(shape, (seed or 0) if self.op == "dwconv" else None).astype(np.int64)
-            label = {"dwconv": "depthwise"}.get(self.op, self.op)
-            node = Lanewise(
-                out=y, inputs=inputs, weight=weight, window=self.window, requant=requant, residual_weight=ones, label=label
-            )
+            kind = Depthwise if self.op == "dwconv" else partial(Lanewise, label=self.op)
+            node = kind(out=y, inputs=inputs, weight=weight, window=self.window, requant=requant, residual_weight=ones)
         sources: list[Node] = [Input(x, ())]
         if add:
             sources.append(Input(dataclasses.replace(y, name="r"), ()))
