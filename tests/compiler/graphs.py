@@ -1,4 +1,4 @@
-"""Small graphs for the tests of the back end."""
+"""Small graphs for the tests of the compiler."""
 
 import numpy as np
 

@@ -14,7 +14,7 @@ from sordino_hw.spec.errors import CompileError, InputError
 
 torch.set_num_threads(1)
 X = torch.rand(1, 4, 8, 8)
-HERE = r"test_frontend_refusals\.py:\d+"
+HERE = r"test_operator_refusals\.py:\d+"
 
 
 class Model(nn.Module):
