@@ -1,4 +1,4 @@
-"""What is measured of an accelerator, behind pins that a package has."""
+"""Designs that make the accelerator measurable: behind few enough pins for a package."""
 
 from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Signal, Value
 
@@ -17,11 +17,10 @@ def _ports(component):
 
 
 class Registered(Elaboratable):
-    """A component between registers: inputs from a shift register, outputs into another; four pins.
+    """A component between registers, with four pins: its inputs come from a shift register, its outputs go into another.
 
-    So nothing of it is optimised away, it fits any package, and every path of the component starts and ends in a
-    register. The outputs are registered once before they enter the shift register, so that the wrapper itself is never the
-    slow part.
+    Nothing of it is optimised away, it fits any package, and each of its paths starts and ends in a register. The outputs are
+    registered once before they enter the shift register, so that no path of the wrapper is the slowest.
 
     Members
     -------
@@ -55,7 +54,7 @@ class Registered(Elaboratable):
 
 
 class Harness(Elaboratable):
-    """The whole accelerator behind four pins and a clock, for measurement only: nobody would talk to a board through it."""
+    """The whole accelerator behind four pins and a clock, for measurement only: no board can use it."""
 
     def __init__(self, arch: ArchConfig):
         self.wrapper = Registered(Top(arch))
@@ -76,7 +75,7 @@ class Harness(Elaboratable):
 
 
 class SerialHarness(Elaboratable):
-    """The whole accelerator on a serial line, as a board has it. Registers start from their initial values."""
+    """The whole accelerator on a serial line, as on a board. Registers start from their initial values."""
 
     DIVISOR = 12
     """Clock cycles of a bit: 2 Mbit/s at 24 MHz."""
@@ -98,5 +97,5 @@ class SerialHarness(Elaboratable):
 
 
 def harness_of(arch: ArchConfig, device: Device) -> Harness | SerialHarness:
-    """What is measured of an architecture on a device: behind the serial line that a small board has, or else at the bus."""
+    """The design to measure of an architecture on a device: `SerialHarness` where the board has a serial line, else `Harness`."""
     return SerialHarness(arch) if device.serial_pins and arch.profile == "small" else Harness(arch)

@@ -1,4 +1,4 @@
-"""What place and route reports, as data."""
+"""The reports of place and route, as data."""
 
 import re
 from collections.abc import Sequence
@@ -52,8 +52,10 @@ class CriticalPath:
 
 @dataclass(frozen=True)
 class SlowGroup:
-    """Inputs of registers and memories whose names differ in digits alone, which are `#` in `sink`: how many, the time in ns
-    from the clock edge to when the slowest is there, its setup not included, and the last cell before it.
+    """A group of endpoints: inputs of registers and memories whose names (`sink`) differ only in digits, which are written as `#`.
+
+    `endpoints` is their number, `delay` the time in ns from the clock edge to the slowest one, without its setup, and `source` the
+    last cell before that one.
     """
 
     sink: str
@@ -64,8 +66,8 @@ class SlowGroup:
 
 @dataclass(frozen=True)
 class Routed:
-    """One placed and routed design: `fmax` in MHz, `used` and `available` by resource name; `slow`: the groups of endpoints that
-    take more than `SLOW` of the slowest path, slowest first.
+    """One placed and routed design: `fmax` in MHz, `used` and `available` by resource name; `slow`: the groups of endpoints whose
+    delay is more than `SLOW` of the slowest path's, slowest first.
     """
 
     seed: int
@@ -93,11 +95,11 @@ class Routed:
 
 
 SLOW = 0.85
-"""Part of the slowest path's time from which on an endpoint is listed."""
+"""Share of the slowest path's delay above which an endpoint is listed."""
 
 
 def _slow(nets: Sequence[dict[str, Any]], clock: str) -> tuple[SlowGroup, ...]:
-    """From the arrival times of a detailed report, of which nextpnr gives the least and the greatest."""
+    """Groups of slow endpoints, from the arrival times of a detailed report: nextpnr gives the least and the greatest of each."""
     edge = f"posedge {clock}"
     ends = [
         (max(end["delay"]), net, end) for net in nets if net["event"] == edge for end in net["endpoints"] if end["event"] == edge
@@ -116,7 +118,7 @@ _MAPPED = re.compile(r"(_(LUT4|CCU2C|PFUMX|L6MUX21|TRELLIS_FF|TRELLIS_DPR16X4|SB
 
 
 def _readable(cell: str) -> str:
-    """The signal that a cell's name begins with; what the tools appended tells only how they got there."""
+    """The signal that a cell's name begins with, without what the tools append to it."""
     name = cell.removeprefix("wrapper.").removeprefix("dut.")
     match = _MAPPED.search(name, 1)
     return name[: match.start()] if match else name
