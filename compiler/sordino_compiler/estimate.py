@@ -28,6 +28,7 @@ from sordino_hw.spec.asm import Step, decode_segment
 from sordino_hw.spec.isa import Flag, Mode, Opcode
 from sordino_hw.spec.latencies import Latencies
 from sordino_hw.spec.program import Program, Segment
+from sordino_sim.geometry import geometry
 
 from .driver import compile_graph
 from .graph import Graph
@@ -97,22 +98,21 @@ def _add(
 ) -> None:
     r, arch = step.regs, program.arch
     groups, slices, outputs = r["SPLIT"], r["SLICES"], r["OH"] * r["OW"]
-    rows = _in_bounds(r["OH"], r["REPY"], r["IY0"], r["SY"], r["KH"], r["DY"], 1, r["H"]).sum(0)[:, 0]
-    cols = _in_bounds(r["OW"], r["REPX"], r["IX0"], r["SX"], r["KX"], r["DX"], r["SPAN"], r["W"])
-    reads = rows[:, None, None] * cols.sum(0)
-    """How many outputs read each tap: [ky, kx, pixel]."""
+    g = geometry(r, arch)
+    rows, cols, kx = int(g.row_valid.sum()), g.col_valid, g.span[: g.col_valid.shape[1]] % r["KX"]
+    reads = np.outer(g.row_valid.sum(0), cols.sum(0)).ravel()
+    """How many outputs read each word of the kernel's footprint."""
     d = 1.0 if step.has(Flag.DENSE) else entry.density
     occupied = 1 - (1 - d) ** _in_word(program, tensor)
-    words = float(reads.sum()) * r["WORDS"] * occupied
-    fetched = words
-    empty = float(rows.sum() * cols.any(2).sum()) * (1 - occupied) ** (r["SPAN"] * r["WORDS"])
+    words = fetched = float(reads.sum()) * occupied
+    spans_read = np.logical_or.reduceat(cols, np.unique(kx, return_index=True)[1], axis=1) if len(kx) else cols
+    empty = float(rows * spans_read.sum()) * (1 - occupied) ** (r["SPAN"] * r["WORDS"])
     if step.has(Flag.WINDOW):
-        kept = (np.arange(r["OW"]) % r["RUN"] > 0)[:, None] & (np.arange(r["KX"]) < r["KX"] - r["SX"])
-        fetched = float(rows.sum() * (cols & ~kept[:, :, None]).sum()) * occupied
+        kept = (np.arange(r["OW"]) % r["RUN"] > 0)[:, None] & (kx < r["KX"] - r["SX"])
+        fetched = float(rows * (cols & ~kept).sum()) * occupied
     if step.opcode is Opcode.CONV:
-        taps = slice(r["M_BASE"], r["M_BASE"] + r["KH"] * r["KX"] * r["SPAN"] * r["WORDS"])
-        bits = segment.mask[: groups * slices : groups, taps].sum(2).reshape(slices, *reads.shape, r["WORDS"]).sum(-1)
-        events = d * float((reads * bits).sum((1, 2, 3)).max())
+        masks = segment.mask[: groups * slices : groups, r["M_BASE"] + g.span * (r["SPAN"] * r["WORDS"]) + g.offset].sum(2)
+        events = d * float((masks @ reads).max())
     else:
         again = r["W_SPAN"] == r["W_WORD"] == 0 and arch.wide_cycles == 1
         events = words * (2 if step.mode is Mode.MAC2 and not again else 1)
@@ -142,10 +142,3 @@ def _mean_of_larger(mean: float, deviation: float, bound: float) -> float:
         return max(mean, bound)
     z = (mean - bound) / deviation
     return bound + (mean - bound) * 0.5 * (1 + erf(z / sqrt(2))) + deviation * exp(-(z**2) / 2) / sqrt(2 * pi)
-
-
-def _in_bounds(outputs: int, repeat: int, first: int, stride: int, taps: int, dilation: int, span: int, size: int) -> np.ndarray:
-    """Along one axis: whether tap k, pixel p of its span, of an output lies inside the image: bool [outputs, taps, span]."""
-    start = first + np.arange(outputs) // repeat * stride
-    position = start[:, None, None] + np.arange(taps)[:, None] * dilation + np.arange(span)
-    return (position >= 0) & (position < size)
