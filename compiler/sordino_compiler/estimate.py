@@ -5,15 +5,15 @@ C cores with P read ports, with sums over all its outputs, of which a group take
 
 - events: E = d x (mask bits that in-bounds words meet) / G, of the slice that has most; for VEC the non-empty words, twice with
   wide weights that are not the same for all taps;
-- words: R = in-bounds words x (1 - (1-d)^k), with k channels in a word; a group requests R / G, one a cycle (fewer where its cores
-  have no room for as many as are on their way), but waits for its time slot at a port, one in G / P cycles, for each that is not
+- words: R = in-bounds words x (1 - (1-d)^k), with k channels in a word; a group requests R / G, one a cycle (fewer if the word FIFOs
+  are shorter than the latency of a read), but waits for its time slot at a port, one in G / P cycles, for each that is not
   kept in the word window, and passes an empty span in one cycle;
 - spans: S = outputs x KH x KX / G, one a cycle, empty or not;
 - drain: P = outputs x max(DRAIN, C) / G: the requantisers' cycles, or a core's time slot to store.
 
 A residual adds a span for each slice and, unless its word is empty, a cycle to each output (`wide_cycles`). The stages work side by side, so
-an operation takes max(E, R, S, P) cycles; more where an output's events are now more, now fewer than its drain takes: the
-mean of the larger, the events taken as normally distributed. A WAIT or the end of a segment adds the depth of the
+an operation takes max(E, R, S, P) cycles; more if the events of an output vary around the cycles of its drain: then
+the mean of the larger of both counts, with normally distributed events. A WAIT or the end of a segment adds the depth of the
 pipeline, `FILL`, and every instruction a cycle where it is not hidden (not counted). The timing model gives the exact
 figure for actual activations.
 """

@@ -1,6 +1,6 @@
 """Scales and factors: from real numbers to what the requantiser can represent.
 
-The requantiser multiplies by `mantissa * 2**-shift` (see `sordino_hw.numbers`). A weight scale is snapped so that its
+The requantiser multiplies by `mantissa * 2**-shift` (see `sordino_hw.spec.numbers`). A weight scale is snapped so that its
 factor is exactly one of these; layers without trained weights (pooling, adds, affine) choose an integer weight and a
 factor whose product is nearest to the real one.
 """

@@ -1,4 +1,4 @@
-"""`Operation`: one CONV or VEC with everything that it needs, before the memories of a segment are handed out."""
+"""`Operation`: one CONV or VEC with everything that it needs, before it has addresses in the memories of a program segment."""
 
 from dataclasses import dataclass, field, replace
 

@@ -23,7 +23,7 @@ CYCLE_LIMIT_MAX = (1 << 32) - 1
 
 
 class _Image:
-    """What an operation keeps in one memory: [cores, rows, ...], as large in every core."""
+    """What an operation keeps in one memory: [cores, rows, ...], the same number of rows in every core."""
 
     def __init__(self, pool: str, array: np.ndarray):
         self.pool, self.array, self.key = pool, array, array.tobytes()

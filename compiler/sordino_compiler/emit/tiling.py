@@ -55,7 +55,7 @@ def choose_tiles(slots: np.ndarray, kernel: tuple[int, int], lanes: int, fits: C
 
 
 def _tiles(slots: np.ndarray, lanes: int, parts: Iterable[tuple[range, range, range]]) -> Iterator[Tile]:
-    """The tiles in which there is a channel at all."""
+    """The tiles of these parts, without those that hold no channel."""
     for columns, ky, kx in parts:
         used = slots[(slots >= columns.start * lanes) & (slots < columns.stop * lanes)] % lanes
         if len(used):

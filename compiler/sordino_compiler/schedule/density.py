@@ -11,7 +11,7 @@ from ..graph import Graph
 __all__ = ["DEFAULT", "densities"]
 
 DEFAULT = 0.5
-"""Of a value about which nothing is known."""
+"""Density of a value about which nothing is known."""
 
 
 def densities(graph: Graph, given: float | Mapping[str, float]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from ..ops.rearrange import Flatten
 __all__ = ["PHASE_OUTPUTS", "Phase", "choose_folds", "in_phases", "phases"]
 
 PHASE_OUTPUTS = 32
-"""Outputs of a phase, on average and at least: an operation of its own takes instructions, and cycles to start."""
+"""Outputs that a phase must have on average: each is an operation of its own, which takes instructions and cycles to start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,10 @@ class Phase(Conv):
 
 
 def choose_folds(graph: Graph) -> dict[str, int]:
-    """Pixels in a word of every network input that more than one may share.
+    """The folded network inputs, by name: how many pixels share a word.
 
-    Those are the inputs that event layers alone read; flattened values are views, which may lie anyhow. The fewest words
-    that suit each of these layers; among equally many, the fewest phases.
+    An input can be folded if only event layers read it; a flattened value does not count, it may have any layout. Chosen are
+    the fewest words that suit all of these layers; among equally many, the fewest phases.
     """
     folds: dict[str, int] = {}
     for n in graph.nodes:
@@ -73,7 +73,7 @@ def _count(node: Conv, fold: int) -> int:
 
 
 def period(fold: int, stride: int) -> int:
-    """Outputs from one to the next whose first pixels lie at the same place of their words."""
+    """The number of outputs after which the first pixel lies at the same place of its word again."""
     return fold // math.gcd(fold, stride)
 
 

@@ -1,4 +1,4 @@
-"""The fastest mapping of a layer, by the timing model: on a sample of its outputs, with zeros drawn at assumed densities.
+"""Searches the fastest mapping of a layer with the timing model: on a sample of its outputs, with zeros drawn at assumed densities.
 
 The word columns of outputs are covered by operations of as many slices as a split of the cores leaves; those that remain
 are covered next. The candidates differ in the split; those of vector operations, whose slices are never shared, in runs
@@ -27,7 +27,7 @@ from ..emit.segments import pack
 __all__ = ["best_plan"]
 
 SAMPLE_WORDS = 4096
-"""Words that the cores take in together in a sample, at least and about."""
+"""Input words that all cores together read in a sample, at least."""
 SAMPLE_TURNS = 8
 """Outputs of each core group in a sample, at least."""
 TIE = 0.01
@@ -90,7 +90,7 @@ class _Search:
         return min((c for c in found if c.cycles <= least * (1 + TIE)), key=lambda c: (c.rows, c.cycles))
 
     def _candidates(self, columns: int) -> Iterator[Mapping]:
-        """Mappings for so many word columns, those left out that only leave more cores idle."""
+        """Mappings for this number of word columns, without those that use fewer cores for nothing in return."""
         cores, before = self.layer.arch.cores, 0
         for split in (s for s in (8, 4, 2, 1) if s <= cores):
             slices = min(cores // split, columns)
@@ -102,7 +102,7 @@ class _Search:
 
 
 _KNOWN: dict[bytes, int] = {}
-"""Cycles of the samples timed so far, by all that they depend on."""
+"""Cycles of the samples timed so far, by a digest of all that they depend on."""
 
 
 def _cycles(outputs: Outputs, densities: list[float]) -> float:
