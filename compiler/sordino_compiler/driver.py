@@ -4,8 +4,7 @@ Passes prepare the graph (`passes`), a layout gives every channel its slot and a
 (`schedule`); then nodes become operations, and operations segments (`emit`).
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping as MappingOf
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -35,7 +34,7 @@ def compile_graph(
     reuse: bool = True,
     fold: bool = True,
     name: str = "",
-    density: float | MappingOf[str, float] = DEFAULT,
+    density: float | Mapping[str, float] = DEFAULT,
     mapping: Forced | None = None,
 ) -> Program:
     """Compiles an integer graph for `graph.arch`.
