@@ -1,4 +1,4 @@
-"""Frames of the serial port: what a host sends, and what the port answers. See docs/serial.md."""
+"""Frames of the serial port: what a host sends, and what the port answers. See docs/reference/serial.md."""
 
 from .isa import Region
 
