@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from random_layers import ARCHS, random_case
+from sordino.runtime.accelerator import Accelerator
 from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.asm import Assembler, assemble
 from sordino_hw.spec.errors import ArchError, BinaryError, InputError, ToolError, TrapError
@@ -191,6 +192,21 @@ def test_segments_reused_memory_and_any_tensor():
     assert done == [(i + 1, batch) for i in range(batch)] * 2
     assert got.records is not None
     assert got.records.shape == (batch, len(program.ops) + len(program.segments), ARCH.cores, len(PERF_FIELDS))
+
+
+def test_an_accelerator_runs_the_golden_model_once_a_call(monkeypatch):
+    """The golden model counts what the machine does not; the statistics need no second run."""
+    case, program = find_case(lambda p: not all(t.kept for t in p.tensors.values()))
+    inputs = [case.inputs[name] for name in program.inputs]
+    golden = Accelerator(program)
+    golden.integers(*inputs)
+    calls = []
+    run = Golden.run
+    monkeypatch.setattr(Golden, "run", lambda *a, **k: calls.append(1) or run(*a, **k))
+    with Accelerator(program, "verilator") as rtl:
+        rtl.integers(*inputs)
+        assert len(calls) == 1
+        assert rtl.stats.nonzero == golden.stats.nonzero and set(rtl.stats.nonzero) == set(program.tensors)
 
 
 def test_words_never_written_read_as_zero():
