@@ -1,33 +1,30 @@
 """The cluster: dispatcher, fetchers, cores and the memories that they share, run control and the host window."""
 
 from functools import reduce
-from operator import and_, or_
+from operator import and_
 
-from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, connect
+from amaranth.lib.wiring import In, connect, flipped
 
 from ..spec import isa
 from ..spec.arch import ArchConfig
-from ..spec.latencies import DONE_LATENCY, Latencies
-from ..spec.structure import fetchers_of, reads_late
+from ..spec.latencies import Latencies
+from ..spec.structure import fetchers_of
 from .core import Core
 from .dispatcher import Dispatcher
 from .fetch.fetcher import Fetcher
 from .flight import Flight, snapshot
 from .host.interfaces import ControlSignature, WindowSignature
-from .layouts import ReadWord, act_address
-from .lib.combinators import delay
-from .perf import FLUSH_CYCLES, RecordControl
-from .primitives import BitMemory, BlockMemory
+from .layouts import ReadWord
+from .lib.combinators import delay, joined
+from .memory.activations import ActivationMemory
+from .perf import RecordControl
+from .primitives import BlockMemory
+from .run_control import MEMORY_TRAPS, RunControl
 from .sequencer import Sequencer
 
 __all__ = ["Cluster"]
-
-TRAP_LATENCY = 2
-"""From a store to the cycle in which the machine stops because of it."""
-
-assert TRAP_LATENCY < DONE_LATENCY, "HALT must not overtake a trap"
 
 
 class Cluster(wiring.Component):
@@ -54,10 +51,9 @@ class Cluster(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         arch = self.arch
-        running = Signal()
-        # A reset for each fetcher, and one for the rest: one net for all of them would be on the critical path.
-        stopped = [Signal(name=f"stopped_{k}", init=1, attrs={"keep": 1}) for k in range(arch.cores + 1)]
-        stages = Module()
+        m.submodules.control = control = RunControl(arch)
+        m.submodules.records = records = RecordControl(arch)
+        running, stopped, stages = control.running, control.stopped, Module()
         m.submodules.stages = ResetInserter(stopped[-1])(stages)
         stages.submodules.sequencer = sequencer = Sequencer(arch)
         stages.submodules.flight = flight = Flight(arch)
@@ -66,17 +62,16 @@ class Cluster(wiring.Component):
         cores = [Core(arch) for _ in range(arch.cores)]
         for i in range(arch.cores):
             m.submodules[f"fetcher_{i}"], m.submodules[f"core_{i}"] = ResetInserter(stopped[i])(fetchers[i]), cores[i]
-        m.submodules.records = records = RecordControl(arch)
 
         self._operations(m, stages, sequencer, flight, dispatcher, fetchers, cores)
         self._dispatch(m, dispatcher, fetchers, cores)
         self._serve(m, stages, fetchers, cores)
-        start = self._control(m, running, stopped, sequencer, fetchers, cores)
+        self._control(m, control, sequencer, fetchers, cores)
         m.d.comb += [
             records.running.eq(running),
             records.logging.eq(self.control.running),
             records.active.eq(flight.active),
-            records.start.eq(start),
+            records.start.eq(control.start),
             records.record.eq(running & (flight.record | sequencer.halt)),
             *(core.log.eq(records.log) for core in cores),
             *(core.running.eq(running) for core in cores),
@@ -157,59 +152,19 @@ class Cluster(wiring.Component):
                 *(f.credit[c].eq(core.credit) for f in fetchers),
             ]
 
-    def _control(self, m, running, stopped, sequencer, fetchers, cores):
-        """Starts, counts cycles, and stops at HALT or the first trap. Returns the start.
-
-        The host sees the machine run until the last record is written.
-        """
-        c = self.control
-        slots = c.cycles[:3]
-        for fetcher in fetchers:
-            m.d.comb += fetcher.cycle.eq(slots)
-        for i, core in enumerate(cores):
-            m.d.comb += core.slot.eq(slots % len(cores) == i)
-
-        memory_trap, trap, over, failed, stop = Signal(isa.Trap), Signal(isa.Trap), Signal(), Signal(), Signal()
-        causes = {isa.Trap.ACT_READ: Cat(f.trap_act for f in fetchers).any()}
-        for cause in (isa.Trap.ACT_WRITE, isa.Trap.WEIGHT, isa.Trap.MASK, isa.Trap.PARAM, isa.Trap.STATE):
-            causes[cause] = Cat(core.traps[cause.name.lower()] for core in cores).any()
-        m.d.sync += [memory_trap.eq(isa.Trap.NONE), failed.eq(Cat(causes.values()).any())]
-        m.d.comb += stop.eq(over | sequencer.trapped | failed | sequencer.halt)
-        for cause, seen in reversed(causes.items()):
-            with m.If(seen):
-                m.d.sync += memory_trap.eq(cause)
-        with m.If(over):
-            m.d.comb += trap.eq(isa.Trap.CYCLES)
-        with m.Elif(sequencer.trapped):
-            m.d.comb += trap.eq(sequencer.trap)
-        with m.Else():
-            m.d.comb += trap.eq(memory_trap)
-
-        flush, start = Signal(range(FLUSH_CYCLES + 1)), Signal()
-        # Lookahead: the number of the next cycle, so that the comparison with the limit does not wait for an addition.
-        following = Signal.like(c.cycles)
-        # There are no more operations than instructions, because there are no backward jumps.
-        pc, ops, began = Signal(range(self.arch.imem_depth + 1)), Signal(range(self.arch.imem_depth + 1)), Signal()
-        m.d.comb += [start.eq(c.start & ~c.running), c.pc.eq(pc), c.ops.eq(ops)]
-        m.d.sync += [
-            over.eq(Mux(running, following >= c.limit, c.limit == 0)),
-            began.eq(running & sequencer.started),
-            ops.eq(ops + began),
+    def _control(self, m, control, sequencer, fetchers, cores):
+        """Connects run control to what it hears of, and time slots to what they are for."""
+        connect(m, flipped(self.control), control.control)
+        slots = self.control.cycles[:3]
+        m.d.comb += [
+            *(fetcher.cycle.eq(slots) for fetcher in fetchers),
+            *(core.slot.eq(slots % len(cores) == i) for i, core in enumerate(cores)),
+            *(getattr(control, name).eq(getattr(sequencer, name)) for name in ("trapped", "trap", "halt", "started", "passed")),
+            control.memory.act_read.eq(Cat(f.trap_act for f in fetchers).any()),
         ]
-        with m.If(running):
-            m.d.sync += [c.cycles.eq(following), following.eq(following + 1), pc.eq(pc + sequencer.passed)]
-            with m.If(stop):
-                m.d.sync += [running.eq(0), flush.eq(FLUSH_CYCLES), c.trap.eq(trap)]
-                m.d.sync += [s.eq(1) for s in stopped]
-        with m.Elif(c.running):
-            m.d.sync += flush.eq(flush - 1)
-            with m.If(flush == 0):
-                m.d.sync += [c.running.eq(0), c.halted.eq(1)]
-        with m.Elif(c.start):
-            m.d.sync += [running.eq(1), c.running.eq(1), c.halted.eq(0), c.trap.eq(isa.Trap.NONE)]
-            m.d.sync += [c.cycles.eq(0), following.eq(1), ops.eq(0), pc.eq(0)]
-            m.d.sync += [s.eq(0) for s in stopped]
-        return start
+        for trap in MEMORY_TRAPS[1:]:
+            name = trap.name.lower()
+            m.d.comb += control.memory[name].eq(Cat(core.traps[name] for core in cores).any())
 
     def _memories(self, m, running, sequencer, fetchers, cores):
         """Instruction, activation and occupancy memories, and the host window to them and to the cores."""
@@ -238,7 +193,7 @@ class Cluster(wiring.Component):
                     if r in _HOST_WRITES
                 ),
             ]
-        act = self._activations(m, running, fetchers, cores, row, window.whole, writes[isa.Region.ACT] & (piece == 0))
+        act = self._activations(m, running, fetchers, cores, row, writes[isa.Region.ACT] & (piece == 0))
 
         # The host holds region, row and piece as long as it needs the piece.
         shown = {isa.Region.ACT: act, isa.Region.STATE: cores[0].state_data, isa.Region.PERF: cores[0].perf_data}
@@ -251,7 +206,7 @@ class Cluster(wiring.Component):
                 shown[r] = values[self._core_of(r, row)]
         piece_shown = Signal.like(window.rdata)
         m.d.comb += [
-            piece_shown.eq(_either((reads[r], value) for r, value in shown.items())),
+            piece_shown.eq(joined((reads[r], value) for r, value in shown.items())),
             window.rdata.eq(delay(m, piece_shown, self.latency.show, "rdata", reset_less=True)),
         ]
 
@@ -260,60 +215,29 @@ class Cluster(wiring.Component):
         low = (isa.region_stride(self.arch, region) - 1).bit_length()
         return row[low : low + max(1, (self.arch.cores - 1).bit_length())]
 
-    def _activations(self, m, running, fetchers, cores, row, value, host_we):
-        """Copies of the activation memory, one a port, and of the occupancy memory, one a fetcher. Returns the host's data."""
-        arch = self.arch
-        word, place = Signal(isa.region_bits(arch, isa.Region.ACT), reset_less=True), Signal(act_address(arch), reset_less=True)
-        we = Signal()
-        # A core's address and data are zero in cycles in which it does not store.
-        m.d.sync += [
-            we.eq(host_we | Cat(core.we for core in cores).any()),
-            place.eq(reduce(or_, (core.address for core in cores), Mux(host_we, row, 0))),
-            word.eq(reduce(or_, (core.data for core in cores), Mux(host_we, value, 0))),
+    def _activations(self, m, running, fetchers, cores, row, host_we):
+        """Connects the activation memory. Returns the row that the host reads."""
+        m.submodules.activations = memory = ActivationMemory(self.arch)
+        m.d.comb += [
+            memory.running.eq(running),
+            memory.row.eq(row),
+            memory.whole.eq(self.window.whole),
+            memory.host_we.eq(host_we),
+            memory.late_addr.eq(cores[0].act_addr),
         ]
-        late = reads_late(arch)
-        acts = []
-        for p in range(arch.ports):
-            m.submodules[f"act_{p}"] = act = BlockMemory(arch.act_depth, len(word), self.latency.memory)
-            acts.append(act)
-            served = [f for g, f in enumerate(fetchers) if g % arch.ports == p]
-            reads = [(f.act_en, f.act_addr) for f in served]
-            if p == 0:
-                reads.append((~running, row))
+        for i, (fetcher, core) in enumerate(zip(fetchers, cores, strict=True)):
             m.d.comb += [
-                act.w_en.eq(we),
-                act.w_addr.eq(place),
-                act.w_data.eq(word),
-                act.r_addr.eq(Mux(running, cores[0].act_addr, row) if late else _either(reads)),
-                *(reader.act_data.eq(act.r_data) for reader in (cores if late else served)),
+                memory.we[i].eq(core.we),
+                memory.address[i].eq(core.address),
+                memory.data[i].eq(core.data),
+                memory.act_en[i].eq(fetcher.act_en),
+                memory.act_addr[i].eq(fetcher.act_addr),
+                fetcher.act_data.eq(memory.act_data[i]),
+                memory.occ_addr[i].eq(fetcher.occ_addr),
+                fetcher.occ_data.eq(memory.occ_data[i]),
+                core.act_data.eq(memory.late_data),
             ]
-
-        # The occupancy bit is written a cycle after its word, as are the bits of the channels that are not zero.
-        place_late, we_late, occupied = delay(m, place, 1, "place", reset_less=True), delay(m, we, 1, "we"), Signal()
-        if late:
-            nonzero = Signal(arch.lanes)
-            m.submodules.nonzero = live = BlockMemory(arch.act_depth, arch.lanes, self.latency.memory)
-            m.d.sync += nonzero.eq(Cat(word.word_select(i, arch.event_bits).any() for i in range(arch.lanes)))
-            m.d.comb += [
-                occupied.eq(nonzero.any()),
-                live.w_en.eq(we_late),
-                live.w_addr.eq(place_late),
-                live.w_data.eq(nonzero),
-                live.r_addr.eq(fetchers[0].act_addr),
-                fetchers[0].act_data.eq(live.r_data),
-            ]
-        else:
-            m.d.sync += occupied.eq(word != 0)
-        m.submodules.occupancy = bits = BitMemory(arch.act_depth // arch.occ_width, arch.occ_width, arch.cores, self.latency.memory)
-        m.d.comb += [bits.w_en.eq(we_late), bits.w_addr.eq(place_late), bits.w_data.eq(occupied)]
-        for g, fetcher in enumerate(fetchers):
-            m.d.comb += [bits.r_addr[g].eq(fetcher.occ_addr), fetcher.occ_data.eq(bits.r_data[g])]
-        return acts[0].r_data
+        return memory.shown
 
 
 _HOST_WRITES = (isa.Region.WEIGHT, isa.Region.MASK, isa.Region.PARAM, isa.Region.STATE)
-
-
-def _either(gated):
-    """The values of (enable, value) pairs, ORed where enabled."""
-    return reduce(or_, (Value.cast(value).as_unsigned() & enable.replicate(len(Value.cast(value))) for enable, value in gated))

@@ -1,10 +1,13 @@
 """Combinational helpers and delays that the stages share."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Array, Cat, Const, Module, Signal, Value
 
 from ..primitives import Buffer, Gate
 
-__all__ = ["buffered", "count_ones", "delay", "gate", "index_of", "lowest", "row_mask", "without_lowest"]
+__all__ = ["buffered", "count_ones", "delay", "gate", "index_of", "joined", "lowest", "row_mask", "without_lowest"]
 
 
 def buffered(m: Module, value, name: str):
@@ -52,6 +55,11 @@ def count_ones(bits, width: int):
     while len(counts) > 1:
         counts = [sum(counts[i + 1 : i + 2], start=counts[i]) for i in range(0, len(counts), 2)]
     return counts[0]
+
+
+def joined(gated):
+    """The OR of the values of (enable, value) pairs, where they are enabled: a multiplexer, if at most one is."""
+    return reduce(or_, (Value.cast(value).as_unsigned() & enable.replicate(len(Value.cast(value))) for enable, value in gated))
 
 
 def delay(m: Module, value, cycles: int, name: str, *, reset_less: bool = False):

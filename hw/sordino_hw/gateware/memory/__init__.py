@@ -1,1 +1,1 @@
-"""The memories of a core, which stages and host share."""
+"""The activation memory, which all cores share, and the memories of a core."""
