@@ -1,4 +1,4 @@
-"""Sparse training with metrics, in as many processes as there are; the text that goes with it is docs/how-to/train-on-several-processes.md.
+"""Sparse training with metrics, in one or several processes. The page docs/how-to/train-on-several-processes.md explains it.
 
 python examples/distributed.py
 torchrun --nproc-per-node 2 examples/distributed.py

@@ -1,4 +1,4 @@
-"""Your own network, from a plain `nn.Module` to measured cycles. The text that goes with it is docs/tutorials/own-network.md."""
+"""Your own network, from a plain `nn.Module` to measured cycles. The page docs/tutorials/own-network.md explains it."""
 
 import torch
 from torch import nn
