@@ -8,7 +8,8 @@ the outputs in the order of their dispatch, each followed until it is closed, is
 """
 
 import numpy as np
-from numba import njit
+
+from sordino_hw.compiled import compiled
 
 __all__ = [
     "ARCHITECTURE",
@@ -105,7 +106,7 @@ CORE = _layout(
 # -- records -------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@compiled
 def _at(t, c, field, time, n):
     """Adds `n` to a field of core `c`, in the record that cycle `time` belongs to."""
     op = t.number
@@ -114,7 +115,7 @@ def _at(t, c, field, time, n):
     c.records[op % IN_FLIGHT, field] += n
 
 
-@njit(cache=True)
+@compiled
 def _count(t, c, field, first, last):
     """Counts the cycles `first` to `last` of core `c` as cause `field`, in the records that they belong to."""
     op = t.number
@@ -129,7 +130,7 @@ def _count(t, c, field, first, last):
 # -- a core --------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@compiled
 def _push(t, c, end, time):
     """The held item enters the segment FIFO in cycle `time`, and is issued as soon as it can be; `end`: it closes an output."""
     place = c.next_segment
@@ -163,13 +164,13 @@ def _push(t, c, end, time):
     c.held = 0
 
 
-@njit(cache=True)
+@compiled
 def _close(t, c, time):
     """In cycle `time` the held item is known to be the last of its output, so it enters the segment FIFO without waiting for the next."""
     _push(t, c, True, (max(time, c.segment_pops[c.next_segment]) if t.split else time) + 1)
 
 
-@njit(cache=True)
+@compiled
 def _hold(t, c, available, cycles, empty, end):
     """The segmenter takes a new item of `cycles` cycles and holds it back until the next one is known. Returns the cycle.
 
@@ -189,7 +190,7 @@ def _hold(t, c, available, cycles, empty, end):
     return time
 
 
-@njit(cache=True)
+@compiled
 def _word(t, c, available, kind, empty, end, a, m, w, nonzero, masks):
     """The word at address `a`, which meets mask row `m` and weight row `w`, at the segmenter. Returns the cycle in which it leaves.
 
@@ -225,7 +226,7 @@ def _word(t, c, available, kind, empty, end, a, m, w, nonzero, masks):
 # -- a fetcher -----------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@compiled
 def _credit(t, cores, f):
     """The cycle in which the last core of the group of fetcher `f` freed a place for the next word: the fetcher's credit."""
     time = NEVER
@@ -235,7 +236,7 @@ def _credit(t, cores, f):
     return time
 
 
-@njit(cache=True)
+@compiled
 def _send(t, cores, f, low, high, time, kind, empty, end, a, m, w, nonzero, masks):
     """A word that fetcher `f` asks for in cycle `time` goes to the cores of slices `low` to `high - 1`; the rest as in `_word`."""
     for i in range(f + low * t.SPLIT, f + high * t.SPLIT, t.SPLIT):
@@ -245,7 +246,7 @@ def _send(t, cores, f, low, high, time, kind, empty, end, a, m, w, nonzero, mask
         c.next_word = place + 1 if place + 1 < t.word_fifo else 0
 
 
-@njit(cache=True)
+@compiled
 def _span(t, cores, f, low, high, start, stop, m, w, kind, end, reuse, nonzero, occupied, masks):
     """One clipped span, from the walker of fetcher `f` to the issuers.
 
@@ -306,7 +307,7 @@ def _span(t, cores, f, low, high, start, stop, m, w, kind, end, reuse, nonzero, 
     c.split_free = request if t.split else c.scanned + 1
 
 
-@njit(cache=True)
+@compiled
 def _output(t, cores, f, dispatched, fresh, oy, ox, nonzero, occupied, masks):
     """The output at (oy, ox), from its dispatch to fetcher `f` in cycle `dispatched` to its close. `fresh`: first of its run."""
     c = cores[f]
@@ -343,13 +344,13 @@ def _output(t, cores, f, dispatched, fresh, oy, ox, nonzero, occupied, masks):
 # -- the dispatcher ----------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@compiled
 def _ahead(t, c):
     """The first cycle in which the fetcher of core `c` can take one more job: it holds two, or one (`structure.job_depth`)."""
     return (c.taken_job if t.alone else c.taken_before) + t.freed
 
 
-@njit(cache=True)
+@compiled
 def _room(t, cores, f):
     """The first cycle in which an output can be dispatched to every core of the group of fetcher `f`.
 
@@ -362,7 +363,7 @@ def _room(t, cores, f):
     return time + t.freed
 
 
-@njit(cache=True)
+@compiled
 def run(cluster, cores, nonzero, occupied, masks):
     """Advances by the operation whose registers and flags `cluster` holds; arguments as in `Clock.run`.
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from sordino_hw.compiled import compiled
 
 from .compiled import compilable, in_parts
 
@@ -13,7 +14,7 @@ SHORT = 512
 """Values of a row below which sorting part of it is faster than counting."""
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _select(rows, ranks, found):
     """The rank-th largest of each row, 0 where that is not positive; `rows` int32 [rows, n] are the bits of float32.
 

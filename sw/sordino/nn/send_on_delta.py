@@ -2,8 +2,9 @@
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from sordino_hw.compiled import compiled
 
 from .compiled import compilable, in_parts
 from .ops import passing
@@ -80,7 +81,7 @@ def _backward(
 # Comparisons are such that NaNs pass, as they do above.
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _send(x, last, theta, sent, moved, total):
     zero = x.dtype.type(0)
     for i in range(len(x)):
@@ -91,7 +92,7 @@ def _send(x, last, theta, sent, moved, total):
         total[i] += sent[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _send_clips(x, theta, sent, moved, total):
     for b in range(x.shape[0]):
         for i in range(x.shape[2]):
@@ -101,7 +102,7 @@ def _send_clips(x, theta, sent, moved, total):
             _send(x[b, t], sent[b, t - 1], theta, sent[b, t], moved, total)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _return(x, last, theta, half, grad, grad_moved, grad_total, given, slope, later):
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for i in range(len(x)):
@@ -115,7 +116,7 @@ def _return(x, last, theta, half, grad, grad_moved, grad_total, given, slope, la
         later[i] += grad[i] + grad_total - sending
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _return_clips(x, sent, theta, half, grad, grad_moved, grad_total, given, slope):
     later = np.empty_like(theta)
     for b in range(x.shape[0]):
