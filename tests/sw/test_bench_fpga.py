@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+import sordino_hw
 from sordino.cli import app
 from sordino.experiments import fpga_bench as fpga_benchmark
 from sordino.experiments.fpga_bench import bench_fpga, parse_seeds
@@ -81,6 +82,17 @@ def test_a_seed_without_a_route(calls):
     assert calls == ["synthesis", 1, 2]
 
 
+def test_speed_grades(calls):
+    """That of the board, or another of the device; it is another device to the cache."""
+    arguments = ["bench", "fpga", "--arch", "ecp5-25f", "--seeds", "1"]
+    for speed, name in (((), "LFE5U-25F-6"), (("--speed", "8"), "LFE5U-25F-8")):
+        result = CliRunner().invoke(app, [*arguments, *speed])
+        assert result.exit_code == 0 and name in result.output, result.output
+    assert calls == ["synthesis", 1] * 2
+    result = CliRunner().invoke(app, [*arguments, "--speed", "9"])
+    assert result.exit_code == 2 and "comes in the speed grades 6, 7, 8, not in 9." in " ".join(result.output.split())
+
+
 def routed_elsewhere(netlist, device, seed, limit, said):
     """Instead of place and route, in a process of its own."""
     said.put((seed, "annealing"))
@@ -113,12 +125,13 @@ def test_a_netlist_is_kept_when_only_the_placer_changes(calls, monkeypatch):
     keys = fpga_benchmark._keys(ARCH, DEVICE, {})
     read = Path.read_bytes
     for changed, kept in (
-        ("fpga/placer/anneal.py", True),
-        ("fpga/router/chip.py", True),
+        ("ecp5_pnr/placer/anneal.py", True),
+        ("ecp5_pnr/chip.py", True),
         ("fpga/flow.py", False),
-        ("core/scan.py", False),
+        ("gateware/fetch/scanner.py", False),
     ):
-        monkeypatch.setattr(Path, "read_bytes", lambda path, name=changed: read(path) + b"#" * path.as_posix().endswith(name))
+        assert (Path(sordino_hw.__file__).parent / changed).exists()
+        monkeypatch.setattr(Path, "read_bytes", lambda path, name=changed: read(path) + b"\nx = 1" * path.as_posix().endswith(name))
         netlist, flow = fpga_benchmark._keys(ARCH, DEVICE, {})
         assert (netlist == keys[0]) is kept and flow != keys[1]
 

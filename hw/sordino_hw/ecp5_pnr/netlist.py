@@ -1,9 +1,10 @@
-"""The netlist as nextpnr has packed it, and handed back with a place for every cell and wires for every net.
+"""The netlist as nextpnr has packed it, and handed back with a bel for every cell and wires for every net.
 
 nextpnr packs (`--pack-only --write`), placer and router choose, and nextpnr checks what it reads back (`--no-pack --no-place`).
 """
 
 import enum
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -16,15 +17,13 @@ from numpy.typing import NDArray
 
 from ..spec.errors import ToolError
 from ..spec.files import replacing
+from .fabric import SLOTS
 
 __all__ = ["Kind", "Member", "Net", "Packed", "Pin"]
 
-SLOTS = 8
-"""Slots of a logic tile: a LUT and a flip-flop each, two slots to a slice."""
-
 
 class Kind(enum.IntEnum):
-    """What the placer tells apart."""
+    """What the placer tells apart. Block RAMs and multipliers are hard blocks."""
 
     LUT = 0
     FF = 1
@@ -33,7 +32,7 @@ class Kind(enum.IntEnum):
     WRITER = 4
     """The write port of a distributed RAM, in the tile of its LUTs."""
     FIXED = 5
-    """Pins, and what nextpnr has placed as it packed."""
+    """Pads, clock buffers, and all else that nextpnr has placed as it packed."""
 
 
 _KINDS = {
@@ -45,7 +44,8 @@ _KINDS = {
 }
 _CLOCK_BUFFER = "DCCA"
 _SHARED = tuple(f"{name}{i}" for name in ("CLK", "CE", "RST") for i in range(4))
-"""Ports that the multipliers of a block have in common."""
+"""Ports whose wires the four multipliers of a DSP block share."""
+_OUTPUT_REGISTERS = ("REGMODE_A", "REGMODE_B")
 
 
 class Pin(NamedTuple):
@@ -62,7 +62,7 @@ class Net(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A LUT of a macro: `column` tiles right of the macro's first, in `slot` of that tile."""
+    """A LUT of a placement macro: `column` logic tiles to the right of the macro's first, in `slot` of that tile."""
 
     column: int
     slot: int
@@ -74,15 +74,15 @@ class Packed:
     """Cells, nets, and what belongs together.
 
     names : cell names, in the order of all arrays over cells
-    kind : (cells,) of `Kind`
-    mode : of a LUT: "" or LOGIC, CCU2 (carry), DPRAM, RAMW_BLOCK (taken by a distributed RAM's write port); of a multiplier: NOREG
-        where it has no register
-    nets : those with a driver, clock networks left out
-    macros : LUTs whose places follow from one another: carry chains and distributed RAMs
-    macro : (cells,) index into `macros`, or -1; flip-flops fed by a macro's LUT belong to it
-    partner : (cells,) the flip-flop that takes a LUT's output in its slot, and the other way around, or -1
-    enable, control : (cells,) of flip-flops: equal numbers may share a slice, and a tile; -1 for other cells
-    home : (cells,) the cell that is in the same tile by construction, else the cell itself
+    kind : (cells,) int8, of `Kind`
+    mode : of a LUT: "" or LOGIC, CCU2 (carry), DPRAM, RAMW_BLOCK (occupied by a distributed RAM's write port); of a multiplier:
+        which registers it uses, ALL, INPUT, OUTPUT or NONE; of a block RAM: which ports have an output register, "", A, B or AB
+    nets : those with a driver, the clock network left out
+    macros : placement macros, LUTs whose places follow from one another: carry chains and distributed RAMs
+    macro : (cells,) int32 index into `macros`, or -1; flip-flops fed by a macro's LUT belong to it
+    partner : (cells,) int32, the flip-flop that takes a LUT's output in its slot, and the other way around, or -1
+    enable, control : (cells,) int32, of flip-flops: equal numbers may share a slice, and a logic tile; -1 for other cells
+    home : (cells,) int32, the cell that is in the same tile by construction, else the cell itself
     """
 
     names: tuple[str, ...]
@@ -100,8 +100,13 @@ class Packed:
     @classmethod
     def read(cls, path: Path) -> "Packed":
         """From the JSON that nextpnr writes after packing for the ECP5. Raises `ToolError` for cells that are not understood."""
-        document = json.loads(path.read_text())
-        cells: dict[str, Any] = _top(document)["cells"]
+        try:
+            document = json.loads(path.read_text())
+            cells: dict[str, Any] = _top(document)["cells"]
+        except OSError as error:
+            raise ToolError(f"cannot read the netlist {path}: {error.strerror}.") from None
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+            raise ToolError(f"{path.name} is not a netlist: give what nextpnr-ecp5 writes with --pack-only --write.") from None
         names = tuple(cells)
         index = {name: i for i, name in enumerate(names)}
         kind = np.array([_KINDS.get(cells[name]["type"], Kind.FIXED) for name in names], np.int8)
@@ -130,17 +135,35 @@ class Packed:
         _check(path, cells, names, kind, macros)
         return cls(names, kind, mode, nets, macros, macro, partner, enable, control, home, document)
 
+    @functools.cached_property
+    def _cells(self) -> dict[str, Any]:
+        return dict(_top(self.document)["cells"])
+
+    @functools.cached_property
+    def _net_names(self) -> dict[int, str]:
+        return {bit: name for name, net in _top(self.document)["netnames"].items() for bit in net["bits"] if isinstance(bit, int)}
+
+    def description(self, cell: int) -> dict[str, Any]:
+        """A cell as the file has it."""
+        return dict(self._cells[self.names[cell]])
+
+    def net_name(self, bit: int) -> str:
+        """The name of the net that the file gives this number."""
+        return self._net_names.get(bit, f"net {bit}")
+
     def bel(self, cell: int, bels: Mapping[int, str]) -> str:
-        """The basic element of a cell: that of `bels`, or where it is fixed."""
-        attributes = _top(self.document)["cells"][self.names[cell]]["attributes"]
+        """The bel of a cell: that of `bels`, or where it is fixed."""
+        attributes = self._cells[self.names[cell]]["attributes"]
         return str(bels[cell] if cell in bels else attributes.get("BEL", attributes.get("NEXTPNR_BEL")))
 
     def is_clock_buffer(self, cell: int) -> bool:
-        return bool(_top(self.document)["cells"][self.names[cell]]["type"] == _CLOCK_BUFFER)
+        """Whether the cell drives the clock network; nextpnr routes the net in front of it, too."""
+        return bool(self._cells[self.names[cell]]["type"] == _CLOCK_BUFFER)
 
     def write(self, path: Path, bels: Mapping[int, str], routes: Mapping[int, str], settings: Mapping[str, str]) -> None:
-        """The netlist with a basic element for each cell, see `bel`, and wires for the nets whose numbers are in `routes`. What nextpnr
-        finds in `settings`, such as `router` and `target_freq` (in Hz), overrides its command line."""
+        """The netlist with a bel for each cell, see `bel`, and wires for the nets whose numbers are in `routes`. What nextpnr finds
+        in `settings`, such as `router` and `target_freq` (in Hz), overrides its command line. Raises `ToolError` if it cannot be
+        written."""
         top = _top(self.document)
         for cell, name in enumerate(self.names):
             attributes = top["cells"][name]["attributes"]
@@ -161,9 +184,17 @@ def _top(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mode(cell: dict[str, Any]) -> str:
+    def parameter(name: str, default: str) -> str:
+        return str(cell["parameters"].get(name, default)).strip()
+
     if cell["type"] == "MULT18X18D":
-        return "" if cell["connections"].get("CLK0") else "NOREG"
-    return str(cell["parameters"].get("MODE", "")).strip()
+        # As nextpnr has it: inputs count as registered only where both are.
+        inputs = all(parameter(f"REG_INPUT{side}_CLK", "NONE") != "NONE" for side in "AB")
+        output = parameter("REG_OUTPUT_CLK", "NONE") != "NONE"
+        return ("ALL" if inputs else "OUTPUT") if output else ("INPUT" if inputs else "NONE")
+    if cell["type"] == "DP16KD":
+        return "".join(name[-1] for name in _OUTPUT_REGISTERS if parameter(name, "NOREG") == "OUTREG")
+    return parameter("MODE", "")
 
 
 def _nets(cells: dict[str, Any], names: tuple[str, ...], kind: NDArray[np.int8]) -> tuple[Net, ...]:
@@ -181,7 +212,7 @@ def _nets(cells: dict[str, Any], names: tuple[str, ...], kind: NDArray[np.int8])
     nets = []
     for bit, driver in drivers.items():
         cell = cells[names[driver.cell]]
-        if cell["type"] == _CLOCK_BUFFER or not users[bit]:  # the clock network has wires of its own
+        if cell["type"] == _CLOCK_BUFFER or not users[bit]:  # nextpnr routes the clock network, which has wires of its own
             continue
         constant = kind[driver.cell] == Kind.LUT and not any(cell["connections"].get(port) for port in ("A", "B", "C", "D", "FCI"))
         nets.append(Net(driver, tuple(users[bit]), constant))
@@ -189,7 +220,7 @@ def _nets(cells: dict[str, Any], names: tuple[str, ...], kind: NDArray[np.int8])
 
 
 def _chains(nets: tuple[Net, ...], mode: tuple[str, ...]) -> tuple[tuple[Member, ...], ...]:
-    """Carry chains: from slot to slot, and on into the tile to the right."""
+    """Carry chains: from slot to slot, and on into the logic tile to the right."""
     following = {net.driver.cell: user.cell for net in nets if net.driver.port == "FCO" for user in net.users if user.port == "FCI"}
     heads = [i for i, m in enumerate(mode) if m == "CCU2"]
     inner = set(following.values())
@@ -205,7 +236,7 @@ def _chains(nets: tuple[Net, ...], mode: tuple[str, ...]) -> tuple[tuple[Member,
 
 
 def _rams(names: tuple[str, ...], index: dict[str, int]) -> tuple[tuple[Member, ...], ...]:
-    """Distributed RAMs: four LUTs, and two that their write port takes."""
+    """Distributed RAMs: four LUTs, and two that their write port occupies."""
     rams = []
     for name in names:
         if name.endswith("$RAMW_SLICE"):
@@ -218,7 +249,7 @@ def _rams(names: tuple[str, ...], index: dict[str, int]) -> tuple[tuple[Member, 
 def _control_sets(
     cells: dict[str, Any], names: tuple[str, ...], kind: NDArray[np.int8]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """What nextpnr compares of the flip-flops of a slice, and of a tile."""
+    """What nextpnr compares of the flip-flops of a slice, and of a logic tile."""
     numbers: tuple[dict[Any, int], dict[Any, int]] = ({}, {})
     sets = np.full((2, len(names)), -1, np.int32)
     for i in np.flatnonzero(kind == Kind.FF):
@@ -276,7 +307,7 @@ def _check(
     blocks = {
         tuple(tuple(cells[name]["connections"].get(port, ())) for port in _SHARED)
         for name, k in zip(names, kind, strict=True)
-        if k == Kind.MULTIPLIER and cells[name]["connections"].get("CLK0")
+        if k == Kind.MULTIPLIER and _mode(cells[name]) != "NONE"
     }
     if len(blocks) > 1:
         raise ToolError(

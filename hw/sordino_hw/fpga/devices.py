@@ -1,34 +1,12 @@
 """The FPGAs that the presets are for."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..ecp5_pnr.chip import SPEEDS
 from ..spec.arch import ArchConfig
 from ..spec.errors import SordinoError
 
-__all__ = ["DEVICES", "Device", "Fabric", "Site", "device_of"]
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a macro can go: column and row of the device's grid, and nextpnr's name of the basic element there."""
-
-    x: int
-    y: int
-    bel: str
-
-
-@dataclass(frozen=True)
-class Fabric:
-    """What placer and router must know of an FPGA: columns and rows of its logic tiles, the sites of its macros by cell type, pins for
-    the ports of a design, in their order, and nextpnr's database of its wires.
-    """
-
-    columns: tuple[int, ...]
-    rows: tuple[int, ...]
-    sites: Mapping[str, tuple[Site, ...]]
-    pins: tuple[str, ...]
-    database: str
+__all__ = ["DEVICES", "Device", "device_of"]
 
 
 @dataclass(frozen=True)
@@ -47,51 +25,52 @@ class Device:
     clock_pin: str
     """Where the clock comes in: from a pin that the placer chose it may not reach the clock network."""
     serial_pins: tuple[str, str] | None = None
-    """Where the board's serial line goes in and comes out: then the accelerator is measured as it is used, behind a `SerialPort`."""
-    fabric: Fabric | None = None
-    """Where cells and wires can go, if the flow places and routes by itself; none where nextpnr does it."""
+    """Where the board's serial line goes in and comes out: then the accelerator is measured as it is used, behind a
+    `SerialPort`."""
+    size: int | None = None
+    """Thousands of LUTs, of an ECP5, which `ecp5_pnr` places and routes; none where nextpnr does it."""
+    ports: tuple[str, ...] = ()
+    """Pins for the ports of a design besides its clock, in their order, where `ecp5_pnr` places and routes."""
+    speed: int | None = None
+    """Speed grade, of an ECP5: 6, 7 or 8."""
 
     @property
     def nextpnr(self) -> str:
+        """The program that knows the device."""
         return f"nextpnr-{self.family}"
+
+    def at_speed(self, speed: int) -> "Device":
+        """The same device of another speed grade. Raises `SordinoError` where it has none."""
+        if self.speed is None:
+            raise SordinoError(f"{self.name} has no speed grades.")
+        if speed not in SPEEDS:
+            raise SordinoError(f"{self.name} comes in the speed grades {', '.join(map(str, SPEEDS))}, not in {speed}.")
+        at = self.options.index("--speed") + 1
+        options = (*self.options[:at], str(speed), *self.options[at + 1 :])
+        return replace(self, name=f"{self.name.rpartition('-')[0]}-{speed}", options=options, speed=speed)
 
 
 _ECP5 = (("LUT", "TRELLIS_COMB"), ("FF", "TRELLIS_FF"), ("BRAM", "DP16KD"), ("DSP", "MULT18X18D"))
 _ICE40 = (("LC", "ICESTORM_LC"), ("BRAM", "ICESTORM_RAM"), ("SPRAM", "ICESTORM_SPRAM"), ("DSP", "ICESTORM_DSP"))
 
 
-def _ecp5(
-    size: int, columns: range, rows: range, repeats: Iterable[int], memories: tuple[int, ...], multipliers: tuple[int, ...]
-) -> Fabric:
-    """A device whose rows of macros repeat every nine columns: four block RAMs, or two pairs of multipliers."""
-    repeats = tuple(repeats)
+def _ecp5(size: int, target: float) -> Device:
+    options = (f"--{size}k", "--package", "CABGA381", "--speed", "6")
+    return Device(f"LFE5U-{size}F-6", "ecp5", options, _ECP5, target, "G2", size=size, ports=("B2", "C2", "C1", "D2"), speed=6)
 
-    def row(name: str, y: int, offsets: Iterable[tuple[int, int]]) -> list[Site]:
-        return [Site(x + offset, y, f"X{x + offset}/Y{y}/{name}{z}") for x in repeats for offset, z in offsets]
-
-    sites = {
-        "DP16KD": tuple(site for y in memories for site in row("EBR", y, ((0, 0), (2, 1), (4, 2), (6, 3)))),
-        "MULT18X18D": tuple(site for y in multipliers for site in row("MULT18_", y, ((0, 0), (1, 1), (4, 4), (5, 5)))),
-    }
-    macros = {*memories, *multipliers}
-    logic = tuple(y for y in rows if y not in macros)
-    return Fabric(tuple(columns), logic, sites, ("B2", "C2", "C1", "D2"), f"chipdb-{size}k.bin")
-
-
-_85F = _ecp5(85, range(2, 125), range(2, 94), (*range(4, 59, 9), *range(69, 115, 9)), (22, 46, 70, 82), (10, 34, 58))
-_25F = _ecp5(25, range(2, 71), range(2, 49), (4, 13, 22, 33, 42, 51, 60), (25, 37), (13,))
 
 DEVICES = {
-    "ulx3s-85f": Device("LFE5U-85F-6", "ecp5", ("--85k", "--package", "CABGA381", "--speed", "6"), _ECP5, 110.0, "G2", fabric=_85F),
-    "ecp5-25f": Device("LFE5U-25F-6", "ecp5", ("--25k", "--package", "CABGA381", "--speed", "6"), _ECP5, 120.0, "G2", fabric=_25F),
+    "ulx3s-85f": _ecp5(85, 110.0),
+    "ecp5-25f": _ecp5(25, 120.0),
     "icebreaker": Device("iCE40UP5K", "ice40", ("--up5k", "--package", "sg48"), _ICE40, 24.0, "35", ("6", "9")),
 }
 """By preset: the device of its board."""
 
 
-def device_of(arch: ArchConfig, preset: str | None = None) -> Device:
-    """The device of a preset. Raises `SordinoError` for an architecture that is none, unless `preset` names one."""
+def device_of(arch: ArchConfig, preset: str | None = None, speed: int | None = None) -> Device:
+    """The device of a preset, of another speed grade if `speed` is given. Raises `SordinoError` for an architecture that is none,
+    unless `preset` names one, and for a speed grade that the device does not have."""
     name = preset or arch.name
     if name not in DEVICES:
         raise SordinoError(f"architecture {name!r} has no FPGA: name the device of one of {', '.join(DEVICES)}")
-    return DEVICES[name]
+    return DEVICES[name] if speed is None else DEVICES[name].at_speed(speed)

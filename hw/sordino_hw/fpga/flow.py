@@ -10,15 +10,16 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable, Signal
 
+from ..ecp5_pnr import run as ecp5_pnr
+from ..ecp5_pnr.chip import Chip
+from ..ecp5_pnr.databases import chip_database
 from ..ecp5_pnr.netlist import Packed
-from ..ecp5_pnr.placer import place
-from ..ecp5_pnr.router import NoRoute, route
-from ..ecp5_pnr.timing import TimingGraph
+from ..ecp5_pnr.router import NoRoute
 from ..gateware.primitives import Target
 from ..spec.errors import ToolError
 from .devices import Device
 from .report import Routed
-from .tools import TimeLimit, chip_database, run, run_yosys
+from .tools import TimeLimit, run, run_yosys
 
 __all__ = ["Synthesis", "place_and_route", "synthesis_script", "synthesise"]
 
@@ -74,8 +75,8 @@ def place_and_route(
 ) -> Routed:
     """Places and routes the netlist; `target` is the clock frequency in MHz to work towards (default: the device's).
 
-    Where the device has a `fabric`, the flow places and routes by itself, all but the clock: nextpnr packs, and checks and times what it
-    is handed. Else nextpnr does all of it. `progress` is called with a note on what is done. Raises `ToolError`, also where the design
+    An ECP5 (a device with a `size`) `ecp5_pnr` places and routes all but the clock: nextpnr packs, and checks and times what it is
+    handed. Else nextpnr does all of it. `progress` is called with a note on what is done. Raises `ToolError`, also where the design
     does not fit, or where there is no way for every net, or none that nextpnr finds within `limit` seconds.
     """
     say = progress or (lambda note: None)
@@ -84,7 +85,7 @@ def place_and_route(
     arguments = [*device.options, "--seed", str(seed), "--freq", f"{target:g}", "--timing-allow-fail"]
     reports = ["--report", report, "--detailed-timing-report"]
     try:
-        if device.fabric:
+        if device.size:
             routed = f"routed_{seed}.json"
             try:
                 _place_and_route(synthesis.folder, device, seed, target, routed, say)
@@ -106,19 +107,19 @@ def place_and_route(
 
 def _place_and_route(folder: Path, device: Device, seed: int, target: float, routed: str, say: Callable[[str], None]) -> None:
     """Packs with nextpnr, and writes the netlist with all its places and wires to the file `routed`."""
-    assert device.fabric
-    database = chip_database(device.fabric.database)
+    assert device.size and device.speed
+    chip = Chip.read(chip_database(device.size))
     say("packing")
     packed = folder / f"packed_{seed}.json"
     document = json.loads((folder / NETLIST).read_text())
     top = next(module for module in document["modules"].values() if int(module.get("attributes", {}).get("top", "0"), 2))
     ports = [name for name in top["ports"] if name != "clk"]
-    if len(ports) > len(device.fabric.pins) or any(len(top["ports"][name]["bits"]) > 1 for name in top["ports"]):
+    if len(ports) > len(device.ports) or any(len(top["ports"][name]["bits"]) > 1 for name in top["ports"]):
         raise ToolError(
-            f"the design has {', '.join(ports)} besides its clock: {device.name} takes {len(device.fabric.pins)} ports of one bit. "
+            f"the design has {', '.join(ports)} besides its clock: {device.name} takes {len(device.ports)} ports of one bit. "
             "Put it behind `Registered`."
         )
-    pins = dict(zip(("clk", *ports), (device.clock_pin, *device.fabric.pins), strict=False))
+    pins = dict(zip(("clk", *ports), (device.clock_pin, *device.ports), strict=False))
     (folder / f"pins_{seed}.lpf").write_text("".join(f'LOCATE COMP "{name}" SITE "{pin}";\n' for name, pin in pins.items()))
     try:
         files = ("--json", NETLIST, "--lpf", f"pins_{seed}.lpf", "--write", packed.name)
@@ -126,14 +127,12 @@ def _place_and_route(folder: Path, device: Device, seed: int, target: float, rou
         netlist = Packed.read(packed)
     finally:
         packed.unlink(missing_ok=True)
-    timing = TimingGraph(netlist)
-    placement = place(netlist, device.fabric, timing, seed, 1e3 / target, progress=say)
     try:
-        routing = route(netlist, placement.bels, database, timing, 1e3 / target, progress=say)
+        done = ecp5_pnr.place_and_route(netlist, chip, device.speed, 1e3 / target, seed=seed, progress=say)
     except NoRoute as error:
         raise ToolError(f"Seed {seed} has no route: {error} Try another seed.") from None
-    # Its first router leaves alone what has a way, and says so if it has not.
-    netlist.write(folder / routed, placement.bels, routing.routes, {"router": "router1"})
+    # Its first router leaves alone what is routed, and reports what is not.
+    netlist.write(folder / routed, done.bels, done.routes, {"router": "router1"})
 
 
 def _unrouted(log: str, seed: int, reason: str) -> str:

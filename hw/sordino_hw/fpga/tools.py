@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..spec.errors import ToolError
 
-__all__ = ["TOOLS", "TimeLimit", "chip_database", "missing_tools", "require", "run", "run_yosys", "tool_versions"]
+__all__ = ["TOOLS", "TimeLimit", "missing_tools", "require", "run", "run_yosys", "tool_versions"]
 
 
 class TimeLimit(ToolError):
@@ -62,16 +62,6 @@ def tool_versions(tools: Sequence[str] = tuple(TOOLS)) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[tool] = "missing"
     return versions
-
-
-def chip_database(name: str) -> Path:
-    """nextpnr's database of an ECP5, as its package brings it. Raises `ToolError` where that is not installed."""
-    _, package = TOOLS["nextpnr-ecp5"]
-    found = importlib.util.find_spec(package.replace("-", "_"))
-    path = Path(found.origin).parent / "share" / "ecp5" / name if found and found.origin else None
-    if path is None or not path.exists():
-        raise ToolError(f"Missing for the FPGA flow: {name} of {package}. To get it: pip install 'sordino[fpga]'.")
-    return path
 
 
 def run(tool: str, arguments: Sequence[str], folder: Path, log: str, limit: float | None = None) -> str:

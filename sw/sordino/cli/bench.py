@@ -221,6 +221,7 @@ def sim(images: int, arch: ArchConfig, seed: int, json: str | None) -> None:
 @click.option(
     "--device", type=Names(DEVICES), help=f"FPGA of another preset's board: {', '.join(DEVICES)}. [default: the preset's]"
 )
+@click.option("--speed", type=int, help="Speed grade of an ECP5: 6, 7 or 8, the fastest. [default: the board's]")
 @click.option(
     "--limit", type=click.FloatRange(min=1), default=180, show_default=True, help="Minutes that place and route of a seed may take."
 )
@@ -234,7 +235,7 @@ def sim(images: int, arch: ArchConfig, seed: int, json: str | None) -> None:
 )
 @arch_option
 @json_option
-def fpga(seeds: str, device: str | None, limit: float, jobs: int, arch: ArchConfig, json: str | None) -> None:
+def fpga(seeds: str, device: str | None, speed: int | None, limit: float, jobs: int, arch: ArchConfig, json: str | None) -> None:
     """Clock frequency and size in an FPGA, by Yosys, the flow's own placer and router for the ECP5, and nextpnr: some minutes for the
     synthesis, and for each seed.
 
@@ -245,7 +246,7 @@ def fpga(seeds: str, device: str | None, limit: float, jobs: int, arch: ArchConf
 
     from ..experiments.fpga_bench import bench_fpga, parse_seeds
 
-    wanted, chosen = parse_seeds(seeds), device_of(arch, device)
+    wanted, chosen = parse_seeds(seeds), device_of(arch, device, speed)
     with progress_bar() as bar:
         task = bar.add_task("building", total=None, note="")
 

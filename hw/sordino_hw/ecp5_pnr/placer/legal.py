@@ -1,27 +1,27 @@
-"""Every unit in a slot of its own, near where it was spread to, by the rules of the logic tiles.
+"""Legalisation: every unit in a logic slot of its own, near where it was spread to, by the rules of the logic tiles.
 
-A tile has eight slots of a LUT and a flip-flop, two to a slice. Flip-flops of a slice share their enable, those of a tile
-their clock and reset (`Packed.enable`, `Packed.control`), which is what nextpnr checks.
-"""
+A logic tile has eight slots for a LUT and a flip-flop each, two to a slice. Flip-flops of a slice share their enable, those of a
+tile their clock and reset (`Packed.enable`, `Packed.control`), which is what nextpnr checks."""
 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ...compiled import compiled
 from ...spec.errors import ToolError
-from ..netlist import SLOTS, Kind
+from ..fabric import SLOTS, SLOTS_PER_SLICE
+from ..netlist import Kind, Member
 from .problem import Problem
 
 __all__ = ["Slots", "may_share", "place_lone", "place_macros"]
 
 _OPEN_TILE, _OPEN_SLICE = 5.0, 0.5
-"""Tiles of distance that it is worth not to give a control set one more tile, or slice."""
+"""Tiles of distance that a flip-flop rather goes than open an empty tile, or slice, for its control set."""
 
 
 class Slots(NamedTuple):
-    """lut, flip_flop : (tiles x 8,) the cell in a slot, or -1; of : (cells,) the slot of a cell, or -1"""
+    """`lut`, `flip_flop`: (tiles x SLOTS,) int32, the cell in a slot, or -1; `of`: (cells,) int64, the slot of a cell, or -1."""
 
     lut: NDArray[np.int32]
     flip_flop: NDArray[np.int32]
@@ -29,15 +29,17 @@ class Slots(NamedTuple):
 
     @classmethod
     def empty(cls, problem: Problem) -> "Slots":
+        """None is taken."""
         slots = len(problem.grid.x) * SLOTS
         return cls(np.full(slots, -1, np.int32), np.full(slots, -1, np.int32), np.full(len(problem.unit), -1, np.int64))
 
 
-@njit(cache=True)
+@compiled
 def may_share(tile, flip_flop, enable, control):
-    """Whether the flip-flops of a tile may be in it together."""
+    """Whether the flip-flops of a logic tile (int) may be in it together; `flip_flop` (tiles x SLOTS,), `enable`, `control`
+    (cells,) int32. Returns bool."""
     first = -1
-    for pair in range(8 * tile, 8 * tile + 8, 2):
+    for pair in range(SLOTS * tile, SLOTS * tile + SLOTS, SLOTS_PER_SLICE):
         a, b = flip_flop[pair], flip_flop[pair + 1]
         if a >= 0 and b >= 0 and enable[a] != enable[b]:
             return False
@@ -50,7 +52,8 @@ def may_share(tile, flip_flop, enable, control):
 
 
 def place_macros(problem: Problem, slots: Slots, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Puts every macro, the largest first, into the nearest tiles that are free; returns their first tiles.
+    """Puts every placement macro, the largest first, into the nearest slots that are free. Returns their first tiles, (macros,)
+    int64.
 
     `x`, `y` (macros,): middles in tiles of the grid. Raises `ToolError` where there is no room.
     """
@@ -78,8 +81,8 @@ def place_macros(problem: Problem, slots: Slots, x: NDArray[np.float64], y: NDAr
     return root
 
 
-def _fits(problem: Problem, slots: Slots, members, tile: int) -> bool:
-    """Puts a macro at `tile`, or leaves everything as it was."""
+def _fits(problem: Problem, slots: Slots, members: tuple[Member, ...], tile: int) -> bool:
+    """Puts a placement macro at `tile` if it may be there, or leaves everything as it was. Returns whether it did."""
     packed = problem.packed
     places = [((tile + member.column) * SLOTS + member.slot, member.cell) for member in members]
     if any(slots.lut[slot] >= 0 for slot, _ in places):
@@ -114,9 +117,11 @@ def place_lone(problem: Problem, slots: Slots, x: NDArray[np.float64], y: NDArra
         raise ToolError(f"No slot is left for {packed.names[lone[left]]}: the device is too full for so many control sets.")
 
 
-@njit(cache=True)
+@compiled
 def _place(order, luts, flip_flops, x, y, slots, enable, control, columns, rows):
-    """The first unit that finds no slot, or -1."""
+    """Puts units into slots, in the order `order` (lone,) int64. `luts`, `flip_flops` (lone,): the cells of a unit, or -1; `x`, `y`
+    (lone,) float64, tiles of the grid of `columns` and `rows` (int); `enable`, `control` (cells,) int32. Returns the first unit
+    that finds no slot, or -1."""
     for unit in order:
         lut, flip_flop = luts[unit], flip_flops[unit]
         column, row = int(x[unit]), int(y[unit])
@@ -131,33 +136,9 @@ def _place(order, luts, flip_flops, x, y, slots, enable, control, columns, rows)
                         if dy == 0:
                             continue
                         dy = -dy
-                    if not (0 <= column + dx < columns and 0 <= row + dy < rows):
-                        continue
-                    tile = (row + dy) * columns + column + dx
-                    cost = float(radius)
-                    if flip_flop >= 0:
-                        held = -1
-                        for slot in range(8 * tile, 8 * tile + 8):
-                            if slots.flip_flop[slot] >= 0:
-                                held = control[slots.flip_flop[slot]]
-                        if held >= 0 and held != control[flip_flop]:
-                            continue
-                        if held < 0:
-                            cost += _OPEN_TILE
-                    for slot in range(8 * tile, 8 * tile + 8):
-                        here = cost
-                        if lut >= 0 and slots.lut[slot] >= 0:
-                            continue
-                        if flip_flop >= 0:
-                            if slots.flip_flop[slot] >= 0:
-                                continue
-                            beside = slots.flip_flop[slot ^ 1]
-                            if beside < 0:
-                                here += _OPEN_SLICE
-                            elif enable[beside] != enable[flip_flop]:
-                                continue
-                        if here < best:
-                            best, chosen = here, slot
+                    if 0 <= column + dx < columns and 0 <= row + dy < rows:
+                        tile = (row + dy) * columns + column + dx
+                        best, chosen = _best_slot(tile, float(radius), lut, flip_flop, slots, enable, control, best, chosen)
         if chosen < 0:
             return unit
         if lut >= 0:
@@ -165,3 +146,33 @@ def _place(order, luts, flip_flops, x, y, slots, enable, control, columns, rows)
         if flip_flop >= 0:
             slots.flip_flop[chosen], slots.of[flip_flop] = flip_flop, chosen
     return -1
+
+
+@compiled
+def _best_slot(tile, cost, lut, flip_flop, slots, enable, control, best, chosen):
+    """The cheaper of the slot `chosen` (int), which costs `best` (float64), and of those of a tile at distance `cost` (float64)
+    that can take a LUT and a flip-flop (int, -1 for none). Returns cost and slot."""
+    if flip_flop >= 0:
+        held = -1
+        for slot in range(SLOTS * tile, SLOTS * tile + SLOTS):
+            if slots.flip_flop[slot] >= 0:
+                held = control[slots.flip_flop[slot]]
+        if held >= 0 and held != control[flip_flop]:
+            return best, chosen
+        if held < 0:
+            cost += _OPEN_TILE
+    for slot in range(SLOTS * tile, SLOTS * tile + SLOTS):
+        here = cost
+        if lut >= 0 and slots.lut[slot] >= 0:
+            continue
+        if flip_flop >= 0:
+            if slots.flip_flop[slot] >= 0:
+                continue
+            beside = slots.flip_flop[slot ^ 1]
+            if beside < 0:
+                here += _OPEN_SLICE
+            elif enable[beside] != enable[flip_flop]:
+                continue
+        if here < best:
+            best, chosen = here, slot
+    return best, chosen

@@ -8,17 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ...fpga.devices import Fabric, Site
 from ...spec.errors import ToolError
-from ..netlist import SLOTS, Kind, Packed
+from ..fabric import SLOTS, Fabric, Site
+from ..netlist import Kind, Packed
+from .linear import laplacian_of
 
-__all__ = ["Grid", "Nets", "Problem", "clique_edges", "crossing", "laplacian_of"]
+__all__ = ["Grid", "Nets", "Problem", "crossing"]
 
 
 class Grid(NamedTuple):
-    """Tiles of logic, row by row; rows are those that hold logic, so that a distance in them leaves out rows of macros.
+    """Logic tiles, row by row; rows are those that hold logic, so that a distance in them leaves out rows of hard blocks.
 
-    x, y : (tiles,) column and row of the device; columns : tiles in a row; row_of : (device rows,) nearest row of logic
+    x, y : (tiles,) int32, column and row of the device; columns, rows : of the grid; first : the device's column of the grid's
+        first
+    row_of : (device rows,) int32, the nearest row of logic
     """
 
     x: NDArray[np.int32]
@@ -30,6 +33,7 @@ class Grid(NamedTuple):
 
     @classmethod
     def of(cls, fabric: Fabric) -> "Grid":
+        """That of a device."""
         rows = np.array(fabric.rows, np.int32)
         columns = np.array(fabric.columns, np.int32)
         device_rows = np.arange(rows[-1] + 2)
@@ -43,14 +47,14 @@ class Grid(NamedTuple):
         )
 
     def relative(self, sites: tuple[Site, ...]) -> NDArray[np.float64]:
-        """(sites, 2): places in tiles of the grid, as the global placement counts them."""
+        """(sites, 2) float64, places in tiles of the grid, as the global placement counts them."""
         rows = np.unique(self.y)
         x = np.array([site.x - self.first for site in sites], float)
         return np.stack([x + 0.5, np.interp([site.y for site in sites], rows, np.arange(len(rows))) + 0.5], axis=1)
 
 
 class Nets(NamedTuple):
-    """Nets by their cells, and cells by their nets: `cell[start[n] : start[n + 1]]`, `of[first[c] : first[c + 1]]`."""
+    """Cells of net n: `cell[start[n] : start[n + 1]]`; nets of cell c: `of[first[c] : first[c + 1]]`; `weight`: see `crossing`."""
 
     start: NDArray[np.int64]
     cell: NDArray[np.int32]
@@ -60,10 +64,13 @@ class Nets(NamedTuple):
 
 
 _WIDEST = 60
-"""Cells of a net from which on it says nothing about where they belong."""
+"""Cells of a net from which on it says nothing about where they belong; a clique of it would have thousands of edges."""
 
-_CROWDED = 38.0
-"""Pins for each tile: an even `ulx3s-85f` has 27; where there are 50 and more, nets find no way."""
+_PINS_PER_TILE = 38.0
+"""Pins for each logic tile from which on it is congested. Found by trial on `ulx3s-85f`: spread evenly it has 27, and where there
+are 50 and more, nets find no path."""
+_PINS_ABOVE_EVEN = 1.1
+"""So many times the design's own even share are allowed in any case."""
 
 _CROSSING = (
     1.0, 1.0, 1.0, 1.0, 1.0828, 1.1536, 1.2206, 1.2823, 1.3385, 1.3991, 1.4493, 1.4974, 1.5455, 1.5937, 1.6418, 1.6899, 1.7304,
@@ -74,7 +81,7 @@ _CROSSING = (
 
 
 def crossing(pins: int) -> float:
-    """Wire that a net of so many pins takes, over half the perimeter of its box (C. Cheng, RISA, ICCAD 1994, table 1)."""
+    """Wire that a net of so many pins takes, over the half perimeter of its box (C. Cheng, RISA, ICCAD 1994, table 1)."""
     return _CROSSING[pins] if pins < len(_CROSSING) else _CROSSING[-1] + 0.02616 * (pins - len(_CROSSING) + 1)
 
 
@@ -82,10 +89,12 @@ def crossing(pins: int) -> float:
 class Problem:
     """A packed netlist on a device.
 
-    A unit moves as one: a LUT, a flip-flop, a pair of them in one slot, a macro, a block RAM or a multiplier. Units are
-    numbered in this order: `lone` (their first cells), macros, `macros` (block RAMs and multipliers).
+    A unit moves as one: a LUT, a flip-flop, a pair of them in one slot (a lone unit), a placement macro, or a hard block. Units are
+    numbered in this order; the first two kinds are the logic units.
 
-    unit : (cells,) the unit of a cell, -1 for fixed cells
+    unit : (cells,) int64, the unit of a cell, -1 for fixed cells
+    lone : (lone units,) int32, the LUT, or else flip-flop, of each
+    blocks : (hard blocks,) int32, their cells
     """
 
     packed: Packed
@@ -122,22 +131,26 @@ class Problem:
 
     @cached_property
     def grid(self) -> Grid:
+        """The logic tiles."""
         return Grid.of(self.fabric)
 
     @property
     def logic_units(self) -> int:
+        """Number of all units but the hard blocks."""
         return len(self.lone) + len(self.packed.macros)
 
     @property
     def units(self) -> int:
+        """Number of all units."""
         return self.logic_units + len(self.blocks)
 
     def sites(self, kind: Kind) -> tuple[Site, ...]:
+        """For a kind of hard block."""
         return self.fabric.sites["DP16KD" if kind == Kind.MEMORY else "MULT18X18D"]
 
     @cached_property
     def nets(self) -> Nets:
-        """Nets between cells of several units; pins and constants' fixed cells left out."""
+        """Nets between cells of several units; fixed cells are left out."""
         start, cells = [0], []
         for net in self.packed.nets:
             members = dict.fromkeys(int(self.packed.home[pin.cell]) for pin in (net.driver, *net.users))
@@ -153,14 +166,16 @@ class Problem:
         return Nets(starts, cell, first, net_of[order], weight)
 
     @cached_property
-    def crowded(self) -> float:
-        """Pins for each tile from which on wires become short: what spreading fills to, and where the annealing's cost begins."""
+    def pins_per_tile(self) -> float:
+        """Pins for each logic tile from which on it is congested: up to there spreading fills, and from there annealing counts a
+        cost."""
         logic = np.isin(self.packed.kind, (Kind.LUT, Kind.FF))
-        return max(_CROWDED, 1.1 * float(np.diff(self.nets.first)[logic].sum()) / len(self.grid.x))
+        return max(_PINS_PER_TILE, _PINS_ABOVE_EVEN * float(np.diff(self.nets.first)[logic].sum()) / len(self.grid.x))
 
     @cached_property
     def room(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(logic units,) LUTs and flip-flops that a unit takes, with what is beside it and no use to others."""
+        """2 x (logic units,) float64, LUTs and flip-flops that a unit takes, a LUT counting that a carry chain leaves unused at its
+        end."""
         which = np.isin(self.packed.kind, (Kind.LUT, Kind.FF))
         luts, flip_flops = (
             np.bincount(self.unit[which & (self.packed.kind == kind)], minlength=self.logic_units).astype(float)
@@ -171,25 +186,26 @@ class Problem:
             luts[len(self.lone) + number] += bool(tail)
         return luts, flip_flops
 
+    @cached_property
+    def laplacian(self) -> sparse.csr_matrix:
+        """(units, units), of the graph in which a net of k cells is a clique of edges 1 / (k - 1) between its units."""
+        nets, unit = self.nets, self.unit
+        size = np.diff(nets.start)
+        ends, weights = [], []
+        for k in range(2, _WIDEST):
+            which = np.flatnonzero(size == k)
+            members = unit[nets.cell[nets.start[which][:, None] + np.arange(k)]]
+            a, b = np.triu_indices(k, 1)
+            ends.append(np.stack([members[:, a].ravel(), members[:, b].ravel()]))
+            weights.append(np.full(ends[-1].shape[1], 1 / (k - 1)))
+        both, weight = np.concatenate(ends, axis=1), np.concatenate(weights)
+        apart = both[0] != both[1]
+        return laplacian_of(both[0, apart], both[1, apart], weight[apart], self.units)
 
-def clique_edges(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Ends and weights: a net of k cells as a clique of edges 1 / (k - 1) between its units."""
-    nets, unit = problem.nets, problem.unit
-    size = np.diff(nets.start)
-    ends, weights = [], []
-    for k in range(2, _WIDEST):
-        which = np.flatnonzero(size == k)
-        members = unit[nets.cell[nets.start[which][:, None] + np.arange(k)]]
-        a, b = np.triu_indices(k, 1)
-        ends.append(np.stack([members[:, a].ravel(), members[:, b].ravel()]))
-        weights.append(np.full(ends[-1].shape[1], 1 / (k - 1)))
-    both, weight = np.concatenate(ends, axis=1), np.concatenate(weights)
-    apart = both[0] != both[1]
-    return both[0, apart], both[1, apart], weight[apart]
-
-
-def laplacian_of(a: NDArray[np.int64], b: NDArray[np.int64], weight: NDArray[np.float64], units: int) -> sparse.csr_matrix:
-    """(units, units), of the graph with these edges."""
-    half = sparse.coo_matrix((weight, (a, b)), (units, units)).tocsr()
-    both = half + half.T
-    return (sparse.diags(np.asarray(both.sum(axis=1)).ravel()) - both).tocsr()
+    @cached_property
+    def nets_of_units(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Nets of unit u, each once: `of[first[u] : first[u + 1]]`; (units + 1,) and (n,) int64. Returns first and of."""
+        nets = self.nets
+        net = np.repeat(np.arange(len(nets.start) - 1), np.diff(nets.start))
+        pairs = np.unique(self.unit[nets.cell] * len(nets.start) + net)
+        return np.searchsorted(pairs // len(nets.start), np.arange(self.units + 1)), pairs % len(nets.start)

@@ -1,57 +1,46 @@
-"""Which site each block RAM and multiplier takes: first by how strongly they pull at one another, then by the wires they have.
+"""Sites of the hard blocks: first by affinity, how strongly they pull at one another through the logic between them, then by the
+wires they have.
 
-Macros sit in a few rows far apart, so that the rest of a placement follows from where they are: a lane's accumulators half a
-device away from its multiplier is what no later step repairs.
-"""
+Hard blocks sit in a few rows far apart, so that the rest of a placement follows from where they are. A lane's accumulators half a
+device away from its multiplier are what no later step repairs."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
+from ...compiled import compiled
 from ..netlist import Kind
-from .problem import Problem, clique_edges, laplacian_of
+from .linear import conjugate_gradients
+from .problem import Problem
 
 __all__ = ["affinity", "arrange", "places_of", "reassign", "site_affinity"]
 
-_PULL = 1e-3
-"""Of every unit towards nowhere, so that units without a way to a macro are determined."""
+_REGULARISATION = 1e-3
+"""Added to the diagonal of the Laplacian, which makes it non-singular: units without a path to a hard block would be
+undetermined."""
 
 _ROUNDS = 1000
 """Of conjugate gradients at most; large presets take a hundred."""
 
-PROPOSALS = 1300
-"""Exchanges tried for each macro. More lowers the sum further and the wires no more: macros then lie closer than their logic has room."""
+_PROPOSALS = 1300
+"""Exchanges tried for each hard block. More lowers the sum further and the wires no more: hard blocks then lie closer than their
+logic has room."""
+
+_SAMPLES, _COLDEST = 300, 1e-4
+"""Annealing of the sites begins at the mean change of so many exchanges, and ends at this part of it."""
 
 
-def affinity(
-    a: NDArray[np.int64], b: NDArray[np.int64], weight: NDArray[np.float64], units: int, free: int, tolerance: float = 1e-2
-) -> NDArray[np.float64]:
-    """How strongly the units from `free` on pull at one another through those before.
+def affinity(laplacian: sparse.csr_matrix, free: int, tolerance: float = 1e-2) -> NDArray[np.float64]:
+    """How strongly the units from `free` on pull at one another through those before; `laplacian` (units, units), of the nets
+    between all.
 
-    Edges from `a` to `b`. Returns (units - free,) squared, symmetric, zero on the diagonal: with the free units at the places of
-    least squared wire length, that length is the sum of affinity times squared distance (the Schur complement of the graph's
-    Laplacian). Solved by conjugate gradients, to `tolerance` of the right-hand sides.
-    """
-    laplacian = laplacian_of(a, b, weight, units)
-    inner = (laplacian[:free][:, :free] + _PULL * sparse.identity(free)).tocsr()
+    Returns (units - free, units - free), symmetric, zero on the diagonal: with the free units at the places of least squared wire
+    length, that length is the sum of affinity times squared distance (the Schur complement of the Laplacian). Solved to `tolerance`
+    of the right-hand sides."""
+    inner = (laplacian[:free][:, :free] + _REGULARISATION * sparse.identity(free)).tocsr()
     outer = -laplacian[:free][:, free:].toarray()
-    inverse = 1 / inner.diagonal()[:, None]
-    x, residual = np.zeros_like(outer), outer.copy()
-    direction = inverse * residual
-    energy = (residual * direction).sum(axis=0)
-    norm = np.linalg.norm(outer, axis=0) + 1e-30
-    for _ in range(_ROUNDS):
-        if (np.linalg.norm(residual, axis=0) <= tolerance * norm).all():
-            break
-        image = inner @ direction
-        step = energy / np.maximum((direction * image).sum(axis=0), 1e-30)
-        x += step * direction
-        residual -= step * image
-        scaled = inverse * residual
-        before, energy = energy, (residual * scaled).sum(axis=0)
-        direction = scaled + (energy / np.maximum(before, 1e-30)) * direction
+    x = conjugate_gradients(inner, outer, np.zeros_like(outer), tolerance, _ROUNDS)
     pull = outer.T @ x - laplacian[free:][:, free:].toarray()
     pull = np.maximum((pull + pull.T) / 2, 0)
     np.fill_diagonal(pull, 0)
@@ -59,13 +48,15 @@ def affinity(
 
 
 def site_affinity(problem: Problem) -> NDArray[np.float64]:
-    """`affinity` of the block RAMs and multipliers, in the order of `problem.blocks`."""
-    return affinity(*clique_edges(problem), problem.units, problem.logic_units)
+    """`affinity` of the hard blocks, in the order of `problem.blocks`."""
+    return affinity(problem.laplacian, problem.logic_units)
 
 
-@njit(cache=True)
+@compiled
 def _exchange(weight, first, last, x, y, site, movable, trials, seed):
-    """Simulated annealing of |dx| + |dy| times `weight`, in place; places first[i] to last[i] - 1 are of the kind of i."""
+    """Simulated annealing of |dx| + |dy| times `weight` (n, n) float64, in place: exchanges entries of `x`, `y` (n,) float64 and
+    `site` (n,) int64. Entries first[i] to last[i] - 1 (n,) int64 are of the kind of i; one of `movable` (m,) int64 takes part in
+    each of `trials` (int) exchanges."""
     np.random.seed(seed)
     count = len(x)
 
@@ -78,10 +69,10 @@ def _exchange(weight, first, last, x, y, site, movable, trials, seed):
         return total
 
     temperature = 0.0
-    for _ in range(300):
+    for _ in range(_SAMPLES):
         a = movable[np.random.randint(len(movable))]
-        temperature += abs(change(a, first[a] + np.random.randint(last[a] - first[a]))) / 300
-    cooling = 1e-4 ** (1 / trials)
+        temperature += abs(change(a, first[a] + np.random.randint(last[a] - first[a]))) / _SAMPLES
+    cooling = _COLDEST ** (1 / trials)
     for _ in range(trials):
         a = movable[np.random.randint(len(movable))]
         b = first[a] + np.random.randint(last[a] - first[a])
@@ -98,13 +89,12 @@ def _exchange(weight, first, last, x, y, site, movable, trials, seed):
 def arrange(
     pull: NDArray[np.float64], kinds: NDArray[np.int64], places: dict[int, NDArray[np.float64]], seed: int
 ) -> NDArray[np.int64]:
-    """Puts macros where affinity times distance adds up to little, by simulated annealing.
+    """Puts hard blocks where affinity times distance adds up to little, by simulated annealing.
 
-    `pull` (n, n) as of `affinity`; `kinds` (n,); `places[kind]` (sites, 2), the sites of a kind in tiles, at least as many as
-    macros. Distance is |dx| + |dy|, as wires run. Returns each macro's index among its kind's sites.
-    """
+    `pull` (n, n) as of `affinity`; `kinds` (n,) int64; `places[kind]` (sites, 2) float64, the sites of a kind in tiles, at least as
+    many as hard blocks. Distance is |dx| + |dy|, as wires run. Returns (n,) int64, each one's index among its kind's sites."""
     random = np.random.default_rng(seed)
-    # Sites that stay empty hold macros that nothing pulls at.
+    # Sites that stay empty hold blocks that nothing pulls at.
     owner = np.concatenate([np.pad(who, (0, len(sites) - len(who)), constant_values=-1) for who, sites in _by_kind(kinds, places)])
     weight = np.zeros((len(owner), len(owner)))
     real = np.flatnonzero(owner >= 0)
@@ -115,19 +105,25 @@ def arrange(
     where = np.concatenate([sites[site[a:b]] for sites, a, b in zip(places.values(), bounds[:-1], bounds[1:], strict=True)])
     x, y = where.T.copy()
     if len(real) > 1:
-        _exchange(weight, first, last, x, y, site, real, PROPOSALS * len(real), seed)
+        _exchange(weight, first, last, x, y, site, real, _PROPOSALS * len(real), seed)
     chosen = np.zeros(len(kinds), np.int64)
     chosen[owner[real]] = site[real]
     return chosen
 
 
-def _by_kind(kinds, places):
+def _by_kind(
+    kinds: NDArray[np.int64], places: dict[int, NDArray[np.float64]]
+) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Of each kind: which of `kinds` are of it, and its sites."""
     return [(np.flatnonzero(kinds == kind), sites) for kind, sites in places.items()]
 
 
-@njit(cache=True)
+@compiled
 def _wire(block, sites, first, of, start, unit_of_pin, x, y, cost):
-    """cost[i, s]: what the boxes of the nets of unit block[i] grow by if it sits at site s."""
+    """Adds to `cost` (n, sites) float64 what the half perimeters of the nets of unit block[i] (n,) int64 grow by if it sits at
+    sites[s] (sites, 2) float64.
+    Nets of a unit are of[first[u] : first[u + 1]], units of a net unit_of_pin[start[net] : start[net + 1]], all int64; units are at
+        `x`, `y` (units,)."""
     for i in range(len(block)):
         for j in range(first[block[i]], first[block[i] + 1]):
             net = of[j]
@@ -144,21 +140,20 @@ def _wire(block, sites, first, of, start, unit_of_pin, x, y, cost):
 def reassign(
     problem: Problem, places: dict[int, NDArray[np.float64]], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """The sites of least wire, kind by kind, if nothing else moved: units at `x`, `y` (units,) in tiles of the grid."""
-    nets, kinds = problem.nets, problem.packed.kind[problem.blocks]
-    unit_of_pin = problem.unit[nets.cell]
-    net_of_pin = np.repeat(np.arange(len(nets.start) - 1), np.diff(nets.start))
-    pairs = np.unique(unit_of_pin * len(nets.start) + net_of_pin)
-    first = np.searchsorted(pairs // len(nets.start), np.arange(problem.units + 1))
+    """The sites of least wire, kind by kind, if nothing else moved (a linear assignment): units at `x`, `y` (units,) in tiles of
+    the grid. Returns (blocks,) int64, the index of each hard block's site among those of its kind."""
+    kinds = problem.packed.kind[problem.blocks].astype(np.int64)
+    start, unit_of_pin = problem.nets.start, problem.unit[problem.nets.cell]
+    first, of = problem.nets_of_units
     chosen = np.zeros(len(kinds), np.int64)
     for who, sites in _by_kind(kinds, places):
         cost = np.zeros((len(who), len(sites)))
-        _wire(problem.logic_units + who, sites, first, pairs % len(nets.start), nets.start, unit_of_pin, x, y, cost)
+        _wire(problem.logic_units + who, sites, first, of, start, unit_of_pin, x, y, cost)
         rows, columns = linear_sum_assignment(cost)
         chosen[who[rows]] = columns
     return chosen
 
 
 def places_of(problem: Problem) -> dict[int, NDArray[np.float64]]:
-    """The sites of each kind of macro, in tiles of the grid."""
+    """Kind of hard block -> (sites, 2), in tiles of the grid."""
     return {int(kind): problem.grid.relative(problem.sites(kind)) for kind in (Kind.MEMORY, Kind.MULTIPLIER)}

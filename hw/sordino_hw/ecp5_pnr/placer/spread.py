@@ -1,8 +1,7 @@
-"""Where units would be for the least wire, and moved apart until they have room: the places from which the annealing starts.
+"""Global placement: where units would be for the least wire, and spread until they have room.
 
-Wire is the half perimeter of each net's box, by the bound-to-bound model (Spindler et al., Kraftwerk2, TCAD 2008): solved,
-spread, and solved again with an anchor at each unit's spread place, stronger every time (Kim et al., SimPL, TCAD 2012).
-"""
+Wire is the half perimeter of each net's box, by the bound-to-bound model (P. Spindler et al., Kraftwerk2, TCAD 2008): solved,
+spread, and solved again with an anchor at each unit's spread place, stronger every time (M.-C. Kim et al., SimPL, TCAD 2012)."""
 
 from dataclasses import dataclass
 
@@ -10,22 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .problem import Problem, clique_edges, laplacian_of
+from .linear import conjugate_gradients, laplacian_of
+from .problem import Problem
 
 __all__ = ["Places", "Room", "Wires", "optimise", "spread"]
 
 Places = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""x and y in tiles of the grid."""
+"""x and y, (units,) float64 each, in tiles of the grid."""
 
 _ANCHOR = 0.1
 """Weight of an anchor after the first round; grows by as much with each."""
+
+_REGULARISATION = 1e-6
+"""Added to the diagonal where there are no anchors: units without a path to a fixed one would be undetermined."""
+
+_TOLERANCE, _ROUNDS = 1e-3, 200
+"""Of conjugate gradients."""
+
+_UNANCHORED = 3
+"""Times that the bound-to-bound model is solved in the first round: its weights depend on the places."""
 
 
 @dataclass(frozen=True)
 class Room:
     """What units take, and tiles have: LUTs and flip-flops.
 
-    taken : 2 x (units,); free : 2 x (rows, columns)
+    taken : 2 x (units,) float64; free : 2 x (rows, columns) float64
     """
 
     taken: Places
@@ -42,12 +51,12 @@ class Wires:
         self.net, self.unit = pairs // self.units, pairs % self.units
         self.size = np.bincount(self.net)
         self.start = np.concatenate([[0], np.cumsum(self.size)])
-        self._squares = laplacian_of(*clique_edges(problem), self.units)
+        self._squares = problem.laplacian
 
     def relaxed(self, fixed: Places) -> Places:
         """The places of least squared wire length of all units before the fixed ones."""
         free = self.units - len(fixed[0])
-        matrix = (self._squares[:free, :free] + 1e-6 * sparse.identity(free)).tocsr()
+        matrix = (self._squares[:free, :free] + _REGULARISATION * sparse.identity(free)).tocsr()
         x, y = (_solve(matrix, -(self._squares[:free, free:] @ f), np.full(free, f.mean() if len(f) else 1.0)) for f in fixed)
         return x, y
 
@@ -76,23 +85,7 @@ class Wires:
 
 
 def _solve(matrix: sparse.csr_matrix, right: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Conjugate gradients with a diagonal preconditioner, from `x`, to a thousandth."""
-    inverse = 1 / np.maximum(matrix.diagonal(), 1e-12)
-    residual = right - matrix @ x
-    scaled = inverse * residual
-    direction, energy = scaled.copy(), residual @ scaled
-    limit = 1e-3 * np.linalg.norm(right) + 1e-12
-    for _ in range(200):
-        if np.linalg.norm(residual) <= limit:
-            break
-        image = matrix @ direction
-        step = energy / (direction @ image)
-        x = x + step * direction
-        residual -= step * image
-        scaled = inverse * residual
-        before, energy = energy, residual @ scaled
-        direction = scaled + (energy / before) * direction
-    return x
+    return conjugate_gradients(matrix, right, x, _TOLERANCE, _ROUNDS)
 
 
 def optimise(
@@ -100,13 +93,12 @@ def optimise(
 ) -> tuple[Places, Places]:
     """`rounds` of solving and spreading, anchors as strong as from round `begin` on.
 
-    `places`, and `anchors` if there are any: of the units that move; `fixed`: of the others, which come after them.
-    Returns where the units would be, and where they have room.
-    """
+    `places`, and `anchors` if there are any: of the units that move; `fixed`: of the others, which come after them. Returns where
+    the units would be, and where they have room."""
     free = len(places[0])
     at = [np.concatenate([p, f]) for p, f in zip(places, fixed, strict=True)]
     for k in range(begin, begin + rounds):
-        for _ in range(1 if anchors else 3):
+        for _ in range(1 if anchors else _UNANCHORED):
             for axis in range(2):
                 matrix, right = wires.system(at[axis], free)
                 now = at[axis][:free]
@@ -114,7 +106,7 @@ def optimise(
                     pull = _ANCHOR * k / np.maximum(np.abs(now - anchors[axis]), 1.0)
                     matrix, right = (matrix + sparse.diags(pull)).tocsr(), right + pull * anchors[axis]
                 else:
-                    matrix = (matrix + 1e-6 * sparse.identity(free)).tocsr()
+                    matrix = (matrix + _REGULARISATION * sparse.identity(free)).tocsr()
                 at[axis][:free] = _solve(matrix, right, now)
         anchors = spread((at[0][:free], at[1][:free]), room)
     assert anchors is not None

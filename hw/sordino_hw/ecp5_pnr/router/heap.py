@@ -1,13 +1,14 @@
 """A binary heap in two arrays, least key first."""
 
-from numba import njit
+from ...compiled import compiled
 
 __all__ = ["pop", "push"]
 
 
-@njit(cache=True)
+@compiled
 def push(key, item, size, k, i):
-    """Adds an item; returns the new size."""
+    """Adds item `i` (int) with key `k` (float) to the first `size` entries of `key` (n,) float32 and `item` (n,) int32. Returns the
+    new size."""
     at = size
     while at > 0:
         above = (at - 1) >> 1
@@ -19,9 +20,9 @@ def push(key, item, size, k, i):
     return size + 1
 
 
-@njit(cache=True)
+@compiled
 def pop(key, item, size):
-    """Takes the first item away; returns the new size."""
+    """Removes the first of the first `size` entries of `key` (n,) float32 and `item` (n,) int32. Returns the new size."""
     size -= 1
     k, i = key[size], item[size]
     at = 0

@@ -1,41 +1,47 @@
-"""Nets on the wires of a device, by negotiation: each takes the way that is best for itself, and wires that several want cost more from
-round to round (L. McMurchie, C. Ebeling, PathFinder, FPGA 1995). A round lays single connections anew, not whole nets (E. Vansteenkiste
-et al., CRoute, FPL 2013). Urgent connections look at delay, the others at the price of wires.
-"""
+"""Negotiated congestion: nets may share wires at first, and wires that several nets use cost more from round to round, until none
+is shared (L. McMurchie, C. Ebeling, PathFinder, FPGA 1995). A round rips up and reroutes single connections, not whole nets (E.
+Vansteenkiste et al., CRoute, FPL 2013). The more critical a connection, the more delay counts for it, and the less the cost of
+wires."""
 
 import itertools
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ...compiled import compiled
 from ...spec.errors import ToolError
-from .ahead import Ahead
-from .graph import ENDS, Graph
+from .graph import LOCAL, Graph
 from .heap import pop, push
+from .lookahead import Lookahead
 
 __all__ = ["Demand", "Negotiation"]
 
 _MARGIN = 4
-"""Tiles around a net's pins in which it may go, unless there is no way."""
+"""Tiles around the box of a net's pins in which its wires may be. Where there is no path within, one is searched on the whole
+device."""
 
-_ASIDE, _LEAST_ASIDE = np.float32(1.2), np.float32(400.0)
-"""Of a net's tree, a search begins from the wires that promise at most so much more than the best of them, and so many ps."""
+_PRUNE_FACTOR, _PRUNE_PS = np.float32(1.2), np.float32(400.0)
+"""A search starts from those wires of the net's routing tree whose estimate is at most so many times the best one's, or so many ps
+above it. In large trees all others would only lengthen the search."""
 
-_GREED = np.float32(1.15)
-"""Factor of the estimate of what is ahead: searches are shorter, ways a little longer."""
+_LOOKAHEAD_FACTOR = np.float32(1.15)
+"""Of weighted A*: searches are shorter, and paths at most so many times as costly as the best."""
 
-_HASTE = np.float32(0.15)
-"""Weight of delay for a connection that has all the time: without it, the tree of a large net goes all around the device."""
-
+_LEAST_DELAY_WEIGHT = np.float32(0.15)
+"""Weight of delay for a connection of criticality 0. Without it, the tree of a large net goes all around the device, which its
+critical connections then have to follow."""
 
 _EDGES, _TOO_LONG = 100, -2
-"""Edges of all ways for each connection, at most; and what says that there would be more."""
+"""Edges of all paths for each connection, at most, and what is returned if there would be more."""
 
 
 class Demand(NamedTuple):
-    """What is to be connected: net n, from wire source[n], has the connections first[n] to first[n + 1], to wires sink[...]."""
+    """What is to be connected: net n, driven at wire source[n], has the connections first[n] to first[n + 1] - 1, each to a wire
+    sink[...].
+
+    source : (nets,) int32; first : (nets + 1,) int64; sink : (connections,) int32
+    """
 
     source: NDArray[np.int32]
     first: NDArray[np.int64]
@@ -48,27 +54,33 @@ class Demand(NamedTuple):
 
 
 class _Paths(NamedTuple):
-    """Edges of the ways from source to sink: edge[start[c] : start[c] + length[c]]."""
+    """Edges from source to sink of each connection c: edge[start[c] : start[c] + length[c]]."""
 
     start: NDArray[np.int64]
     length: NDArray[np.int32]
     edge: NDArray[np.int32]
 
 
-class _Map(NamedTuple):
-    """See `Graph` and `Ahead`; `nodes` is the negotiation's own."""
+class _Device(NamedTuple):
+    """See `Graph` and `Lookahead`; `nodes` is the negotiation's own copy."""
 
     nodes: NDArray[np.void]
     start: NDArray[np.int64]
     edges: NDArray[np.void]
     up_start: NDArray[np.int64]
     up: NDArray[np.int32]
-    ahead: Ahead
+    lookahead: Lookahead
 
 
 class _Work(NamedTuple):
-    """`key`, `item`: the heap; `members`: wires of a tree, parents first; `children`: of each; `reached`: number of the search in which
-    a wire led to the sink; `counts`: searches, and trees."""
+    """Working memory.
+
+    key, item : the heap, (wires + edges,) float32 and int32; `item` holds edges of a path at other times
+    members : (wires,) int32, wires of a routing tree, parents first
+    children : (wires,) int32, of each wire of a tree
+    reached : (wires,) int32, number of the search in which the wire, which is local, led to the sink
+    counts : (2,) int64, searches and trees so far
+    """
 
     key: NDArray[np.float32]
     item: NDArray[np.int32]
@@ -79,65 +91,72 @@ class _Work(NamedTuple):
 
 
 class _Terms(NamedTuple):
-    """`urgency` (connections,); `pressure`: price of a wire for each net that has it, over its own; `boxes` (nets, 4): columns and
-    rows, first and last, in which a net may go; `whole`: those of the device."""
+    """Of a round.
 
-    urgency: NDArray[np.float32]
-    pressure: np.float32
+    criticality : (connections,) float32
+    congestion : a wire costs so many times its base cost more for each net that already has it
+    boxes : (nets, 4) int32, columns and rows, first and last, in which a net may be; whole : (4,) int32, those of the device
+    """
+
+    criticality: NDArray[np.float32]
+    congestion: np.float32
     boxes: NDArray[np.int32]
     whole: NDArray[np.int32]
 
 
-@njit(cache=True)
-def _approach(map, reached, queue, sink, step):
-    """Marks the wires from which all that follows is pins, the sink one of them. Returns the one that is entered from afar."""
+@compiled
+def _mark_entry(device, reached, queue, sink, step):
+    """Marks in `reached` (wires,) int32, by the number `step`, the local wires from which the wire `sink` is reached. `queue` (n,)
+    int32 is overwritten. Returns the one that is entered from other tiles."""
     reached[sink] = step
     queue[0] = sink
     count, k = 1, 0
     while k < count:
         w = queue[k]
         k += 1
-        for e in range(map.up_start[w], map.up_start[w + 1]):
-            if reached[map.up[e]] != step:
-                reached[map.up[e]] = step
-                queue[count] = map.up[e]
+        for e in range(device.up_start[w], device.up_start[w + 1]):
+            if reached[device.up[e]] != step:
+                reached[device.up[e]] = step
+                queue[count] = device.up[e]
                 count += 1
     return queue[count - 1]
 
 
-@njit(cache=True)
-def _left(ahead, category, dy, dx, haste, patience):
-    return _GREED * (haste * ahead.delay[category, dy, dx] + patience * ahead.price[category, dy, dx])
+@compiled
+def _estimate(lookahead, category, dy, dx, delay_weight, cost_weight):
+    """Weighted lookahead (float32) from a wire of `category` to the place at index `dy`, `dx` of its tables (int)."""
+    return _LOOKAHEAD_FACTOR * (delay_weight * lookahead.delay[category, dy, dx] + cost_weight * lookahead.cost[category, dy, dx])
 
 
-@njit(cache=True)
-def _find(map, work, count, tree, sink, urgency, pressure, box, choosy):
-    """The best way from the tree to the sink, `choosy`: from what is promising of it. Returns whether there is one: `parent` and `via` of
-    its wires lead back."""
-    nodes, edges, ahead = map.nodes, map.edges, map.ahead
+@compiled
+def _search(device, work, count, tree, sink, criticality, congestion, box, pruned):
+    """A* from the first `count` wires of `work.members`, those of the routing tree numbered `tree`, to the wire `sink`, within
+    `box` (4,) int32. `pruned`: from the promising wires of the tree only. `criticality`, `congestion` float32. Returns whether
+    there is a path; `parent` and `via` of its wires lead back to the tree."""
+    nodes, edges, lookahead = device.nodes, device.edges, device.lookahead
     key, item, reached, members = work.key, work.item, work.reached, work.members
     work.counts[0] += 1
     step = np.int32(work.counts[0])
-    entry = _approach(map, reached, members[count:], sink, step)
+    entry = _mark_entry(device, reached, members[count:], sink, step)
     column, row = np.int32(nodes[entry].x), np.int32(nodes[entry].y)
-    # Of a difference of places to the index in the tables.
-    up, left = row + ahead.delay.shape[1] // 2, column + ahead.delay.shape[2] // 2
-    patience = np.float32(1.0) - urgency
-    haste = urgency + _HASTE * patience
+    # From the place of a wire to the index in the tables.
+    up, left = row + lookahead.delay.shape[1] // 2, column + lookahead.delay.shape[2] // 2
+    cost_weight = np.float32(1.0) - criticality
+    delay_weight = criticality + _LEAST_DELAY_WEIGHT * cost_weight
     size, limit = 0, np.float32(np.inf)
     for k in range(count):
         w = members[k]
         n = nodes[w]
-        n.cost = haste * n.time
+        n.cost = delay_weight * n.time
         rest = np.float32(0.0)
-        if n.category != ENDS:
-            rest = _left(ahead, n.category, up - n.y, left - n.x, haste, patience)
+        if n.category != LOCAL:
+            rest = _estimate(lookahead, n.category, up - n.y, left - n.x, delay_weight, cost_weight)
         elif reached[w] != step:
             continue
         if n.cost + rest < limit:
             size = push(key, item, size, n.cost + rest, w)
-            if choosy:
-                limit = min(limit, _ASIDE * (n.cost + rest) + _LEAST_ASIDE)
+            if pruned:
+                limit = min(limit, _PRUNE_FACTOR * (n.cost + rest) + _PRUNE_PS)
     while size:
         w = item[0]
         size = pop(key, item, size)
@@ -148,11 +167,11 @@ def _find(map, work, count, tree, sink, urgency, pressure, box, choosy):
             if n.step == -step:
                 continue
             n.step = -step
-        cost, entered = n.cost, n.category == ENDS
-        for e in range(map.start[w], map.start[w + 1]):
+        cost, entered = n.cost, n.category == LOCAL
+        for e in range(device.start[w], device.start[w + 1]):
             to = edges[e].head
             m = nodes[to]
-            if m.category == ENDS:
+            if m.category == LOCAL:
                 if (not entered and (m.x != column or m.y != row)) or reached[to] != step:
                     continue
             elif m.x < box[0] or m.x > box[1] or m.y < box[2] or m.y > box[3]:
@@ -160,34 +179,35 @@ def _find(map, work, count, tree, sink, urgency, pressure, box, choosy):
             if m.tree == tree or m.step == -step:
                 continue
             delay = edges[e].delay + edges[e].load
-            new = cost + haste * delay + patience * m.price * (np.float32(1.0) + pressure * m.used)
+            new = cost + delay_weight * delay + cost_weight * m.base_cost * (np.float32(1.0) + congestion * m.used)
             if m.step == step and m.cost <= new:
                 continue
             m.step, m.cost, m.parent, m.via = step, new, w, e
             rest = np.float32(0.0)
-            if m.category != ENDS:
-                rest = _left(ahead, m.category, up - m.y, left - m.x, haste, patience)
+            if m.category != LOCAL:
+                rest = _estimate(lookahead, m.category, up - m.y, left - m.x, delay_weight, cost_weight)
             size = push(key, item, size, new + rest, to)
     return False
 
 
-@njit(cache=True)
-def _add(map, members, count, tree, parent, via):
-    """The wire at the end of an edge becomes part of the tree. Returns the number of the tree's wires."""
-    w = map.edges[via].head
-    n = map.nodes[w]
+@compiled
+def _add(device, members, count, tree, parent, via):
+    """Adds the wire at the end of the edge `via` to the tree, as `members[count]` (int32), below the wire `parent`. Returns the
+    number of the tree's wires."""
+    w = device.edges[via].head
+    n = device.nodes[w]
     n.tree, n.parent, n.via, n.used = tree, parent, via, n.used + 1
-    n.time = map.nodes[parent].time + map.edges[via].delay + map.edges[via].load
+    n.time = device.nodes[parent].time + device.edges[via].delay + device.edges[via].load
     members[count] = w
     return count + 1
 
 
-@njit(cache=True)
-def _lay(map, work, demand, order, net, torn, terms, paths):
-    """Lays a net's torn connections. Returns the first that has no way, or -1, and the number of the tree's wires."""
-    nodes, edges, members = map.nodes, map.edges, work.members
+@compiled
+def _rip_up(device, work, demand, net, rip_up, paths):
+    """Gives up the wires of all connections of a net, and takes those of the connections that stay again. `rip_up` (connections,)
+    bool. Returns the number of the new tree and of its wires, in `work.members`."""
+    nodes, edges, members = device.nodes, device.edges, work.members
     first, last = demand.first[net], demand.first[net + 1]
-    # All that the net had is free, and what it keeps is taken again.
     work.counts[1] += 1
     tree = np.int32(work.counts[1])
     for c in range(first, last):
@@ -203,21 +223,30 @@ def _lay(map, work, demand, order, net, torn, terms, paths):
     root.tree, root.time, root.parent = tree, 0.0, -1
     count = 1
     for c in range(first, last):
-        if not torn[c]:
+        if not rip_up[c]:
             at = members[0]
             for k in range(paths.start[c], paths.start[c] + paths.length[c]):
                 e = paths.edge[k]
                 if nodes[edges[e].head].tree != tree:
-                    count = _add(map, members, count, tree, at, e)
+                    count = _add(device, members, count, tree, at, e)
                 at = edges[e].head
-    for k in range(first, last):
+    return tree, count
+
+
+@compiled
+def _reroute(device, work, demand, order, net, rip_up, terms, paths):
+    """Rips up and reroutes the connections `rip_up` (connections,) bool of a net, in the order `order` (connections,) int64.
+    Returns the first that has no path, or -1, and the number of the tree's wires."""
+    nodes = device.nodes
+    tree, count = _rip_up(device, work, demand, net, rip_up, paths)
+    for k in range(demand.first[net], demand.first[net + 1]):
         c = order[k]
         sink = demand.sink[c]
-        if not torn[c] or nodes[sink].tree == tree:
+        if not rip_up[c] or nodes[sink].tree == tree:
             continue
-        urgency = terms.urgency[c]
-        found = _find(map, work, count, tree, sink, urgency, terms.pressure, terms.boxes[net], True)
-        if not found and not _find(map, work, count, tree, sink, urgency, terms.pressure, terms.whole, False):
+        criticality = terms.criticality[c]
+        found = _search(device, work, count, tree, sink, criticality, terms.congestion, terms.boxes[net], True)
+        if not found and not _search(device, work, count, tree, sink, criticality, terms.congestion, terms.whole, False):
             return c, count
         depth, w = 0, sink
         while nodes[w].tree != tree:
@@ -226,14 +255,14 @@ def _lay(map, work, demand, order, net, torn, terms, paths):
             w = nodes[w].parent
         for i in range(depth):
             n = nodes[work.item[depth - 1 - i]]
-            count = _add(map, members, count, tree, n.parent, n.via)
+            count = _add(device, work.members, count, tree, n.parent, n.via)
     return -1, count
 
 
-@njit(cache=True)
-def _time(map, work, count):
-    """Delays from the source, now that it is known how many edges leave each wire."""
-    nodes, edges, members, children = map.nodes, map.edges, work.members, work.children
+@compiled
+def _time_tree(device, work, count):
+    """Sets `time` of the first `count` wires of `work.members`: only now is it known how many edges leave each."""
+    nodes, edges, members, children = device.nodes, device.edges, work.members, work.children
     for k in range(count):
         children[members[k]] = 0
     for k in range(1, count):
@@ -243,24 +272,25 @@ def _time(map, work, count):
         n.time = nodes[n.parent].time + edges[n.via].delay + edges[n.via].load * children[n.parent]
 
 
-@njit(cache=True)
-def _round(map, work, demand, sequence, order, torn, terms, old, new, delay):
-    """Lays all torn connections, net after net; `new` takes all paths. Returns the first connection without a way, or -1."""
-    nodes = map.nodes
+@compiled
+def _round(device, work, demand, sequence, order, rip_up, terms, old, new, delay):
+    """Rips up and reroutes connections, net by net in the order `sequence` (nets,) int64; the others as in `_reroute`. Writes all
+    paths to `new` and ps to `delay` (connections,) float32. Returns the first connection without a path, `_TOO_LONG`, or -1."""
+    nodes = device.nodes
     at = 0
     for net in sequence:
         first, last = demand.first[net], demand.first[net + 1]
-        if not torn[first:last].any():
+        if not rip_up[first:last].any():
             for c in range(first, last):
                 new.start[c], new.length[c] = at, old.length[c]
                 for k in range(old.length[c]):
                     new.edge[at + k] = old.edge[old.start[c] + k]
                 at += old.length[c]
             continue
-        failed, count = _lay(map, work, demand, order, net, torn, terms, old)
+        failed, count = _reroute(device, work, demand, order, net, rip_up, terms, old)
         if failed >= 0:
             return failed
-        _time(map, work, count)
+        _time_tree(device, work, count)
         for c in range(first, last):
             w = demand.sink[c]
             delay[c] = nodes[w].time
@@ -278,26 +308,28 @@ def _round(map, work, demand, sequence, order, torn, terms, old, new, delay):
     return -1
 
 
-@njit(cache=True)
-def _shared(map, paths, torn):
-    for c in range(len(torn)):
-        torn[c] = False
+@compiled
+def _congested(device, paths, found):
+    """Sets `found` (connections,) bool where a path has a wire that several nets use."""
+    for c in range(len(found)):
+        found[c] = False
         for k in range(paths.start[c], paths.start[c] + paths.length[c]):
-            if map.nodes[map.edges[paths.edge[k]].head].used > 1:
-                torn[c] = True
+            if device.nodes[device.edges[paths.edge[k]].head].used > 1:
+                found[c] = True
                 break
 
 
 class Negotiation:
-    """The ways of all connections, better from round to round.
+    """The paths of all connections, improved round by round.
 
-    delay : (connections,) ps, as they are laid
+    delay : (connections,) float32, ps, as they are routed
+    least : (connections,) float32, ps on an empty device, by the lookahead
     """
 
-    def __init__(self, graph: Graph, ahead: Ahead, demand: Demand):
+    def __init__(self, graph: Graph, lookahead: Lookahead, demand: Demand):
         self.demand = demand
-        self._map = _Map(graph.nodes.copy(), graph.start, graph.edges, graph.up_start, graph.up, ahead)
-        self._price = graph.nodes["price"]
+        self._device = _Device(graph.nodes.copy(), graph.start, graph.edges, graph.up_start, graph.up, lookahead)
+        self._base_cost = graph.nodes["base_cost"]
         connections, wires, edges = len(demand.sink), len(graph.nodes), len(graph.edges)
         self.delay = np.zeros(connections, np.float32)
         room = _EDGES * (connections + 100)
@@ -316,41 +348,46 @@ class Negotiation:
         self._whole = np.array([0, graph.chip.columns - 1, 0, graph.chip.rows - 1], np.int32)
         self._boxes = _boxes(demand, x, y, self._whole)
         source = demand.source[demand.net]
-        self._apart = np.abs(x[source] - x[demand.sink]) + np.abs(y[source] - y[demand.sink])
+        self._distance = np.abs(x[source] - x[demand.sink]) + np.abs(y[source] - y[demand.sink])
         self._sequence = np.argsort(-np.diff(demand.first), kind="stable")
-        self.least = _least(graph, ahead, source, demand.sink)
-        """(connections,) ps, on an empty device, by the estimate."""
+        self.least = _least(graph, lookahead, source, demand.sink)
 
     @property
     def overused(self) -> int:
-        """Wires that more than one net has."""
-        return int((self._map.nodes["used"] > 1).sum())
+        """Wires that more than one net uses."""
+        return int((self._device.nodes["used"] > 1).sum())
 
     @property
-    def shared(self) -> NDArray[np.bool_]:
+    def congested(self) -> NDArray[np.bool_]:
         """(connections,) those with such a wire."""
-        torn = np.zeros(len(self.demand.sink), bool)
-        _shared(self._map, self._paths[0], torn)
-        return torn
+        found = np.zeros(len(self.demand.sink), bool)
+        _congested(self._device, self._paths[0], found)
+        return found
 
-    def round(self, torn: NDArray[np.bool_], urgency: NDArray[np.float64], pressure: float) -> int:
-        """Lays the connections `torn` anew; `urgency` (connections,) from 0 to less than 1; `pressure`: price of a wire for each net
-        that has it, over its own. Returns a connection that has no way, or -1."""
-        # Within a net urgent connections are first, then the nearest.
-        order = np.lexsort((self._apart, -np.round(urgency, 1), self.demand.net))
-        terms = _Terms(urgency.astype(np.float32), np.float32(pressure), self._boxes, self._whole)
+    def round(self, rip_up: NDArray[np.bool_], criticality: NDArray[np.float64], congestion: float) -> int:
+        """Rips up the connections `rip_up` and reroutes them. `criticality` (connections,) from 0 to less than 1; `congestion`: a
+        wire costs so many times its base cost more for each net that already has it. Returns a connection that has no path, or -1.
+
+        Raises `ToolError` where the paths are longer than there is memory for.
+        """
+        # Within a net critical connections are routed first, then the nearest.
+        order = np.lexsort((self._distance, -np.round(criticality, 1), self.demand.net))
+        terms = _Terms(criticality.astype(np.float32), np.float32(congestion), self._boxes, self._whole)
         old, new = self._paths
-        failed = _round(self._map, self._work, self.demand, self._sequence, order, torn, terms, old, new, self.delay)
+        failed = _round(self._device, self._work, self.demand, self._sequence, order, rip_up, terms, old, new, self.delay)
         if failed == _TOO_LONG:
-            raise ToolError(f"the ways are longer than {_EDGES} wires for each connection: the cells are too far apart.")
+            raise ToolError(
+                f"the connections take more than {_EDGES} wires each: the cells are too far apart. "
+                "Take a smaller architecture, or another seed."
+            )
         self._paths.reverse()
         return int(failed)
 
-    def remember(self, weight: float) -> None:
-        """Wires that several nets have cost more from now on: `weight` times their price for each net too many."""
-        nodes = self._map.nodes
+    def add_history(self, weight: float) -> None:
+        """Raises the cost of wires that several nets use, for good: by `weight` times their base cost for each net too many."""
+        nodes = self._device.nodes
         over = np.flatnonzero(nodes["used"] > 1)
-        nodes["price"][over] += np.float32(weight) * self._price[over] * (nodes["used"][over] - np.float32(1))
+        nodes["base_cost"][over] += np.float32(weight) * self._base_cost[over] * (nodes["used"][over] - np.float32(1))
 
     def path(self, connection: int) -> NDArray[np.int32]:
         """Edges from the net's source to the connection's sink."""
@@ -365,12 +402,14 @@ class Negotiation:
         ]
 
 
-def _least(graph: Graph, ahead: Ahead, source: NDArray[np.int32], sink: NDArray[np.int32]) -> NDArray[np.float32]:
+def _least(graph: Graph, lookahead: Lookahead, source: NDArray[np.int32], sink: NDArray[np.int32]) -> NDArray[np.float32]:
     nodes = graph.nodes
     rows, columns = (nodes[axis][sink].astype(int) - nodes[axis][source] for axis in "yx")
     category = nodes["category"][source]
-    inside = category == ENDS  # carries, and the write ports of distributed RAMs, have wires of their own
-    table = ahead.delay[np.where(inside, 0, category), rows + ahead.delay.shape[1] // 2, columns + ahead.delay.shape[2] // 2]
+    inside = category == LOCAL  # carries, and the write ports of distributed RAMs, have wires of their own
+    table = lookahead.delay[
+        np.where(inside, 0, category), rows + lookahead.delay.shape[1] // 2, columns + lookahead.delay.shape[2] // 2
+    ]
     return np.where(inside, np.float32(0), table)
 
 

@@ -1,79 +1,84 @@
-"""What is still to be paid from a wire to a place: the search's estimate, from searches on the empty device.
+"""The A* lookahead: estimated delay and base cost from a wire to a place, from searches on the empty device.
 
-One table for each kind of wire, by how many columns and rows away the place is (after K. Murray et al., VTR 8, ACM TRETS 2020, 5.2).
-"""
+One table for each category of wires, by how many columns and rows away the place is (after K. Murray et al., VTR 8, ACM TRETS 2020,
+5.2)."""
 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from .graph import ENDS, Graph, by
+from ...compiled import compiled
+from .graph import LOCAL, Graph, sort_by
 from .heap import pop, push
 
-__all__ = ["Ahead"]
+__all__ = ["Lookahead"]
 
 _REACH = 30
-"""Columns and rows that are searched; what is further away costs as much for each tile as the last half of them did."""
+"""Columns and rows that are searched. Beyond, each tile adds the mean slope of the outer half."""
 
-_SAMPLES = 3
+_SAMPLES, _APART = 3, 10
+"""Logic tiles from which searches start, and the steps between them in the list of tiles ordered by distance from the middle."""
 
 
-class Ahead(NamedTuple):
-    """`delay`, `price`: (categories, 2 rows - 1, 2 columns - 1), ps, at [row of the place - row of the wire + rows - 1] and so on."""
+class Lookahead(NamedTuple):
+    """`delay`, `cost`: (categories, 2 rows - 1, 2 columns - 1) float32, ps; at [category of the wire, row of the place - row of the
+    wire + rows - 1, the same for columns]."""
 
     delay: NDArray[np.float32]
-    price: NDArray[np.float32]
+    cost: NDArray[np.float32]
 
     @classmethod
-    def of(cls, graph: Graph) -> "Ahead":
+    def of(cls, graph: Graph) -> "Lookahead":
+        """Measured on a graph."""
         chip = graph.chip
-        delay, price = (
+        delay, cost = (
             np.full((len(graph.categories), 2 * chip.rows - 1, 2 * chip.columns - 1), np.inf, np.float32) for _ in range(2)
         )
         reach = min(_REACH, chip.rows // 2 - 4, chip.columns // 2 - 4)
         for place in _places(graph):
-            _measure(graph, place, reach, delay, price)
-        for table in (delay, price):
+            _measure(graph, place, reach, delay, cost)
+        for table in (delay, cost):
             _complete(table, reach)
-        return cls(delay, price)
+        return cls(delay, cost)
 
 
 def _places(graph: Graph) -> list[int]:
-    """Tiles of logic around the middle."""
+    """Logic tiles around the middle."""
     chip = graph.chip
     kinds, many = np.unique(chip.type_of, return_counts=True)
     logic = np.flatnonzero(chip.type_of == kinds[many.argmax()])
     apart = np.abs(logic % chip.columns - chip.columns // 2) + np.abs(logic // chip.columns - chip.rows // 2)
     near = logic[np.argsort(apart, kind="stable")]
-    return [int(near[k * 10]) for k in range(_SAMPLES) if k * 10 < len(near)]
+    return [int(near[k * _APART]) for k in range(_SAMPLES) if k * _APART < len(near)]
 
 
-def _measure(graph: Graph, place: int, reach: int, delay: NDArray[np.float32], price: NDArray[np.float32]) -> None:
-    """Lowers the tables to what it takes to come to the inputs of the tile `place`."""
+def _measure(graph: Graph, place: int, reach: int, delay: NDArray[np.float32], cost: NDArray[np.float32]) -> None:
+    """Lowers the tables to what a path to the inputs of the tile `place` takes, from all wires within `reach` tiles."""
     chip, nodes = graph.chip, graph.nodes
     column, row = place % chip.columns, place // chip.columns
     x, y = nodes["x"].astype(np.int32), nodes["y"].astype(np.int32)
-    inside = (np.abs(x - column) <= reach) & (np.abs(y - row) <= reach) & (nodes["category"] != ENDS)
+    inside = (np.abs(x - column) <= reach) & (np.abs(y - row) <= reach) & (nodes["category"] != LOCAL)
     which = np.flatnonzero(inside)
     local = np.full(len(nodes), -1, np.int32)
     local[which] = np.arange(len(which))
-    tail, head, time, cost = _edges_between(graph.start, graph.edges, nodes, local, which)
-    start, order = by(head, len(which))
-    tail, time, cost = tail[order], time[order], cost[order]
-    # The last switch, into an input of the place, is where a search begins.
-    inputs = (nodes["category"] == ENDS) & (x == column) & (y == row)
-    for table, weight_time, weight_cost in ((delay, 1.0, 0.0), (price, 0.0, 1.0)):
+    tail, head, edge_delay, edge_cost = _edges_between(graph.start, graph.edges, nodes, local, which)
+    start, order = sort_by(head, len(which))
+    tail, edge_delay, edge_cost = tail[order], edge_delay[order], edge_cost[order]
+    # The searches run backwards, and begin with the last pip, into an input of the place.
+    inputs = (nodes["category"] == LOCAL) & (x == column) & (y == row)
+    for table, weight_time, weight_cost in ((delay, 1.0, 0.0), (cost, 0.0, 1.0)):
         least = np.full(len(which), np.inf, np.float32)
-        _first(graph.start, graph.edges, nodes, local, which, inputs, weight_time, weight_cost, least)
-        _search(start, tail, (weight_time * time + weight_cost * cost).astype(np.float32), least)
+        _last_pips(graph.start, graph.edges, nodes, local, which, inputs, weight_time, weight_cost, least)
+        _search(start, tail, (weight_time * edge_delay + weight_cost * edge_cost).astype(np.float32), least)
         at = (nodes["category"][which], row - y[which] + chip.rows - 1, column - x[which] + chip.columns - 1)
         np.minimum.at(table, at, least)
 
 
-@njit(cache=True)
+@compiled
 def _edges_between(start, edges, nodes, local, which):
+    """Edges between the wires `which` (n,) int64, whose numbers among themselves are in `local` (wires,) int32; `start`, `edges`,
+    `nodes` as in `Graph`. Returns tail and head (m,) int32 by those numbers, delay and base cost (m,) float32, ps."""
     count = 0
     for w in which:
         for e in range(start[w], start[w + 1]):
@@ -86,24 +91,27 @@ def _edges_between(start, edges, nodes, local, which):
             to = edges[e].head
             if local[to] >= 0:
                 tail[count], head[count] = local[w], local[to]
-                time[count], cost[count] = edges[e].delay + edges[e].load, nodes[to].price
+                time[count], cost[count] = edges[e].delay + edges[e].load, nodes[to].base_cost
                 count += 1
     return tail, head, time, cost
 
 
-@njit(cache=True)
-def _first(start, edges, nodes, local, which, inputs, weight_time, weight_cost, least):
+@compiled
+def _last_pips(start, edges, nodes, local, which, inputs, weight_time, weight_cost, least):
+    """Lowers `least` (n,) float32 to the weighted cost of a pip into a wire of `inputs` (wires,) bool; the others as in
+    `_edges_between`."""
     for w in which:
         for e in range(start[w], start[w + 1]):
             to = edges[e].head
             if inputs[to]:
-                cost = weight_time * (edges[e].delay + edges[e].load) + weight_cost * nodes[to].price
+                cost = weight_time * (edges[e].delay + edges[e].load) + weight_cost * nodes[to].base_cost
                 least[local[w]] = min(least[local[w]], cost)
 
 
-@njit(cache=True)
+@compiled
 def _search(start, tail, weight, least):
-    """Dijkstra's, from all wires that have a finite cost."""
+    """Dijkstra's algorithm, backwards over edges sorted by head (`start` (n + 1,) int64, `tail` (m,) int32, `weight` (m,) float32):
+    lowers `least` (n,) float32 from the wires for which it is finite."""
     key, item = np.empty(len(tail) + len(least), np.float32), np.empty(len(tail) + len(least), np.int32)
     size = 0
     for w in range(len(least)):
@@ -122,11 +130,11 @@ def _search(start, tail, weight, least):
 
 
 def _complete(table: NDArray[np.float32], reach: int) -> None:
-    """Fills what no sample has shown: by the least of all kinds of wire, and further away by the slope."""
+    """Fills what no search has shown: within `reach` by the least of all categories, further away by the slope."""
     middle_y, middle_x = table.shape[1] // 2, table.shape[2] // 2
     box = table[:, middle_y - reach : middle_y + reach + 1, middle_x - reach : middle_x + reach + 1]
     least = box.min(axis=0)
-    assert np.isfinite(least).all(), "every place is reached by some kind of wire"
+    assert np.isfinite(least).all(), "every place is reached by some category of wires"
     np.copyto(box, least, where=~np.isfinite(box))
     half = reach // 2
     slope = float(np.mean([least[0, reach] - least[half, reach], least[reach, 0] - least[reach, half]])) / (reach - half)
