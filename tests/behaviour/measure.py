@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from programs import PROGRAMS, digests
 from typer.testing import CliRunner
 
 import sordino as sd
@@ -26,6 +25,10 @@ from sordino.cli import app
 from sordino_hw.fpga import device_of, harness_of, synthesise
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))  # as a script, too: the random graphs are the tests'
+
+from programs import PROGRAMS, digests  # noqa: E402
+
 WORKLOADS = sorted(path.stem for path in (HERE.parent.parent / "benchmarks" / "workloads").glob("*.json"))
 
 FIGURES = ("name", "mapping", "density", "dense_cycles", "cycles", "events", "nonzero_macs", "causes")

@@ -178,7 +178,7 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "strides, dilation, groups": (
         lambda: Net(
-            lambda s, x: s.m["e"](F.relu(s.m["d"](F.relu(s.m["c"](x))))),
+            lambda s, x: s.m["e"](s.m["r"](s.m["d"](s.m["r"](s.m["c"](x))))), r=Rounded(),
             c=nn.Conv2d(3, 12, (3, 5), (2, 1), (1, 2)), d=conv(12, 24, 3, groups=3, dilation=2, padding=2), e=conv(24, 5, 4, padding="same"),
         ), (3, 10, 9),
     ),
