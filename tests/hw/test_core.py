@@ -70,15 +70,15 @@ def simulate(arch: ArchConfig, rows: dict[Region, np.ndarray], limit: int, reads
                     ctx.set(window.row, core * region_stride(arch, region) + i)
                     value = pack(np.atleast_1d(row), bits[region])
                     width = len(window.wdata)
+                    ctx.set(window.we, 1)
                     for piece in range(-(-region_bits(arch, region) // width)):
                         ctx.set(window.piece, piece)
-                        ctx.set(window.we, 1)
                         await ctx.tick()
-                        ctx.set(window.we, 0)
                         ctx.set(window.wdata, value >> width * piece & ((1 << width) - 1))
                         ctx.set(window.whole, value if region == Region.ACT and piece == 0 else 0)
-                    await ctx.tick()
-                    ctx.set(window.wdata, 0)
+            ctx.set(window.we, 0)
+            await ctx.tick()
+            ctx.set(window.wdata, 0)
         ctx.set(control.limit, limit)
         ctx.set(control.start, 1)
         await ctx.tick()
@@ -141,8 +141,9 @@ def check(arch: ArchConfig, ops, rng: np.random.Generator):
     assert cycles == expected[:, 0, : len(isa.Cause)].sum()
 
 
-@pytest.mark.parametrize("case", range(6))
+@pytest.mark.parametrize("case", [pytest.param(n, marks=[pytest.mark.slow] * (n > 1)) for n in range(6)])
 def test_random_operations(case, seed):
+    """One core and two; the slow ones have the other architectures. `test_raw_operations` runs hundreds of cases natively."""
     rng = np.random.default_rng([*seed, case])
     arch = ARCHS[case % len(ARCHS)]
     check(arch, [random_op(rng, arch) for _ in range(rng.integers(1, 6))], rng)
