@@ -11,8 +11,8 @@ ROOT = Path(sordino_hw.__file__).parent
 
 
 def test_closure_is_what_python_imports():
-    code = (
-        "import sys, sordino_hw.gateware.generate, sordino_hw.gateware.top\n"
+    code = (  # `archfile` is imported where a file is named
+        "import sys, sordino_hw.gateware.generate, sordino_hw.gateware.top, sordino_hw.spec.archfile\n"
         "print(*sorted(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'sordino_hw'))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
