@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.sordino-setup
 TESTS ?=
 WORKERS ?= auto
-PYTEST := "$(BIN)/pytest" --numprocesses $(WORKERS) --maxprocesses 4 --dist loadscope
+PYTEST := "$(BIN)/pytest" --numprocesses $(WORKERS) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help setup demo test test-full cocotb lint format docs site pins clean
 .DEFAULT_GOAL := help

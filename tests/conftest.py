@@ -17,6 +17,13 @@ import pytest
 
 SEED = int(os.environ.get("SORDINO_SEED", "0"))
 
+LONG = (
+    *("test_equivalence", "test_core", "test_raw_operations", "test_fuzz", "test_cocotb"),
+    *("test_docs", "test_howtos", "test_examples", "test_cli_train"),
+)
+"""Files that take minutes, whatever the number of their tests. Files are dealt to the workers whole, so these start first, and the
+short ones fill up the end."""
+
 hypothesis.settings.register_profile("sordino", deadline=None, print_blob=True, derandomize="SORDINO_SEED" not in os.environ)
 hypothesis.settings.load_profile("sordino")
 
@@ -52,7 +59,8 @@ def _wants_slow(config) -> bool:
 
 
 def pytest_collection_modifyitems(config, items):
-    """Deselects slow tests that were not asked for: neither by --slow, nor by -m, nor by name, nor by --share."""
+    """Puts long files first. Deselects slow tests that were not asked for: neither by --slow, nor by -m, nor by name, nor by --share."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     if _wants_slow(config) or any("::" in arg for arg in config.args):
         return
     share = config.getoption("--share")
