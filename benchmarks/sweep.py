@@ -28,8 +28,7 @@ from sordino_hw.fpga import device_of, synthesise
 from sordino_hw.gateware.core import Core
 from sordino_hw.gateware.dispatcher import Dispatcher
 from sordino_hw.gateware.fetch.fetcher import Fetcher
-from sordino_hw.gateware.host.interfaces import WindowSignature
-from sordino_hw.gateware.primitives import BlockMemory
+from sordino_hw.gateware.memory.activations import ActivationMemory
 from sordino_hw.gateware.sequencer import Sequencer
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.errors import SordinoError
@@ -78,18 +77,17 @@ CONFIGURATIONS = [
 
 
 def _area(arch: ArchConfig, known: dict[str, dict[str, int]]) -> dict[str, int]:
-    """Cells of dispatcher, sequencer, host port, fetchers, cores and their memories; the multiplexers between them are left out.
+    """Cells of dispatcher, sequencer, fetchers, cores and the memories; host port, run control and what is between them are left out.
 
     `known` keeps what a part takes, by part and the fields of the architecture that it depends on.
     """
-    bits, cores, depth = WindowSignature(arch).write_bits, arch.cores, arch.act_depth
+    cores = arch.cores
     parts: dict[str, tuple[int, Callable[[], wiring.Component]]] = {
-        f"core {arch.lanes} {arch.ppu} {cores} {arch.weight_depth} {arch.state_depth}": (cores, lambda: Core(arch, bits)),
-        f"fetcher {arch.lanes} {arch.ports} {cores} {depth}": (cores, lambda: Fetcher(arch, cores - 1)),
+        f"core {arch.lanes} {arch.ppu} {cores} {arch.weight_depth} {arch.state_depth}": (cores, lambda: Core(arch)),
+        f"fetcher {arch.lanes} {arch.ports} {cores} {arch.act_depth}": (cores, lambda: Fetcher(arch, cores - 1)),
         f"dispatcher {cores}": (1, lambda: Dispatcher(arch)),
         "sequencer": (1, lambda: Sequencer(arch)),
-        f"activations {arch.lanes} {depth}": (arch.ports, lambda: BlockMemory(depth, arch.lanes * arch.event_bits)),
-        f"occupancy {depth}": (cores, lambda: BlockMemory(depth // arch.occ_width, arch.occ_width, granularity=1)),
+        f"activations {arch.lanes} {arch.ports} {cores} {arch.act_depth}": (1, lambda: ActivationMemory(arch)),
     }
     total = dict.fromkeys(("LUT", "FF", "BRAM", "DSP"), 0)
     for key, (count, make) in parts.items():
