@@ -59,8 +59,9 @@ def _sources(function: Callable[..., Any]) -> Path:
 def cache_folder(sources: Path) -> Path | None:
     """The folder for what is compiled from `sources`, a file or a folder of them; made if need be. None where there is no safe one.
 
-    It is in `__pycache__` beside the sources, else in the user's cache (`SORDINO_CACHE`). It must belong to the user, and nobody
-    else may write there, because numba runs what it finds in it."""
+    It is in `NUMBA_CACHE_DIR` if that is set, else in `__pycache__` beside the sources, else in the user's cache (`SORDINO_CACHE`). It
+    must belong to the user, and nobody else may write there, because numba runs what it finds in it.
+    """
     files = sorted(sources.rglob("*.py")) if sources.is_dir() else [sources]
     digest = hashlib.sha256()
     for file in files:
@@ -82,8 +83,11 @@ def cache_folder(sources: Path) -> Path | None:
 
 def _parents(sources: Path) -> Iterator[tuple[Path, float]]:
     """Where caches may be, and how many seconds folders of other sources are kept there after their last use."""
+    seconds = _KEPT_DAYS * 86400.0
+    if named := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(named), seconds
     yield (sources if sources.is_dir() else sources.parent) / "__pycache__", 0.0
-    yield Path(os.environ.get("SORDINO_CACHE") or platformdirs.user_cache_dir("sordino")) / "numba", _KEPT_DAYS * 86400.0
+    yield Path(os.environ.get("SORDINO_CACHE") or platformdirs.user_cache_dir("sordino")) / "numba", seconds
 
 
 def _is_private(folder: Path) -> bool:

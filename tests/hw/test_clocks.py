@@ -201,6 +201,7 @@ def test_nextpnr_takes_a_design_of_two_clocks(design):
     assert all(achieved[name] > 1e3 / period for name, period in PERIODS.items()), achieved
 
 
+@pytest.mark.slow
 def test_the_page_shows_how_from_python(design, monkeypatch, capsys):
     """What the page says does what the command does."""
     page = (Path(__file__).parents[2] / "docs/explanation/place-and-route.md").read_text()

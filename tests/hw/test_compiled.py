@@ -42,6 +42,7 @@ def made(tmp_path, monkeypatch) -> Path:
         (folder / "__init__.py").write_text("")
     (inner / "caller.py").write_text(CALLER)
     (inner / "callee.py").write_text(CALLEE.format(1))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setenv("SORDINO_CACHE", str(tmp_path / "cache"))
     return inner
 
@@ -93,6 +94,19 @@ def test_unsafe_folders_are_not_used(reason, made, monkeypatch):
     compiled.cache_folder.cache_clear()
     assert compiled.cache_folder(made) is None
     assert call(made) == ([11, 9], 0) and call(made) == ([11, 9], 0), "compiled anew in each process"
+
+
+def test_a_named_folder_is_taken(made, tmp_path, monkeypatch):
+    """And what others keep there stays, while it is in use."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "named"))
+    other, old = (tmp_path / "named" / f"numba-inner-{age}" for age in ("new", "old"))
+    for folder in (other, old):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    compiled.cache_folder.cache_clear()
+    folder = compiled.cache_folder(made)
+    assert folder is not None and folder.parent == tmp_path / "named" and other.exists() and not old.exists()
+    assert call(made) == ([11, 9], 0) and any(folder.rglob("*.nbi"))
 
 
 def test_functions_without_a_package(tmp_path):
