@@ -108,3 +108,31 @@ def test_glossary_names_places_that_exist():
     named = re.findall(rf"`(({'|'.join(places)})(?:/[\w./]+)?)`", page)
     assert len(named) > 40
     assert [place for place, folder in named if not (ROOT / places[folder] / place).exists()] == []
+
+
+def test_readme_has_the_figures_of_the_demo():
+    """The table of README.md, by the timing model, which the demo holds to the RTL."""
+    from rich.progress import Progress
+
+    from sordino.experiments.demo import DENSE_IMAGES, Demo
+    from sordino.runtime.accelerator import Accelerator
+
+    rows = {cells[0]: cells[1:] for line in (ROOT / "README.md").read_text().splitlines() if len(cells := line.split(" | ")) == 3}
+    demo = Demo("ulx3s-85f", 16, 0, Progress(disable=True))
+    cycles = []
+    for column, trained in enumerate(demo._networks()):
+        network = demo._build("", trained)
+        accelerators = [Accelerator(program, "timing") for program in (network.program, network.dense)]
+        accelerators[0](demo.x[demo.chosen]), accelerators[1](demo.x[demo.chosen][:DENSE_IMAGES])
+        stats, dense = (a.stats for a in accelerators)
+        cycles.append(stats.total.cycles)
+        expected = {
+            "activation density": f"{stats.total.density:.1%}",
+            "non-zero activations an inference": f"{stats.nonzero_activations:,.0f}",
+            "cycles an inference, on the RTL": f"{cycles[-1]:,.0f}",
+            f"speed-up over our own dense mode ({dense.total.cycles:,.0f} cycles)": f"{dense.total.cycles / cycles[-1]:.2f} x",
+            "speed-up over the plain network": f"{cycles[0] / cycles[-1]:.2f} x",
+            "η, part of the non-zero-MAC roofline": f"{stats.total.eta:.3f}",
+        }
+        found = {name: rows[f"| {name}"][column].strip(" |").replace(" %", "%") for name in expected}
+        assert found == expected
