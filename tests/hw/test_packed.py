@@ -198,7 +198,11 @@ def test_inverted_controls_are_refused(cell, mux, tmp_path):
     made = Netlist()
     made.lut("lut", made.ff("state", made.clock))
     made.cells[cell]["parameters"][mux] = "INV "
-    refused(made, tmp_path, rf"packed\.json: {cell} has an inverted clock, reset or write enable, which the placer does not know\.")
+    refused(
+        made,
+        tmp_path,
+        rf"packed\.json: {cell} has an inverted clock, reset or write enable, which the placer does not know\. Invert a reset or an enable in logic; bring an inverted clock over a DCCA of its own\.",
+    )
 
 
 @pytest.mark.parametrize("port", ["F1", "FXA", "FXB"])
@@ -237,7 +241,7 @@ def test_multipliers_share_their_controls(tmp_path):
             made,
             tmp_path,
             rf"packed\.json: its multipliers have {k + 2} different sets of clock, enable and reset; the placer takes one, because "
-            r"multipliers of a block share those wires\.",
+            r"the multipliers of a DSP block share those wires\. Give all of them the same, or make the others of logic\.",
         )
 
 

@@ -288,7 +288,10 @@ def _check(
         and k in (Kind.LUT, Kind.FF)
     ]
     if inverted:
-        raise ToolError(f"{path.name}: {inverted[0]} has an inverted clock, reset or write enable, which the placer does not know.")
+        raise ToolError(
+            f"{path.name}: {inverted[0]} has an inverted clock, reset or write enable, which the placer does not know. "
+            "Invert a reset or an enable in logic; bring an inverted clock over a DCCA of its own."
+        )
     wide = [
         name
         for name, k in zip(names, kind, strict=True)
@@ -312,5 +315,5 @@ def _check(
     if len(blocks) > 1:
         raise ToolError(
             f"{path.name}: its multipliers have {len(blocks)} different sets of clock, enable and reset; the placer takes one, "
-            "because multipliers of a block share those wires."
+            "because the multipliers of a DSP block share those wires. Give all of them the same, or make the others of logic."
         )

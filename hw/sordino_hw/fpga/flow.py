@@ -75,9 +75,9 @@ def place_and_route(
 ) -> Routed:
     """Places and routes the netlist; `target` is the clock frequency in MHz to work towards (default: the device's).
 
-    An ECP5 (a device with a `size`) `ecp5_pnr` places and routes all but the clock: nextpnr packs, and checks and times what it is
+    `ecp5_pnr` places and routes an ECP5 (a device with a `size`), all but the clock: nextpnr packs, and checks and times what it is
     handed. Else nextpnr does all of it. `progress` is called with a note on what is done. Raises `ToolError`, also where the design
-    does not fit, or where there is no way for every net, or none that nextpnr finds within `limit` seconds.
+    does not fit, where not every net finds a route, or where nextpnr finds none within `limit` seconds.
     """
     say = progress or (lambda note: None)
     target = target or device.target
