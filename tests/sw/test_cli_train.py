@@ -112,6 +112,13 @@ def test_class_folders(folders):
     assert split.train[0].shape[1:] == (1, 8, 8) and split.train[0].max() <= 1
     output = works("train", "net.py:Net", "--data", folders, "-e", "1,8,8", "-m", "relu", "--epochs", 1)
     assert "Checkpoint: Net-relu.safetensors" in output
+    for command in (("check",), ("compile",), ("train", "--from")):
+        refuses(
+            r"Net-relu\.safetensors: holds the weights of a network of your own\. Name its file and class: "
+            r"sordino compile FILE\.py:NAME --weights Net-relu\.safetensors\.",
+            *command,
+            "Net-relu.safetensors",
+        )
 
 
 def test_it_goes_on_after_an_interruption_as_if_there_had_been_none(arrays):

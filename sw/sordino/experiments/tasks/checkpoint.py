@@ -75,6 +75,15 @@ def load_checkpoint(path: str | os.PathLike) -> Trained:
         )
     try:
         d = json.loads(document)
+        own = d.get("own", False)
+    except (AttributeError, ValueError) as error:
+        raise InputError(f"{path}: the checkpoint is damaged ({error}). Train again.") from None
+    if own:
+        raise InputError(
+            f"{path}: holds the weights of a network of your own. Name its file and class: "
+            f"sordino compile FILE.py:NAME --weights {path.name}."
+        )
+    try:
         task = TASKS[d["task"]]
         model = task.build()
         kind, options = d["method"], d["options"]
