@@ -132,7 +132,7 @@ def test_it_goes_on_after_an_interruption_as_if_there_had_been_none(arrays):
     process.send_signal(signal.SIGINT)
     errors = process.communicate()[1]
     assert process.returncode == 130, errors
-    assert "give the same command again" in errors and "sordino: interrupted" in errors and "Traceback" not in errors
+    assert "The same command continues" in errors and "sordino: interrupted" in errors and "Traceback" not in errors
     assert not Path("cut.safetensors").exists() and not list(Path().rglob("*.part*"))
     refuses(
         r"cut\.safetensors\.state holds an interrupted training with other settings\. .*",
@@ -143,7 +143,7 @@ def test_it_goes_on_after_an_interruption_as_if_there_had_been_none(arrays):
         "-o",
         "cut.safetensors",
     )
-    assert "Going on with" in works("train", *own, "-o", "cut.safetensors")
+    assert "Continuing the interrupted" in works("train", *own, "-o", "cut.safetensors")
     cut, whole = (load_file(f"{name}.safetensors") for name in ("cut", "whole"))
     assert all(torch.equal(cut[name], whole[name]) for name in whole) and set(cut) == set(whole)
     assert not Path("cut.safetensors.state").exists()

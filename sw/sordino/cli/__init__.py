@@ -44,6 +44,10 @@ class Program(click.Group):
             print("sordino: interrupted; what was not finished is not written.", file=sys.stderr)
             ctx.exit(INTERRUPTED)
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are used, not of the alphabet."""
+        return list(self.commands)
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None and (near := difflib.get_close_matches(name, self.commands, 1)):
@@ -51,7 +55,7 @@ class Program(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group("sordino", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("sordino", cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="sordino", message="sordino %(version)s")
 def app() -> None:
     """Sordino: train sparse PyTorch networks, compile them for an event-driven array, count its cycles."""

@@ -31,7 +31,7 @@ def list_(json: str | None) -> None:
     save_json(json, "arch list", {"architectures": [_figures(a) for a in PRESETS.values()]})
 
 
-@arch.command("show")
+@arch.command("show", short_help="Print every field as TOML.")
 @click.argument("architecture", metavar="ARCH", type=ArchType())
 @json_option
 def show(architecture: ArchConfig, json: str | None) -> None:
@@ -46,7 +46,7 @@ def show(architecture: ArchConfig, json: str | None) -> None:
     save_json(json, "arch show", _figures(architecture), quiet=True)
 
 
-@arch.command("check")
+@arch.command("check", short_help="Say whether a file or a text describes a valid architecture.")
 @click.argument("architecture", metavar="ARCH", type=ArchType())
 def check(architecture: ArchConfig) -> None:
     """Say whether a file or a text describes a valid architecture, and how it differs from the nearest preset."""

@@ -41,7 +41,7 @@ def _layers() -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, name: bar.update(task, completed=done, total=total, note=name)
 
 
-@bench.command()
+@bench.command(short_help="One convolution, or all layer types, at several densities.")
 @click.option("--cin", type=int, default=64, show_default=True, help="Input channels.")
 @click.option("--cout", type=int, default=64, show_default=True, help="Output channels.")
 @click.option("--kernel", type=int, default=3, show_default=True, help="Kernel size.")
@@ -146,7 +146,7 @@ def _suite(target: ArchConfig, densities: tuple[float, ...], backend: str, seed:
     save_json(json, "bench layer", {**figures, "clock_mhz": mhz})
 
 
-@bench.command()
+@bench.command(short_help="A whole network, by the timing model.")
 @click.argument("file", metavar="FILE", type=INPUT)
 @click.option("--rtl", is_flag=True, help="Run the layers that fit the architecture on the RTL too (minutes).")
 @arch_option
@@ -193,7 +193,7 @@ def _network_row(r: dict[str, Any], rtl: bool) -> list[str]:
     return cells
 
 
-@bench.command()
+@bench.command(short_help="Speed of the simulators.")
 @click.option("--images", "-n", type=click.IntRange(1, 450), default=450, show_default=True, help="Images for the models.")
 @arch_option
 @seed_option
@@ -216,7 +216,7 @@ def sim(images: int, arch: ArchConfig, seed: int, json: str | None) -> None:
     save_json(json, "bench sim", figures)
 
 
-@bench.command()
+@bench.command(short_help="Clock frequency and size in an FPGA.")
 @click.option("--seeds", default="1,2,3,4,5", show_default=True, help="Seeds of place and route, comma-separated.")
 @click.option(
     "--device", type=Names(DEVICES), help=f"FPGA of another preset's board: {', '.join(DEVICES)}. [default: the preset's]"

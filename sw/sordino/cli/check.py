@@ -8,7 +8,7 @@ from sordino_hw.spec.errors import CompileError, InputError
 from .common import arch_option, check_folder, clock_option, console, json_option, progress_bar, save_json
 
 
-@click.command()
+@click.command(short_help="Say what of a network is supported, whether it fits, and its predicted time.")
 @click.argument("model", metavar="MODEL")
 @click.option(
     "--example",

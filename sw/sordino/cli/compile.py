@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sordino_hw.spec.program import Program
 
 
-@click.command()
+@click.command(short_help="Quantise a network and compile it to a .sdn file.")
 @click.argument("model", metavar="MODEL")
 @click.option("--output", "-o", type=OUTPUT, help="File to write. [default: MODEL.sdn, here]")
 @click.option("--weights", "-w", type=INPUT, help="Weights of FILE.py:NAME: .safetensors or .pt state dict.")
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Calibration: how far a tensor's scale reaches.",
 )
-@click.option("--dense", is_flag=True, help="The baseline that takes no advantage of zeros.")
+@click.option("--dense", is_flag=True, help="Dense mode, the baseline that processes zeros too.")
 @click.option(
-    "--density", type=float, help="Non-zero part of activations to choose mappings for. [default: measured on the calibration]"
+    "--density", type=float, help="Density of the activations to choose mappings for. [default: measured on the calibration]"
 )
 @arch_option
 @json_option

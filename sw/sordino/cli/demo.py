@@ -9,7 +9,7 @@ from sordino_hw.spec.arch import ArchConfig
 from .common import OUTPUT, arch_option, check_folder, console, json_option, progress_bar, save_json, seed_option
 
 
-@click.command()
+@click.command(short_help="A trained network for digits, plain and sparse, on the simulated RTL.")
 @click.option(
     "--images",
     "-n",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sordino_hw.spec.program import Program
 
 
-@click.command()
+@click.command(short_help="Print the instructions of a compiled network.")
 @click.argument("program", metavar="FILE.sdn", type=INPUT)
 @click.option("--tables/--no-tables", default=True, show_default=True, help="Print the layer and tensor tables too.")
 def disasm(program: Path, tables: bool) -> None:

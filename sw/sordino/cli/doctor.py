@@ -70,7 +70,7 @@ OPTIONAL_PROGRAMS = {
 }
 
 
-@click.command()
+@click.command(short_help="Say which tools are found, and what to do about the rest.")
 @json_option
 @click.option("--quiet", is_flag=True, help="Print only what is missing.")
 def doctor(json: str | None, quiet: bool) -> None:

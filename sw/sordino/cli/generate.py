@@ -10,7 +10,7 @@ from sordino_hw.spec.errors import InputError
 from .common import OUTPUT, arch_option, check_folder, console
 
 
-@click.command()
+@click.command(short_help="Write the accelerator as Verilog.")
 @arch_option
 @click.option("--output", "-o", type=OUTPUT, help="File to write. [default: standard output]")
 @click.option(

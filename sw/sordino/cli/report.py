@@ -7,7 +7,7 @@ import click
 from .common import INPUT, OUTPUT, console
 
 
-@click.command()
+@click.command(short_help="Make an HTML page from figures written with --json.")
 @click.argument("result", metavar="RESULT.json", type=INPUT)
 @click.option("--output", "-o", type=OUTPUT, default=Path("report.html"), show_default=True, help="Page to write.")
 def report(result: Path, output: Path) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@click.command()
+@click.command(short_help="Run a compiled network: outputs, cycles, time, utilisation.")
 @click.argument("program", metavar="FILE.sdn", type=INPUT)
 @click.argument("inputs", metavar="INPUT", type=INPUT)
 @backend_option

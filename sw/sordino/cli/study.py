@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..experiments.study import Store
 
 
-@click.command()
+@click.command(short_help="Compare sparsity methods on one task.")
 @click.argument("task", type=Names(STUDY_TASKS), default="digits-wide")
 @click.option(
     "--methods",
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     type=float,
     default=0.25,
     show_default=True,
-    help="With cost cycles: part of the activations that a measurement removes.",
+    help="With cost cycles: share of the activations that a measurement removes.",
 )
 @click.option(
     "--grace",

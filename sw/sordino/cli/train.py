@@ -22,8 +22,8 @@ OWN = ("data", "weights", "example", "prune_share", "qat", "batch_size", "lr")
 """Parameters that only a network of one's own has."""
 
 
-@click.command()
-@click.argument("model", metavar="TASK|FILE.py:NAME", type=Names(TASKS), default="digits")
+@click.command(short_help="Train an example, or your own network on your own data.")
+@click.argument("model", metavar="[TASK|FILE.py:NAME]", type=Names(TASKS), default="digits")
 @click.option(
     "--method",
     "-m",
@@ -43,13 +43,13 @@ OWN = ("data", "weights", "example", "prune_share", "qat", "batch_size", "lr")
 )
 @click.option("--example", "-e", metavar="SHAPE", help="Own network: shape of an input, such as 3,32,32 (channels, height, width).")
 @click.option("--weights", "-w", type=INPUT, help="Own network: weights of the plain network; it is not trained then.")
-@click.option("--prune", "prune_share", type=click.FloatRange(0, 1), help="Own network: part of the weight words to prune.")
+@click.option("--prune", "prune_share", type=click.FloatRange(0, 1), help="Own network: share of the weight rows to prune.")
 @click.option(
     "--qat", type=click.IntRange(min=1), metavar="EPOCHS", help="Own network: quantisation-aware training; writes a .sdn too."
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Own network: images of a step. [default: 32]")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Own network: learning rate at the start. [default: 0.001]")
-@click.option("--fresh", is_flag=True, help="Start anew where an interrupted training could go on.")
+@click.option("--fresh", is_flag=True, help="Start again where an interrupted training could be continued.")
 @click.option(
     "--metrics",
     type=OUTPUT,
@@ -75,7 +75,7 @@ def train(
     .npz file with train_x, train_y, val_x, val_y, test_x, test_y. Where there is nothing for validation, a tenth of the
     training images is held out.
 
-    After Ctrl-C the same command goes on after the last whole epoch, with the result of a training that was not interrupted.
+    After Ctrl-C the same command continues after the last whole epoch, and comes to the same result as without the interruption.
     """
     kind = _kind(method)
     own = ":" in model
@@ -216,10 +216,10 @@ def _state(output: Path, settings: dict[str, Any], fresh: bool) -> Iterator[Path
             found = None
         if found != settings:
             raise InputError(
-                f"{folder} holds an interrupted training with other settings. Give the same command as then to go on with it, or "
-                "--fresh to start anew."
+                f"{folder} holds an interrupted training with other settings. Give the same command as then to continue it, or "
+                "--fresh to start again."
             )
-        click.echo(f"Going on with the interrupted training in {folder}; --fresh would start anew.", err=True)
+        click.echo(f"Continuing the interrupted training in {folder}; --fresh starts again.", err=True)
     else:
         try:
             folder.mkdir(exist_ok=True)
@@ -229,7 +229,7 @@ def _state(output: Path, settings: dict[str, Any], fresh: bool) -> Iterator[Path
     try:
         yield folder
     except KeyboardInterrupt:
-        click.echo(f"The training can go on: its state is in {folder}; give the same command again.", err=True)
+        click.echo(f"The same command continues the training; its state is in {folder}.", err=True)
         raise
     except BaseException:
         if not any(folder.glob("*.pt")):

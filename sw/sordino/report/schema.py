@@ -212,7 +212,7 @@ class Check(Document):
     predicted: list[Prediction]
     advice: Advice | None
     activation_memory: list[LiveMemory]
-    """By layer; of a network that does not fit, with as much memory as it wants. Empty where nothing could be compiled."""
+    """By layer; of a network that does not fit, the words that whole tensors want. Empty where nothing could be compiled."""
 
 
 class Transfers(Model):

@@ -18,15 +18,12 @@ from sordino_hw.spec.errors import CompileError
 from sordino_hw.spec.program import Program
 
 from .advice import Advice, advise
-from .memory import live_words, memory_use
+from .memory import live_words, memory_use, wanted_words
 from .speed import Speed, clock_of, transfers
 
 __all__ = ["Report", "check"]
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
-
-ROOM = {"act_depth": 1 << 20, "weight_depth": 1 << 20, "mask_depth": 1 << 18, "param_depth": 1 << 12, "imem_depth": 1 << 18}
-"""Memories in which what does not fit is compiled, to see what it wants."""
 
 WIDE = 100
 """Columns of a terminal from which on the table of cycles has the layers' kinds and operations too."""
@@ -52,7 +49,7 @@ class Report:
     speeds: dict[float, Speed] = field(default_factory=dict)
     """Predicted time by assumed density."""
     live: list[tuple[str, int]] = field(default_factory=list)
-    """Words of activation memory in use while each layer runs; of a network that does not fit, with as much memory as it wants."""
+    """Words of activation memory in use while each layer runs; of a network that does not fit, the words that whole tensors want."""
     fits: tuple[str, ...] = ()
     """Of a supported model that does not fit `arch`: the presets that it fits."""
 
@@ -206,12 +203,13 @@ def check(
     inspection = inspect(model, example)
     if not inspection.supported:
         return Report(arch, inspection.nodes, " ".join(str(p) for p in inspection.problems))
+    graph = None
     try:
-        program = compile_graph(provisional_graph(model, example, arch, inspection.module))
+        graph = provisional_graph(model, example, arch, inspection.module)
+        program = compile_graph(graph)
     except CompileError as error:
         programs = {a.name: _compiled(model, example, a, inspection) for a in PRESETS.values() if a.hash != arch.hash}
-        roomy = _compiled(model, example, arch.replace(**ROOM, name=arch.name), inspection)
-        live = [] if roomy is None else live_words(roomy)
+        live = [] if graph is None else wanted_words(graph)
         return Report(arch, inspection.nodes, str(error), live=live, fits=tuple(n for n, p in programs.items() if p is not None))
     estimates = {d: estimate(program, d) for d in densities}
     moved, measured = transfers(program), clock_of(arch, clock)

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from sordino_compiler.graph import Graph
 from sordino_hw.spec import isa
 from sordino_hw.spec.program import Program
 
-__all__ = ["live_words", "memory_use"]
+__all__ = ["live_words", "memory_use", "wanted_words"]
 
 
 def memory_use(program: Program) -> dict[str, tuple[int, int]]:
@@ -51,4 +52,18 @@ def live_words(program: Program) -> list[tuple[str, int]]:
     for i, layer in enumerate(program.layers):
         alive = [words[name] for name, t in program.tensors.items() if max(t.layer, 0) <= i <= last.get(name, t.layer)]
         found.append((layer.name, len(np.unique(np.concatenate(alive)))))
+    return found
+
+
+def wanted_words(graph: Graph) -> list[tuple[str, int]]:
+    """As `live_words`, of a graph that may not fit: every tensor whole, its channels from the first lane of a word on."""
+    last = dict.fromkeys(graph.outputs, len(graph.nodes) - 1)
+    for i, node in enumerate(graph.nodes):
+        for name in node.inputs:
+            last[name] = max(last.get(name, i), i)
+    found = []
+    for i, node in enumerate(graph.nodes):
+        if node.inputs:
+            alive = (n.out for n in graph.nodes[: i + 1] if last.get(n.out.name, -1) >= i or n is node)
+            found.append((node.out.name, sum(graph.arch.words(c) * h * w for c, h, w in (value.shape for value in alive))))
     return found
