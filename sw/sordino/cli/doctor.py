@@ -1,6 +1,5 @@
 """`sordino doctor`: which tools are there, and what to do about the rest."""
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -106,10 +105,12 @@ def _python() -> Tool:
 
 
 def _package(name: str, purpose: str, required: bool) -> Tool:
+    from importlib.metadata import PackageNotFoundError, version
+
     remedy = "pip install sordino" if required else f"pip install 'sordino[{EXTRAS.get(name, 'dev')}]'"
     try:
-        return Tool(name, purpose, required, True, importlib.metadata.version(name), remedy)
-    except importlib.metadata.PackageNotFoundError:
+        return Tool(name, purpose, required, True, version(name), remedy)
+    except PackageNotFoundError:
         return Tool(name, purpose, required, False, "", remedy)
 
 
