@@ -10,6 +10,7 @@ import sys
 import click
 
 from sordino_hw.spec.errors import SordinoError
+from sordino_hw.spec.text import printable
 
 from .arch import arch
 from .bench import bench
@@ -38,7 +39,8 @@ class Program(click.Group):
         try:
             return super().invoke(ctx)
         except SordinoError as error:
-            print(f"sordino: {error}", file=sys.stderr)
+            lines = (printable(line, limit=10_000) for line in str(error).split("\n"))  # it may quote a file
+            print("sordino: " + "\n".join(lines), file=sys.stderr)
             ctx.exit(2)
         except KeyboardInterrupt:
             print("sordino: interrupted; what was not finished is not written.", file=sys.stderr)

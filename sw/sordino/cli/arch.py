@@ -16,9 +16,8 @@ def arch() -> None:
 @json_option
 def list_(json: str | None) -> None:
     """List the presets."""
-    from rich.table import Table
-
     from ..runtime.speed import clock_of
+    from ..table import Table
 
     table = Table(title="Architectures")
     for column in ("name", "cores", "lanes", "activations, words", "weights, rows", "MHz, measured"):

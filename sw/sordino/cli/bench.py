@@ -85,9 +85,8 @@ def layer(
 ) -> None:
     """Cycles, time and utilisation of one convolution at several activation densities, random weights and activations."""
     check_folder(json)
-    from rich.table import Table
-
     from ..experiments.layer_bench import DENSITIES, LayerShape, bench_layer, largest_shape, roomy
+    from ..table import Table
 
     wanted = densities or (DENSITIES if suite else (1.0, 0.5, 0.2, 0.0))
     if suite:
@@ -128,9 +127,8 @@ def _mhz(arch: ArchConfig, clock: float | None) -> float | None:
 
 
 def _suite(target: ArchConfig, densities: tuple[float, ...], backend: str, seed: int, mhz: float | None, json: str | None) -> None:
-    from rich.table import Table
-
     from ..experiments.layer_bench import bench_suite
+    from ..table import Table
 
     with _layers() as progress:
         figures = bench_suite(target, densities, backend, seed, progress=progress)
@@ -159,10 +157,9 @@ def network(file: Path, rtl: bool, arch: ArchConfig, clock: float | None, seed: 
     FILE is a workload, such as those in benchmarks/workloads.
     """
     check_folder(json)
-    from rich.table import Table
-
     from ..experiments.network_bench import bench_network
     from ..experiments.workloads import load_workload
+    from ..table import Table
 
     workload = load_workload(file)
     with _layers() as progress:
@@ -201,9 +198,8 @@ def _network_row(r: dict[str, Any], rtl: bool) -> list[str]:
 def sim(images: int, arch: ArchConfig, seed: int, json: str | None) -> None:
     """Simulated cycles a second of the RTL, images a second of the models."""
     check_folder(json)
-    from rich.table import Table
-
     from ..experiments.layer_bench import bench_sim
+    from ..table import Table
 
     with progress_bar() as bar:
         bar.add_task("running the simulators", total=None, note="")
@@ -259,7 +255,7 @@ def fpga(seeds: str, device: str | None, speed: int | None, limit: float, jobs: 
 
 
 def _print_fpga(figures: dict[str, Any]) -> None:
-    from rich.table import Table
+    from ..table import Table
 
     out = console()
     table = Table(title=f"{figures['arch']['name']} on {figures['device']}, nextpnr towards {figures['target_mhz']:g} MHz")

@@ -130,15 +130,14 @@ def _figures(program: "Program", zeros: Mapping[str, float], images: int) -> dic
 
 
 def _print(program: "Program", figures: Mapping[str, Any], output: Path) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from ..table import Table
 
     table = Table()
     table.add_column("layer", overflow="fold", min_width=8)
     for column in ("kind", "MACs", "zero weights", "cores"):
         table.add_column(column, justify="left" if column in ("kind", "cores") else "right")
     for x in figures["layers"]:
-        table.add_row(escape(x["name"]), x["kind"], f"{x['macs']:,}", f"{x['zero_weights']:.1%}", x["mapping"])
+        table.add_row(x["name"], x["kind"], f"{x['macs']:,}", f"{x['zero_weights']:.1%}", x["mapping"])
     out = console()
     out.print(table)
     out.print("Memory: " + ", ".join(f"{k} {m['used'] / m['depth']:.0%}" for k, m in figures["memory"].items()))

@@ -21,9 +21,8 @@ def disasm(program: Path, tables: bool) -> None:
     from sordino_hw.spec.text import printable
 
     p = Program.load(program)
-    print(
-        f"# {program.name}: {printable(p.meta.get('name', ''))} for {p.arch.name} ({p.arch.hash:08x}), {len(p.segments)} segments"
-    )
+    title = f"{program.name}: {p.meta.get('name', '')} for {p.arch.name}"
+    print(f"# {printable(title)} ({p.arch.hash:08x}), {len(p.segments)} segments")
     if p.meta.get("random_weights"):
         print("# the weights are random: compiled with --random-weights")
     if tables:
@@ -38,21 +37,17 @@ def disasm(program: Path, tables: bool) -> None:
 
 
 def _print_tables(p: "Program") -> None:
-    from rich.markup import escape
-    from rich.table import Table
 
-    from sordino_hw.spec.text import printable
+    from ..table import Table
 
     layers = Table(title="Layers")
     for column in ("#", "layer", "kind", "inputs", "output", "MACs", "cores", "source"):
         layers.add_column(column, overflow="fold", min_width=min(len(column), 8))
     for i, x in enumerate(p.layers):
         cells = (str(i), x.name, x.kind, ", ".join(x.inputs), x.output, f"{x.macs:,}", x.mapping, x.source)
-        layers.add_row(*(escape(printable(c)) for c in cells))
+        layers.add_row(*cells)
     tensors = Table("tensor", "shape", "scale", "signed", "base", "row pitch", "pixel pitch", title="Tensors")
     for t in p.tensors.values():
         pitches = (str(t.base), str(t.row_pitch), str(t.pixel_pitch))
-        tensors.add_row(
-            escape(printable(t.name)), " x ".join(map(str, t.shape)), f"{t.scale:.6g}", "yes" if t.signed else "no", *pitches
-        )
+        tensors.add_row(t.name, " x ".join(map(str, t.shape)), f"{t.scale:.6g}", "yes" if t.signed else "no", *pitches)
     console().print(layers, tensors)

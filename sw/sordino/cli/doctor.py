@@ -74,10 +74,11 @@ OPTIONAL_PROGRAMS = {
 @click.option("--quiet", is_flag=True, help="Print only what is missing.")
 def doctor(json: str | None, quiet: bool) -> None:
     """Say which tools are found, their versions, and what to do about the rest. Exit code 2 if a required one is missing."""
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
     from sordino_sim.rtl.build import PROGRAMS
+
+    from ..table import Table
 
     found = [
         _python(),
@@ -89,8 +90,8 @@ def doctor(json: str | None, quiet: bool) -> None:
     table = Table("tool", "for", "found", "version or remedy", title="sordino doctor")
     for t in found:
         if not (quiet and t.found):
-            state = "[green]yes[/]" if t.found else "[red]no[/]" if t.required else "[yellow]no (optional)[/]"
-            table.add_row(t.name, t.purpose, state, escape(t.version if t.found else t.remedy))
+            state = Text("yes", "green") if t.found else Text("no", "red") if t.required else Text("no (optional)", "yellow")
+            table.add_row(t.name, t.purpose, state, t.version if t.found else t.remedy)
     if table.row_count:
         console().print(table)
     save_json(json, "doctor", {"ok": all(t.found or not t.required for t in found), "tools": [vars(t) for t in found]})

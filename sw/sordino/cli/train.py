@@ -193,7 +193,7 @@ def _method_options(options: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _print(kind: "Kind", result: Any, output: Path) -> None:
-    from rich.table import Table
+    from ..table import Table
 
     table = Table("method", "validation accuracy", "test accuracy", "density of activations")
     label = kind if isinstance(kind, str) else ", ".join(f"{pattern}={name or 'none'}" for pattern, name in kind.items())

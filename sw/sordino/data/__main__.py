@@ -8,12 +8,12 @@ import click
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 
 from sordino_hw.spec.errors import InputError, SordinoError
 from sordino_hw.spec.files import replacing
 
 from ..report.jsonfile import write_json
+from ..table import Table
 from .video import CAMERAS, redundancy, render, scenes
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import Progress
-from rich.table import Table
 
 from sordino_hw.spec.arch import ArchConfig, preset
 from sordino_hw.spec.errors import InputError, ToolError
@@ -28,6 +27,7 @@ from ..runtime.compile import compile
 from ..runtime.speed import Speed, clock_of, transfers
 from ..runtime.stats import Stats
 from ..sparsity import sparsify
+from ..table import Table
 from ..train import accuracy
 from .tasks import DIGITS, Trained, load_checkpoint, train_task
 

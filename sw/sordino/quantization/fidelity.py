@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
@@ -16,6 +15,8 @@ from sordino_compiler.capture import capture, evaluation
 from sordino_compiler.fx.source import where
 from sordino_compiler.plan import layer_names, plan
 from sordino_hw.spec.errors import InputError
+
+from ..table import Table
 
 __all__ = ["EXPORTED", "Fidelity", "FloatReference", "LayerFidelity"]
 
@@ -69,8 +70,7 @@ class Fidelity:
         title = f"Signal to noise against the float module, in dB ({self.images} image{'s' * (self.images > 1)})"
         table = Table("stage", "layer", "where", "by itself", "in all", title=title)
         for x in self.layers:
-            mark = "[red]" if x is self.fault else ""
-            table.add_row(x.stage, f"{mark}{x.name}", x.source, f"{mark}{x.own:.1f}", f"{mark}{x.total:.1f}")
+            table.add_row(x.stage, x.name, x.source, f"{x.own:.1f}", f"{x.total:.1f}", style="red" if x is self.fault else None)
         return table
 
     def __str__(self) -> str:

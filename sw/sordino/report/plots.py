@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import matplotlib.text
 import matplotlib.ticker
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -222,10 +223,15 @@ def _categories(axes: Axes, names: Sequence[str]) -> None:
 def _svg(figure: Figure) -> Markup:
     """SVG without the prolog, metadata and namespaces that an HTML page does not need."""
     out = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sordino", "font.family": "sans-serif", "font.size": 9}):
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sordino", "font.family": "sans-serif", "font.size": 9}),
+        matplotlib.rc_context({"text.parse_math": False}),  # a name of a layer is no formula, whatever it contains
+    ):
+        for text in figure.findobj(matplotlib.text.Text):
+            text.set_parse_math(False)
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)
-    return Markup(text)
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
+    return Markup(svg)

@@ -1,9 +1,7 @@
 """Tables of figures for the terminal."""
 
-from rich.markup import escape
-from rich.table import Table
-
 from ..runtime.stats import LayerStats, Stats
+from ..table import Table
 
 __all__ = ["stats_table"]
 
@@ -24,7 +22,7 @@ def stats_table(stats: Stats, title: str, width: int = WIDE) -> Table:
     for name in _columns(width, counted):
         table.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
     for layer in stats.layers:
-        table.add_row(escape(layer.name), *_row(layer, width, counted))
+        table.add_row(layer.name, *_row(layer, width, counted))
     table.add_section()
     table.add_row(stats.total.name, *_row(stats.total, width, counted))
     if not counted:

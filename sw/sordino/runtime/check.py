@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
@@ -17,6 +15,7 @@ from sordino_hw.spec.arch import PRESETS, ArchConfig, preset
 from sordino_hw.spec.errors import CompileError
 from sordino_hw.spec.program import Program
 
+from ..table import Table
 from .advice import Advice, advise
 from .memory import live_words, memory_use, wanted_words
 from .speed import Speed, clock_of, transfers
@@ -155,7 +154,7 @@ class Report:
             table.add_column(column, overflow="fold", min_width=8 if column == "operator" else None)
         for n in self.nodes:
             becomes = Text(n.becomes) if n.supported else Text("not supported: ", "red").append(n.reason, "default")
-            table.add_row(escape(n.operator), " x ".join(map(str, n.shape)), becomes, escape(n.source))
+            table.add_row(n.operator, " x ".join(map(str, n.shape)), becomes, n.source)
         return table
 
     def _memory(self) -> Table:
@@ -175,7 +174,7 @@ class Report:
         columns = list(self.estimates.values())
         for row in zip(*columns, strict=True):
             cycles = (f"{e.cycles:,.0f}" for e in row)
-            table.add_row(escape(row[0].name), *((row[0].kind, f"{row[0].macs:,}") if wide else ()), *cycles, row[-1].bound)
+            table.add_row(row[0].name, *((row[0].kind, f"{row[0].macs:,}") if wide else ()), *cycles, row[-1].bound)
         table.add_section()
         operations = ("", f"{sum(e.macs for e in columns[0]):,}") if wide else ()
         table.add_row("total", *operations, *(f"{self.cycles(d):,.0f}" for d in self.estimates), "")

@@ -4,8 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
+from ...table import Table
 from .store import Store
 
 __all__ = ["figures", "summary_table"]
