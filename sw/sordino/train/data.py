@@ -69,7 +69,7 @@ class Batches:
     """
 
     def __init__(self, data: Data, batch_size: int, generator: torch.Generator, processes: Processes):
-        found = dataset(data)
+        found, self.generator = dataset(data), generator
         self.count, self.batch_size, self.processes = len(found), batch_size, processes
         whole = BatchSampler(RandomSampler(found, generator=generator), batch_size, drop_last=False)
         self.loader = DataLoader(found, batch_sampler=_Shares(whole, processes), generator=generator)

@@ -101,41 +101,26 @@ def fit(
     settings: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, "seed": seed}
     settings |= {"penalty_weight": penalty_weight, "budget": budget, "processes": processes.count}
     settings["before_epoch"] = None if before_epoch is None else type(before_epoch).__name__
-    shuffle, noise = (torch.Generator().manual_seed(s) for s in (seed, processes.seed(seed + 1)))
-    batches = Batches(train_data, batch_size, shuffle, processes)
     device = device_of(model)
-    optimiser = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * len(batches))
-    history = History()
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(processes.seed(seed))
-        state = None
-        if checkpoint is not None:
-            state = processes.once(lambda: load(checkpoint, settings) if Path(checkpoint).exists() else None)
-        if state is not None:
-            model.load_state_dict(state["model"])
-            optimiser.load_state_dict(state["optimiser"])
-            schedule.load_state_dict(state["schedule"])
-            shuffle.set_state(state["shuffle"])
-            set_random_state(state["random"][processes.rank], noise, device)
-            history = History([Epoch(**e) for e in state["history"]], state["best"])
-            if before_epoch is not None:
-                before_epoch.load_state_dict(model, state["hook"])
+        run = _Training(model, Batches(train_data, batch_size, torch.Generator().manual_seed(seed), processes), processes)
+        run.start(settings, torch.Generator().manual_seed(processes.seed(seed + 1)), before_epoch, checkpoint)
         objective: nn.Module = _Objective(model, loss, penalty_weight)
         if processes.count > 1:  # which also gives everybody the weights and buffers of the first process
             objective = DistributedDataParallel(objective, forward_sync_buffers=False, find_unused_parameters=True)
-        kept = snapshot(model) if state is None else state["kept"]
+        history, run.kept = run.history, run.kept or snapshot(model)
         with bar(progress, processes.main) as display, Metrics(metrics) as figures:
             processes.once(lambda: figures.start(history.epochs))
             task = display.add_task(label, total=epochs, completed=len(history.epochs), note="")
             for epoch in range(len(history.epochs), epochs):
                 if history.exhausted(budget, patience):
                     break
-                begin, rate = time.perf_counter(), optimiser.param_groups[0]["lr"]
+                begin, rate = time.perf_counter(), run.optimiser.param_groups[0]["lr"]
                 if before_epoch is not None:
                     _call(before_epoch, model, epoch, processes)
-                losses = _epoch(model, objective, batches, optimiser, schedule, augment, noise, processes)
+                losses = _epoch(model, objective, run.batches, run.optimiser, run.schedule, augment, run.noise, processes)
 
                 def evaluate(epoch=epoch, begin=begin, rate=rate, losses=losses) -> Epoch:
                     record = measure(model, validation, score, epoch, losses, rate)
@@ -143,27 +128,65 @@ def fit(
 
                 record = processes.once(evaluate)
                 if budget is None or history.sparsest(record, budget):
-                    history.best, kept = epoch, snapshot(model)
+                    history.best, run.kept = epoch, snapshot(model)
                 history.epochs.append(record)
                 processes.once(lambda: figures.add(history.epochs))
-                if checkpoint is not None:
-                    state = {
-                        "settings": settings,
-                        "model": model.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "schedule": schedule.state_dict(),
-                        "shuffle": shuffle.get_state(),
-                        "random": processes.gather(random_state(noise, device)),
-                        "kept": kept,
-                        "hook": None if before_epoch is None else before_epoch.state_dict(),
-                        "best": history.best,
-                        "history": [dataclasses.asdict(e) for e in history.epochs],
-                    }
-                    processes.once(functools.partial(save, state, checkpoint))
+                run.save()
                 display.update(task, advance=1, note=f"score {record.score:.4f} density {record.density:.3f}")
-    model.load_state_dict(kept)
+    model.load_state_dict(run.kept)
     model.eval()
     return history
+
+
+class _Training:
+    """All that changes from epoch to epoch, which is what a checkpoint holds."""
+
+    def __init__(self, model: nn.Module, batches: Batches, processes: Processes):
+        self.model, self.batches, self.processes, self.device = model, batches, processes, device_of(model)
+        self.history = History()
+        self.kept: dict[str, Tensor] = {}
+        """The state that `fit` ends with."""
+
+    def start(
+        self, settings: dict[str, Any], noise: torch.Generator, hook: Hook | None, checkpoint: str | os.PathLike | None
+    ) -> None:
+        """Makes optimiser and schedule, and goes on from the checkpoint if there is one. `noise` draws augmentations."""
+        self.settings, self.noise, self.hook, self.checkpoint = settings, noise, hook, checkpoint
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), settings["lr"], weight_decay=settings["weight_decay"])
+        steps = settings["epochs"] * len(self.batches)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps)
+        state = None
+        if checkpoint is not None:
+            state = self.processes.once(lambda: load(checkpoint, settings) if Path(checkpoint).exists() else None)
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.batches.generator.set_state(state["shuffle"])
+        set_random_state(state["random"][self.processes.rank], noise, self.device)
+        self.history = History([Epoch(**e) for e in state["history"]], state["best"])
+        self.kept = state["kept"]
+        if hook is not None:
+            hook.load_state_dict(self.model, state["hook"])
+
+    def save(self) -> None:
+        """Writes the checkpoint, if one is wanted; every process must call it."""
+        if self.checkpoint is None:
+            return
+        state = {
+            "settings": self.settings,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "shuffle": self.batches.generator.get_state(),
+            "random": self.processes.gather(random_state(self.noise, self.device)),
+            "kept": self.kept,
+            "hook": None if self.hook is None else self.hook.state_dict(),
+            "best": self.history.best,
+            "history": [dataclasses.asdict(e) for e in self.history.epochs],
+        }
+        self.processes.once(functools.partial(save, state, self.checkpoint))
 
 
 class _Objective(nn.Module):

@@ -2,7 +2,8 @@
 
 from .checkpoint import Kind, Trained, load_checkpoint, save_checkpoint
 from .digits import DIGITS
-from .task import TASKS, Recipe, Task, train_task
+from .task import TASKS, Recipe, Task
+from .training import train_task
 
 TASKS[DIGITS.name] = DIGITS
 

@@ -16,6 +16,7 @@ from sordino_hw.spec.files import replacing
 
 from ...sparsity import sparsify
 from ...train import Epoch
+from .task import TASKS
 
 __all__ = ["Kind", "Trained", "load_checkpoint", "save_checkpoint"]
 
@@ -57,8 +58,6 @@ def load_checkpoint(path: str | os.PathLike) -> Trained:
 
     Raises `InputError` for a file that is missing, damaged, or no checkpoint of `sordino train`.
     """
-    from .task import TASKS
-
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file. `sordino train` makes a checkpoint.")
