@@ -395,6 +395,28 @@ def test_the_name_of_a_model_file_hides_no_module(here):
     assert "Verdict" in works("check", "json.py:Net", "-e", "1,2,5,5", "--json", "check.json")
 
 
+@pytest.mark.slow
+def test_transfers_take_the_cycles_of_the_rtl(digits_program):
+    from sordino.runtime.speed import transfers
+    from sordino_hw.spec.isa import Region
+    from sordino_sim.rtl.images import segment_images
+    from sordino_sim.rtl.machine import Rtl
+
+    told = transfers(digits_program)
+    with Rtl(digits_program.arch, quiet=True) as rtl:
+        begin = rtl.ticks
+        for (region, core), image in segment_images(digits_program.segments[0]).items():
+            rtl.write(region, image, core=core)
+        assert rtl.ticks - begin == pytest.approx(told.loads[0], rel=0.01)
+        addresses = digits_program.addresses("x").reshape(-1)
+        begin = rtl.ticks
+        rtl.write(Region.ACT, np.zeros((len(addresses), 32), np.int16), addresses)
+        assert rtl.ticks - begin == pytest.approx(told.write, rel=0.02)
+        begin = rtl.ticks
+        rtl.read(Region.ACT, digits_program.addresses("fc").reshape(-1))
+        assert rtl.ticks - begin == pytest.approx(told.read, rel=0.02)
+
+
 def test_figures_on_standard_output(program, images):
     result = sordino("run", program, images, "--json", "-")
     assert result.exit_code == 0 and json.loads(result.stdout)["command"] == "run"

@@ -7,7 +7,7 @@ An inference consists of three parts, which are kept apart:
   segment is loaded once, before the first image; one of several writes what differs again for every image;
 - link: writing the input, and reading the output.
 
-Load and link are counted at the rate of the array's own port: two cycles for a 32-bit word over AXI4-Lite, or a frame of
+Load and link are counted at the rate of the array's own port: three cycles and more for a 32-bit word over AXI4-Lite, or a frame of
 the serial line (docs: the serial port) at its highest speed of eight cycles a bit. A host that is slower than the port adds to it; nothing
 overlaps.
 """
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from sordino_hw.spec.arch import PRESETS, ArchConfig
-from sordino_hw.spec.isa import Region, region_bits, row_pieces
+from sordino_hw.spec.isa import Region, region_bits, row_pieces, window_bits
+from sordino_hw.spec.latencies import Latencies
 from sordino_hw.spec.program import Program, Segment
 from sordino_sim.rtl.images import segment_images
 
@@ -46,8 +47,14 @@ MEASURED = {
 }
 """Clock frequencies of the presets after place and route, and what repeats the measurement (results: docs, FPGA)."""
 
-BUS_CYCLES = 2
-"""Cycles of a 32-bit write or read over AXI4-Lite (`sordino_hw.gateware.host.axi.Subordinate`)."""
+BUS_CYCLES = 3
+"""Cycles of a 32-bit write over AXI4-Lite, back to back (`sordino_hw.gateware.host.port`)."""
+
+ROW_OVERLAP = 2
+"""Pieces of a row that pass the window while the next write comes in; the others add a cycle each to the row's last write."""
+
+READ_CYCLES = 6
+"""Cycles of a read over AXI4-Lite beside those of the window, `Latencies.window`."""
 
 SERIAL_BIT = 8
 """Cycles of a bit on the serial line, at least (`sordino_hw.gateware.host.serial.SerialPort`)."""
@@ -165,13 +172,14 @@ def transfers(program: Program) -> Transfers:
 def _write(arch: ArchConfig, region: Region, rows: int) -> int:
     if arch.profile == "small":
         return rows * SERIAL_FRAME * SERIAL_BIT
-    return rows * row_pieces(region_bits(arch, region)) * BUS_CYCLES
+    bits = region_bits(arch, region)
+    return rows * (row_pieces(bits) * BUS_CYCLES + max(0, -(-bits // window_bits(arch)) - ROW_OVERLAP))
 
 
 def _read(arch: ArchConfig, rows: int) -> int:
     if arch.profile == "small":
         return rows * (SERIAL_FRAME + SERIAL_ANSWER) * SERIAL_BIT
-    return rows * row_pieces(region_bits(arch, Region.ACT)) * BUS_CYCLES
+    return rows * row_pieces(region_bits(arch, Region.ACT)) * (Latencies(arch).window + READ_CYCLES)
 
 
 def _ms(value: float | None) -> str:
