@@ -353,9 +353,9 @@ def test_waves(tmp_path):
 
 def test_waves_refusals(tmp_path):
     with pytest.raises(ToolError, match=r"^Waves are written as \.vcd or \.fst, not as 'run\.txt'\.$"):
-        Rtl(ARCH, waves="run.txt")
+        Rtl(SMALLEST, waves="run.txt")
     with pytest.raises(ToolError, match=r"^The file .*missing/run\.vcd for waves cannot be written"):
-        Rtl(ARCH, waves=tmp_path / "missing" / "run.vcd", quiet=True)
+        Rtl(SMALLEST, waves=tmp_path / "missing" / "run.vcd", quiet=True)
 
 
 def test_fst_needs_headers(monkeypatch, tmp_path):
