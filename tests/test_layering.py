@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 SPEC = "sordino_hw.spec"
 COMPILED = "sordino_hw.compiled"
 """The one way to numba; it imports nothing of Sordino."""
-CHECKS = {"sordino_sim.backend", "sordino_sim.geometry"}
-"""What the back ends share: input checks and results; which words an operation touches."""
+CHECKS = {"sordino_sim.backend"}
+"""What the back ends share: input checks and results."""
 C = "sordino_compiler"
 GRAPH = {f"{C}.graph", f"{C}.slots"}
 """The integer graph, and the layout of channels."""

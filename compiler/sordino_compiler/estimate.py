@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from math import erf, exp, pi, sqrt
 
 import numpy as np
+from sordino_sim.geometry import geometry
 
 from sordino_hw.spec.asm import Step, decode_segment
 from sordino_hw.spec.isa import Flag, Mode, Opcode
 from sordino_hw.spec.latencies import Latencies
 from sordino_hw.spec.program import Program, Segment
-from sordino_sim.geometry import geometry
 
 from .driver import compile_graph
 from .graph import Graph

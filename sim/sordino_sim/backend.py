@@ -9,7 +9,7 @@ import numpy as np
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.program import Program
 
-__all__ = ["Backend", "Progress", "Result", "check_inputs", "check_keep", "read_after"]
+__all__ = ["Backend", "Progress", "Result", "check_inputs", "check_keep"]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -81,11 +81,3 @@ def check_keep(program: Program, keep: Sequence[str]) -> tuple[str, ...]:
         if name not in program.tensors:
             raise InputError(f"keep: the program has no tensor {name!r}; it has {', '.join(program.tensors)}.")
     return tuple(keep)
-
-
-def read_after(program: Program) -> dict[str, int]:
-    """Operations of the whole program after which each tensor can be read: all of them if its memory is kept, else those up to
-    the last one of the layer that writes it; 0 for an input whose memory is reused."""
-    ops = program.ops
-    last = {op.layer: i + 1 for i, op in enumerate(ops)}
-    return {name: len(ops) if t.kept else last.get(t.layer, 0) for name, t in program.tensors.items()}

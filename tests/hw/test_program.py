@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.asm import Assembler
 from sordino_hw.spec.errors import BinaryError
+from sordino_hw.spec.isa import Mode
 from sordino_hw.spec.program import _IMAGES, Layer, Op, Program, Segment, Tensor
 
 ARCH = ArchConfig(name="small", cores=2, lanes=8, ppu=4, act_depth=64, weight_depth=64, mask_depth=16, param_depth=8, imem_depth=64)
@@ -28,7 +29,11 @@ def program() -> Program:
 
     def segment(rows: int) -> Segment:
         a = Assembler()
-        a.set(OH=rows, LO=-3)
+        a.vec(
+            Mode.MAX,
+            **dict(OH=2, OW=2, KH=1, KX=1, SPAN=1, WORDS=1, H=2, W=2, SY=1, SX=1, DY=1, DX=1, REPY=1, REPX=1, A_OY=2, A_OX=1),
+            **dict(O_BASE=4, O_OY=4, O_OX=2, DRAIN=2, LO=-3, HI=100, SPLIT=1, SLICES=2, RUN=1),
+        )
         a.halt()
         return Segment(
             imem=a.imem,
@@ -131,6 +136,8 @@ def test_folded_pixels_share_words(data):
     row_pitch = words * pixel_pitch + data.draw(st.integers(0, 1))
     p = program()
     p.tensors["t"] = t = Tensor("t", (c, h, w), 1.0, True, 3, row_pitch, pixel_pitch, slots, fold=fold)
+    p.inputs.append("t")
+    p.input_shapes.append(t.shape)
     p.check()
     values = np.random.default_rng(w).integers(1, 128, (2, c, h, w)).astype(np.int16)
     addresses, packed = p.pack("t", values)
@@ -405,7 +412,8 @@ def field(**changes):
         (field(layer=1), r"tensor y: layer 1 is not there"),
         (field(name="z"), r"tensor y: its name is z"),
         (lambda p, s, t: p.outputs.append("q"), r"output 'q' is not in the tensor table"),
-        (lambda p, s, t: p.inputs.append("x"), r"input_shapes: 1 shapes for 2 inputs"),
+        (lambda p, s, t: p.inputs.append("x"), r"inputs: \['x', 'x'\] are none, or one of them twice"),
+        (lambda p, s, t: p.outputs.append("x"), r"output_shapes: 1 shapes for 2 outputs"),
         (
             lambda p, s, t: p.output_shapes.__setitem__(0, (41,)),
             r"output_shapes: \(41,\) does not hold the values of 'y', whose .*",

@@ -13,10 +13,10 @@ from sordino_hw.spec import latencies as c
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.asm import NO_FLAGS, Assembler
 from sordino_hw.spec.errors import BinaryError, TrapError
+from sordino_hw.spec.geometry import geometry, residual_addresses
 from sordino_hw.spec.isa import PERF_FIELDS, RECORD_CYCLES, REGISTERS, RUN_MAX, Cause, Flag, Mode, Opcode, Trap
 from sordino_hw.spec.program import Op, Segment
 from sordino_hw.spec.structure import job_depth
-from sordino_sim.geometry import geometry, residual_addresses
 from sordino_sim.golden.machine import Machine
 from sordino_sim.timing import pipeline
 from sordino_sim.timing.clock import Clock
@@ -68,7 +68,7 @@ def cycles(records: np.ndarray) -> np.ndarray:
 
 def words_of(op: RawOp, arch: ArchConfig, occupied: np.ndarray) -> tuple[int, int, int]:
     """(words read, of them residual, empty words skipped) of an operation, by the definition."""
-    addresses = geometry(op.regs, arch).addresses
+    addresses = geometry(op.regs, arch).addresses()
     addresses = addresses[addresses >= 0]
     residual = residual_addresses(op.regs, arch).reshape(-1) if Flag.RESIDUAL in op.flags else np.zeros(0, int)
     if Flag.DENSE in op.flags:

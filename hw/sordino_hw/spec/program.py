@@ -22,6 +22,8 @@ from . import isa
 from .arch import ArchConfig, newer, update
 from .errors import ArchError, BinaryError
 from .files import replacing
+from .text import printable
+from .verify import verify
 
 __all__ = ["Layer", "Op", "Program", "Segment", "Tensor"]
 
@@ -30,6 +32,14 @@ FORMAT_VERSION = 3
 
 NEEDS = "0.1.0"
 """The first release of Sordino that reads `FORMAT_VERSION`."""
+
+
+MOST_DIMENSIONS = 16
+"""Of a shape without its batch."""
+MOST_MACS = 1 << 20
+"""Multiply-accumulates that one event can stand for: more than any cluster has multipliers."""
+LEAST_SCALE = 2.0**-100
+"""Least scale of a tensor; its inverse is the greatest. Real values are then normal numbers of a float32."""
 
 
 @dataclass(frozen=True)
@@ -251,12 +261,15 @@ class Program:
         if _digest(document, images) != metadata["sha256"]:
             raise BinaryError(f"{path}: the checksum does not match: the file was changed or damaged. {remedy}")
         try:
+            document.encode()
             d = _current(json.loads(document), path)
+            _require_text(d)
             program, arch_hash = cls._from_document(d, images), _typed(int, d["arch_hash"], "arch_hash")
         except ArchError as error:
             raise BinaryError(f"{path}: {error}. {remedy}") from None
         except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-            raise BinaryError(f"{path}: the program document is malformed ({type(error).__name__}: {error}). {remedy}") from None
+            text = printable(error, 500)
+            raise BinaryError(f"{path}: the program document is malformed ({type(error).__name__}: {text}). {remedy}") from None
         arch = program.arch
         if arch.hash != arch_hash:
             raise BinaryError(f"{path}: architecture {arch.name!r} hashes to {arch.hash:08x}, not {arch_hash:08x}. {remedy}")
@@ -292,11 +305,14 @@ class Program:
         )
 
     def check(self, what: str = "program") -> None:
-        """Checks shapes, dtypes and bounds of every image and tensor. Raises `BinaryError`, naming the field."""
+        """Checks every image, tensor and name, then what the operations touch (see `verify`).
+
+        Raises `BinaryError`, naming the field or the instruction.
+        """
 
         def rule(ok: object, text: str) -> None:
             if not ok:
-                raise BinaryError(f"{what}: {text}. Compile the model again.")
+                raise BinaryError(f"{what}: {printable(text, 500)}. Compile the model again.")
 
         for i, segment in enumerate(self.segments):
             self._check_images(segment, lambda ok, text, i=i: rule(ok, f"segment {i}: {text}"))  # type: ignore[misc]
@@ -304,14 +320,27 @@ class Program:
         for name, tensor in self.tensors.items():
             rule(name == tensor.name, f"tensor {name}: its name is {tensor.name}")
             self._check_tensor(tensor, lambda ok, text, name=name: rule(ok, f"tensor {name}: {text}"))  # type: ignore[misc]
+        self._check_links(rule)
+        verify(self, rule)
+
+    def _check_links(self, rule: _Rule) -> None:
+        """Layers, inputs and outputs name tensors that are there, and have their shapes."""
+        for i, layer in enumerate(self.layers):
+            for name in (*layer.inputs, layer.output):
+                rule(name in self.tensors, f"layer {i} ({layer.name!r}): {name!r} is not in the tensor table")
+            rule(0 <= layer.macs < 1 << 62, f"layer {i} ({layer.name!r}): {layer.macs} multiply-accumulates")
+        rule(self.inputs and len(set(self.inputs)) == len(self.inputs), f"inputs: {self.inputs} are none, or one of them twice")
+        rule(self.outputs, "outputs: there are none")
         for side, names, shapes in (("input", self.inputs, self.input_shapes), ("output", self.outputs, self.output_shapes)):
             for name in names:
                 rule(name in self.tensors, f"{side} {name!r} is not in the tensor table")
             rule(len(shapes) == len(names), f"{side}_shapes: {len(shapes)} shapes for {len(names)} {side}s")
             for name, shape in zip(names, shapes, strict=True):
                 of = self.tensors[name].shape
-                fits = min(shape, default=1) > 0 and math.prod(shape) == math.prod(of)
+                fits = len(shape) <= MOST_DIMENSIONS and min(shape, default=1) > 0 and math.prod(shape) == math.prod(of)
                 rule(fits, f"{side}_shapes: {shape} does not hold the values of {name!r}, whose shape is {of}")
+        for name in self.inputs:
+            rule(self.tensors[name].layer == -1, f"input {name!r}: layer {self.tensors[name].layer} writes it")
 
     def _check_images(self, s: Segment, rule: _Rule) -> None:
         a = self.arch
@@ -342,6 +371,8 @@ class Program:
         rule(all(0 <= o.layer < len(self.layers) for o in s.ops), "an operation names a layer that is not there")
         counts = all(len(o.macs_per_event) in (1, cores) for o in s.ops)
         rule(counts, f"an operation does not have 1 or {cores} numbers of MACs per event")
+        sizes = all(0 <= n <= MOST_MACS for o in s.ops for n in o.macs_per_event)
+        rule(sizes, f"an operation has MACs per event beyond 0..{MOST_MACS}")
 
     def _check_tensor(self, t: Tensor, rule: _Rule) -> None:
         a = self.arch
@@ -351,7 +382,12 @@ class Program:
         rule(t.fold > 0 and shared, f"fold {t.fold} of {t.shape[0]} channels")
         last = t.base + (t.shape[1] - 1) * t.row_pitch + (t.steps - 1) * t.pixel_pitch + max(t.slots) // a.lanes
         rule(last < a.act_depth, f"ends at word {last}, the memory has {a.act_depth}")
-        rule(0 < t.scale < math.inf, f"scale {t.scale}")
+        words = t.shape[1] * t.steps * len({s // a.lanes for s in t.slots})
+        rule(
+            words <= a.act_depth and len(set(t.slots)) == len(t.slots),
+            f"two of its values would share a place; its shape is {t.shape}",
+        )
+        rule(LEAST_SCALE <= t.scale <= 1 / LEAST_SCALE, f"scale {t.scale}")
         rule(-1 <= t.layer < len(self.layers), f"layer {t.layer} is not there")
 
 
@@ -396,6 +432,18 @@ def _from_version_2(d: dict) -> dict:
     }
 
 
+META = {"name": str, "dense": bool, "reuse": bool, "fold": bool}
+"""Fields of `Program.meta` that the compiler writes. Others are free."""
+
+
+def _require_text(d: dict) -> None:
+    """Raises `ValueError` for a lone surrogate anywhere (no output takes one), `TypeError` for a field of `META` of another type."""
+    json.dumps(d, ensure_ascii=False).encode()
+    for name, kind in META.items():
+        if name in d["meta"]:
+            _typed(kind, d["meta"][name], f"meta.{name}")
+
+
 def _shapes(d: dict, side: str) -> list[tuple[int, ...]]:
     """`input_shapes` or `output_shapes` of a program document. Raises `TypeError`, or `ValueError` for a wrong number of them."""
     found = _typed(list, d[f"{side}_shapes"], f"{side}_shapes")
@@ -414,7 +462,7 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         return value
     elif kind is float and type(value) is int:
         return float(value)
-    raise TypeError(f"{name} is {value!r}")
+    raise TypeError(f"{name} is {printable(repr(value))}")
 
 
 def _op(layer: Any, macs: Any) -> Op:
@@ -426,7 +474,7 @@ def _record(kind: type, fields: dict) -> Any:
     """A dataclass from its fields in a JSON document, types checked. Raises `TypeError`."""
     hints = get_type_hints(kind)
     if type(fields) is not dict or set(fields) != set(hints):
-        raise TypeError(f"{kind.__name__} is {fields!r}")
+        raise TypeError(f"{kind.__name__} is {printable(repr(fields))}")
     return kind(**{name: _typed(hint, fields[name], f"{kind.__name__}.{name}") for name, hint in hints.items()})
 
 

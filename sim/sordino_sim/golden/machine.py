@@ -19,10 +19,9 @@ from sordino_hw.spec import numbers
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.asm import Step, decode_segment
 from sordino_hw.spec.errors import BinaryError, TrapError
+from sordino_hw.spec.geometry import Geometry, coverage, geometry, modular, output_addresses, residual_addresses
 from sordino_hw.spec.isa import TRAP_DOC, Flag, Mode, Opcode, Region, Trap
 from sordino_hw.spec.program import Segment
-
-from ..geometry import Geometry, coverage, geometry, modular, output_addresses, residual_addresses
 
 __all__ = ["Counts", "Machine", "Observer"]
 
@@ -171,7 +170,7 @@ class _Operation:
         self.slices = r["SLICES"]
         self.cores = np.arange(self.slices) * r["SPLIT"]
         self.channels = r["DRAIN"] * arch.ppu
-        self.bounds(Trap.ACT_READ, g.last_address, arch.act_depth)
+        self.bounds(Trap.ACT_READ, arch.act_depth if g.wraps else g.last_address, arch.act_depth)
 
         rows = r["W_BASE"] + g.span * r["W_SPAN"] + g.offset * r["W_WORD"]
         if step.opcode is Opcode.CONV:
@@ -248,7 +247,7 @@ class _Operation:
         accumulate = self.convolver() if self.step.opcode is Opcode.CONV else self.vector
         for n in range(0, self.g.outputs, outputs):
             part = slice(n, min(n + outputs, self.g.outputs))
-            addresses = self.g.addresses[part]
+            addresses = self.g.addresses(part)
             for b in range(0, self.m.batch, images):
                 some = slice(b, b + images)
                 acc = accumulate(some, addresses)

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sordino_hw.spec.asm import Step, decode_segment
-from sordino_hw.spec.errors import BinaryError
-from sordino_hw.spec.isa import Opcode
+from sordino_hw.spec.asm import Step
 from sordino_hw.spec.program import Program
+from sordino_hw.spec.verify import read_after
 
-from ..backend import Progress, Result, check_inputs, check_keep, read_after
+from ..backend import Progress, Result, check_inputs, check_keep
 from .machine import Machine
 
 __all__ = ["Golden", "ProgramObserver"]
@@ -26,19 +25,12 @@ MEMORY = 64 << 20
 class Golden:
     """Executes the binary, instruction by instruction, vectorised over the batch.
 
-    Raises `BinaryError` if a program segment's operation table does not match its instructions; `run` raises `TrapError` where the
-    machine would trap.
+    Raises `BinaryError` for a program that does not pass `Program.check`, `TrapError` (from `run`) where the machine would trap.
     """
 
     def __init__(self, program: Program):
         self.program = program
-        for i, segment in enumerate(program.segments):
-            steps = decode_segment(segment.imem, program.arch)
-            operations = sum(step.opcode in (Opcode.CONV, Opcode.VEC) for step in steps)
-            if operations != len(segment.ops):
-                raise BinaryError(
-                    f"segment {i}: {operations} operations, but {len(segment.ops)} in its table. Compile the model again."
-                )
+        program.check()
         self._to_read: dict[int, list[str]] = {}
         for name, operations in read_after(program).items():
             self._to_read.setdefault(operations, []).append(name)

@@ -12,17 +12,17 @@ import numpy as np
 
 from sordino_hw.spec.asm import decode_segment, disassemble, encode
 from sordino_hw.spec.errors import BinaryError, InputError, TrapError
-from sordino_hw.spec.isa import PERF_FIELDS, TRAP_DOC, Flag, Opcode, Region, Trap
+from sordino_hw.spec.isa import PERF_FIELDS, TRAP_DOC, Opcode, Region, Trap
 from sordino_hw.spec.program import Program, Segment
+from sordino_hw.spec.verify import read_after
 
-from ..backend import Progress, Result, check_inputs, check_keep, read_after
-from ..geometry import geometry, modular, output_addresses, residual_addresses
+from ..backend import Progress, Result, check_inputs, check_keep
 from ..golden.model import Golden
 from .build import processors
 from .images import segment_images
 from .machine import Rtl
 
-__all__ = ["Verilator", "stale_rows"]
+__all__ = ["Verilator"]
 
 
 class Verilator:
@@ -57,8 +57,7 @@ class Verilator:
         self.jobs = 1 if waves is not None else jobs or processors()
         self._golden = Golden(program)
         self._read_after = read_after(program)
-        self._stale = stale_rows(program)
-        self._machines = [_Machine(program, self._stale, Rtl(program.arch, waves, quiet))]
+        self._machines = [_Machine(program, Rtl(program.arch, waves, quiet))]
         self._lock = Lock()
 
     def run(self, inputs: Mapping[str, np.ndarray], keep: Sequence[str] = (), progress: Progress | None = None) -> Result:
@@ -118,7 +117,7 @@ class Verilator:
     def _side_by_side(self, batch: int, image: "Callable[[int, _Machine, Callable], None]", progress: Progress | None) -> None:
         """Calls `image` for every index of the batch, each with a machine of its own while it runs."""
         while len(self._machines) < min(self.jobs, batch):
-            self._machines.append(_Machine(self.program, self._stale, Rtl(self.program.arch, quiet=True)))
+            self._machines.append(_Machine(self.program, Rtl(self.program.arch, quiet=True)))
         idle: SimpleQueue[_Machine] = SimpleQueue()
         for machine in self._machines:
             idle.put(machine)
@@ -155,8 +154,8 @@ class _StoppedError(Exception):
 class _Machine:
     """One simulated accelerator, and the memory images that it holds."""
 
-    def __init__(self, program: Program, stale: Mapping[tuple[Region, int], np.ndarray], rtl: Rtl):
-        self.program, self.stale, self.rtl = program, stale, rtl
+    def __init__(self, program: Program, rtl: Rtl):
+        self.program, self.rtl = program, rtl
         self.loaded: dict[tuple[Region, int], np.ndarray] = {}
 
     def execute(
@@ -169,10 +168,7 @@ class _Machine:
 
         `packed`: addresses and words of each input. `check` is called with the cycles so far, several times a second, and may raise.
         """
-        rtl, arch = self.rtl, self.program.arch
-        for (region, core), rows in self.stale.items():
-            width = arch.lanes if region is Region.ACT else arch.ppu
-            rtl.write(region, np.zeros((len(rows), width), np.int16), rows, core)
+        rtl = self.rtl
         for addresses, words in packed.values():
             rtl.write(Region.ACT, words, addresses)
         records = []
@@ -222,46 +218,3 @@ def _trap(index: int, segment: Segment, trap: Trap, pc: int) -> TrapError:
         trap,
         pc,
     )
-
-
-def stale_rows(program: Program) -> dict[tuple[Region, int], np.ndarray]:
-    """Rows of activation and state memory that a program reads before it writes them, by region and core.
-
-    In a new machine they are zero; a machine that has run holds values of the last image there, so they must be cleared.
-    """
-    arch = program.arch
-    written = np.zeros(arch.act_depth, bool)
-    state_written = np.zeros((arch.cores, arch.state_depth), bool)
-    stale, state_stale = np.zeros_like(written), np.zeros_like(state_written)
-    for name in program.inputs:
-        written[program.addresses(name)] = True
-    for segment in program.segments:
-        for step in decode_segment(segment.imem, arch):
-            if step.opcode not in (Opcode.CONV, Opcode.VEC):
-                continue
-            r, g = step.regs, geometry(step.regs, arch)
-            reads = [g.addresses[g.addresses >= 0]]
-            if step.has(Flag.RESIDUAL):
-                reads.append(residual_addresses(r, arch).reshape(-1))
-            _note(stale, written, np.concatenate(reads), reads=True)
-            for c in range(r["SPLIT"] * r["SLICES"]):
-                turns = len(range(c % r["SPLIT"], g.outputs, r["SPLIT"]))
-                state = modular(r["S_BASE"] + np.arange(turns * r["DRAIN"]), arch, Region.STATE)
-                if step.has(Flag.SOURCE):
-                    _note(state_stale[c], state_written[c], state, reads=True)
-                if step.has(Flag.SINK):
-                    _note(state_stale[c], state_written[c], state, reads=False)
-            if not step.has(Flag.SINK):
-                _note(stale, written, output_addresses(r, arch).reshape(-1), reads=False)
-    rows = {(Region.ACT, 0): np.flatnonzero(stale)}
-    rows.update({(Region.STATE, c): np.flatnonzero(core) for c, core in enumerate(state_stale)})
-    return {place: index for place, index in rows.items() if len(index)}
-
-
-def _note(stale: np.ndarray, written: np.ndarray, rows: np.ndarray, *, reads: bool) -> None:
-    """Marks rows as written, or rows that are read before they are written as stale. Rows beyond the memory are left out: they trap."""
-    rows = rows[rows < len(written)]
-    if reads:
-        stale[rows[~written[rows]]] = True
-    else:
-        written[rows] = True

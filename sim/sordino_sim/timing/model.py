@@ -9,12 +9,12 @@ import numpy as np
 from sordino_hw.spec.arch import MOST_IN_FLIGHT, ArchConfig
 from sordino_hw.spec.asm import Step, decode_segment
 from sordino_hw.spec.errors import TrapError
+from sordino_hw.spec.geometry import geometry, residual_addresses
 from sordino_hw.spec.isa import RECORD_CYCLES, TRAP_DOC, Cause, Flag, Mode, Opcode, Trap
 from sordino_hw.spec.latencies import CLOSE_LATENCY, DONE_LATENCY, START_LATENCY, Latencies
 from sordino_hw.spec.program import Program, Segment
 
 from ..backend import Progress, Result
-from ..geometry import geometry, residual_addresses
 from ..golden.machine import Machine
 from ..golden.model import Golden, ProgramObserver
 from . import pipeline

@@ -1,4 +1,9 @@
-"""Which words an operation reads and writes: the address arithmetic of `isa.REGISTERS`, for all outputs at once."""
+"""Which words an operation touches: the address arithmetic of `isa.REGISTERS`, for all outputs at once.
+
+Golden model, timing model, RTL back end and verifier take addresses from here. An address is modulo the address space of its
+memory (`isa.address_bits`); steps and bases of half the space and more are taken as negative, so that the words of one
+operation are neighbours as integers too.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,20 +11,28 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from sordino_hw.spec.arch import ArchConfig
-from sordino_hw.spec.isa import Region, address_bits
+from .arch import ArchConfig
+from .isa import Region, address_bits
 
-__all__ = ["Geometry", "coverage", "geometry", "modular", "output_addresses", "residual_addresses"]
+__all__ = ["Geometry", "centred", "coverage", "geometry", "modular", "output_addresses", "residual_addresses"]
 
 _TAPS = (
     *("OH", "OW", "KH", "KX", "SPAN", "WORDS", "H", "W", "IY0", "IX0", "SY", "SX", "DY", "DX", "REPY", "REPX"),
     *("A_BASE", "A_OY", "A_OX", "A_KY", "A_KX"),
 )
+CHUNK = 1 << 20
+"""Addresses that are expanded at a time."""
 
 
 def modular(addresses, arch: ArchConfig, region: Region):
     """Addresses modulo the address space of a memory."""
     return addresses & (1 << address_bits(arch, region)) - 1
+
+
+def centred(value: int, bits: int) -> int:
+    """An address or a step modulo 2**bits, from -2**(bits - 1) to 2**(bits - 1) - 1."""
+    half = 1 << (bits - 1)
+    return (value + half & (1 << bits) - 1) - half
 
 
 @dataclass(frozen=True)
@@ -59,27 +72,62 @@ class Geometry:
         """Words read over all outputs, empty ones included."""
         return int(self.row_valid.sum()) * int(self.col_valid.sum())
 
-    @cached_property
+    @property
     def first_address(self) -> int:
         """Least address of a word in bounds, 0 if there is none."""
-        return int(self.addresses.min(initial=1 << self.address_bits, where=self.addresses >= 0)) if self.taps else 0
+        return self._extent[0]
 
-    @cached_property
+    @property
     def last_address(self) -> int:
         """Greatest address of a word in bounds, -1 if there is none."""
-        return int(self.addresses.max(initial=-1))
+        return self._extent[1]
 
     @cached_property
-    def addresses(self) -> np.ndarray:
-        """Word addresses: int64 [outputs, taps], -1 where out of bounds."""
-        a = self.row_address[:, None, :, None] + self.col_address[:, None, :] & (1 << self.address_bits) - 1
-        valid = self.row_valid[:, None, :, None] & self.col_valid[:, None, :]
-        return np.where(valid, a, -1).reshape(self.outputs, self.taps)
+    def _extent(self) -> tuple[int, int]:
+        if not self.in_bounds:
+            return 0, -1
+        low, high = self._unwrapped
+        if low >> self.address_bits == high >> self.address_bits:
+            mask = (1 << self.address_bits) - 1
+            return low & mask, high & mask
+        least, last = 1 << self.address_bits, -1
+        for part in self.parts():
+            a = self.addresses(part)
+            least, last = min(least, int(a.min(initial=least, where=a >= 0))), max(last, int(a.max(initial=-1)))
+        return least, last
+
+    @cached_property
+    def wraps(self) -> bool:
+        """Whether words lie on both sides of the end of the address space. Of a memory that has fewer rows than there are addresses
+        one of them is beyond the memory then; of another one the rows of a span may not be neighbours."""
+        if not self.in_bounds:
+            return False
+        low, high = self._unwrapped
+        return low >> self.address_bits != high >> self.address_bits
+
+    @property
+    def _unwrapped(self) -> tuple[int, int]:
+        """The least and the greatest address in bounds, not modulo the address space."""
+        rows, cols = self.row_address[self.row_valid], self.col_address[self.col_valid]
+        return int(rows.min() + cols.min()), int(rows.max() + cols.max())
+
+    def parts(self) -> list[slice]:
+        """The outputs in runs, each with at most `CHUNK` addresses, but one output at least."""
+        step = max(1, CHUNK // max(1, self.taps))
+        return [slice(n, min(n + step, self.outputs)) for n in range(0, self.outputs, step)]
+
+    def addresses(self, part: slice = slice(None)) -> np.ndarray:
+        """Word addresses for a run of outputs: int64 [outputs, taps], -1 where out of bounds."""
+        oy, ox = np.divmod(np.arange(self.outputs)[part], len(self.col_address))
+        a = self.row_address[oy, :, None] + self.col_address[ox, None] & (1 << self.address_bits) - 1
+        valid = self.row_valid[oy, :, None] & self.col_valid[ox, None]
+        return np.where(valid, a, -1).reshape(len(oy), self.taps)
 
 
-@lru_cache(maxsize=256)
-def _geometry(values: tuple[int, ...], address_bits: int) -> Geometry:
+@lru_cache(maxsize=64)
+def _geometry(values: tuple[int, ...], bits: int) -> Geometry:
     r = dict(zip(_TAPS, values, strict=True))
+    r |= {name: centred(r[name], bits) for name in ("A_BASE", "A_OY", "A_OX", "A_KY", "A_KX")}
     qy, qx = np.arange(r["OH"]) // r["REPY"], np.arange(r["OW"]) // r["REPX"]
     ky = np.arange(r["KH"])
     iy = r["IY0"] + qy[:, None] * r["SY"] + ky * r["DY"]
@@ -102,7 +150,7 @@ def _geometry(values: tuple[int, ...], address_bits: int) -> Geometry:
     col_valid = col_valid.repeat(r["WORDS"], 1)
     col_address = qx[:, None] * r["A_OX"] + kx * r["A_KX"] + offset
     span = (ky[:, None] * r["KX"] + kx).ravel()
-    return Geometry(row_address, row_valid, col_address, col_valid, span, np.tile(offset, len(ky)), address_bits)
+    return Geometry(row_address, row_valid, col_address, col_valid, span, np.tile(offset, len(ky)), bits)
 
 
 def geometry(regs: Mapping[str, int], arch: ArchConfig) -> Geometry:
@@ -127,15 +175,17 @@ def residual_addresses(regs: Mapping[str, int], arch: ArchConfig) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def _coverage(values: tuple[int, ...], address_bits: int, masks: bytes, lanes: int) -> np.ndarray:
-    g = _geometry(values, address_bits)
+def _coverage(values: tuple[int, ...], bits: int, masks: bytes, lanes: int) -> np.ndarray:
+    g = _geometry(values, bits)
     first, size = g.first_address, max(0, g.last_address + 1 - g.first_address)
-    valid = g.addresses >= 0
     counts = np.zeros((size, lanes))
     distinct, kind = np.unique(np.frombuffer(masks, bool).reshape(g.taps, lanes), axis=0, return_inverse=True)
-    for i, row in enumerate(distinct):
-        taps = kind.reshape(-1) == i
-        counts += np.bincount(g.addresses[:, taps][valid[:, taps]] - first, minlength=size)[:, None] * row
+    kind = kind.reshape(-1)
+    for part in g.parts():
+        addresses = g.addresses(part)
+        for i, row in enumerate(distinct):
+            met = addresses[:, kind == i]
+            counts += np.bincount(met[met >= 0] - first, minlength=size)[:, None] * row
     return counts
 
 
