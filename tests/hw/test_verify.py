@@ -102,6 +102,7 @@ def test_sound_programs():
         (one("conv", Flag.RESIDUAL, R_BASE=4), {}, "it reads activation word 4, which no .*"),
         (one("conv", O_BASE=61), {}, "it touches row 64 of the ACT memory, which has 64"),
         (one("conv", O_BASE=3), {}, "it stores activation word 3, which it or an operation before it may still read .*"),
+        (one("conv", O_OY=1), {}, "two of its outputs are stored to one word, and which one stays is not known"),
         (one("conv", Flag.SOURCE), {}, "it starts from state row 0 of core 0, which no operation has stored"),
         (one("conv", Flag.SINK, S_BASE=30), {}, "it touches row 32 of the STATE memory, which has 32"),
         (one("conv", O_BASE=8), {}, "tensor 'y' is read from activation words, such as 4, that nothing has stored"),

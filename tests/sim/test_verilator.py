@@ -212,6 +212,33 @@ def test_an_accelerator_runs_the_golden_model_once_a_call(monkeypatch):
         assert rtl.stats.nonzero == golden.stats.nonzero and set(rtl.stats.nonzero) == set(program.tensors)
 
 
+def test_rows_that_no_image_holds(monkeypatch):
+    """Why programs are verified: weights of a later segment show through from the second image on, and no model knows of them."""
+    a = Assembler()
+    a.conv(
+        **dict(OH=1, OW=4, KH=1, KX=1, SPAN=1, WORDS=1, H=1, W=4, SX=1, SY=1, REPY=1, REPX=1, A_OX=1, W_WORD=ARCH.lanes),
+        **dict(O_BASE=8, O_OX=1, DRAIN=ARCH.chunks, LO=-128, HI=127, SPLIT=1, SLICES=1, RUN=1),
+    )
+    a.halt()
+    program = copy_program(a.imem)
+    first = program.segments[0]
+    shape = (ARCH.cores, ARCH.chunks, ARCH.ppu)
+    first.bias = first.threshold = np.zeros(shape, np.int32)
+    first.mantissa, first.shift = (np.full(shape, v, np.int32) for v in (1 << ARCH.mantissa_bits - 1, ARCH.mantissa_bits - 1))
+    first.mask = np.ones((ARCH.cores, 1, ARCH.lanes), bool)
+    weight = np.full((ARCH.cores, ARCH.lanes, ARCH.lanes), 127, np.int8)
+    program.segments.append(dataclasses.replace(first, imem=assemble("HALT"), ops=[], weight=weight))
+    with pytest.raises(
+        BinaryError, match=r"^program: segment 0, operation 0, instruction \d+: it uses weight row 0; the segment's "
+    ):
+        Verilator(program)
+    monkeypatch.setattr(Program, "check", lambda self: None)
+    x = np.ones((3, ARCH.lanes, 1, 4), np.int16)
+    with Verilator(program, quiet=True, jobs=1) as machine:
+        assert machine.run({"x": x}).outputs["y"][:, 0, 0, 0].tolist() == [0, 127, 127]
+    assert Golden(program).run({"x": x}).outputs["y"][:, 0, 0, 0].tolist() == [0, 0, 0]
+
+
 def test_trap_names_the_instruction(rng):
     """A program that the models cannot refuse beforehand: its cycle limit is too small."""
     _, program = find_case(lambda p: len(p.segments) == 1)

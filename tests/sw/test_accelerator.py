@@ -1,6 +1,7 @@
 """The run time: `compile`, `Accelerator`, its statistics, `compare` and `check`."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -265,3 +266,41 @@ def test_the_rtl_gives_the_golden_values_and_the_timing_model_s_cycles(golden, d
         assert torch.equal(rtl(x), timing(x))
         a, b = rtl.stats.to_dict(), timing.stats.to_dict()
     assert a.pop("backend") == "verilator" and b.pop("backend") == "timing" and a == b
+
+
+# -- tensors that NumPy lacks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float64])
+def test_floats_of_other_widths(golden, digits, dtype):
+    """Every float of up to 32 bits is a float32 exactly: the result is that of the same values."""
+    x = digits.test[0][:2].to(dtype)
+    assert torch.equal(golden(x), golden(x.to(torch.float64)))
+    assert torch.equal(golden(x.clone().requires_grad_()), golden(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.to("meta"), r"is on the device 'meta' and has no values; give one with values, .*"),
+        (lambda x: x.to_sparse(), r"has the layout torch\.sparse_coo; give x\.to_dense\(\)\."),
+        (lambda x: x.flatten(1).to_sparse_csr(), r"has the layout torch\.sparse_csr; give x\.to_dense\(\)\."),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), r"is quantised; give x\.dequantize\(\)\."),
+        (lambda x: x.to(torch.complex64), r"is complex; give real numbers, such as x\.real\."),
+        (lambda x: x.to(torch.complex64).conj(), r"is complex; give real numbers, such as x\.real\."),
+        (lambda x: torch.nested.nested_tensor([x[0], x[1]]), r".*"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tensors_without_plain_values(golden, digits, change, message):
+    x = change(digits.test[0][:2])
+    for run in (golden, golden.integers):
+        with pytest.raises(sd.InputError, match=r"^input 'x'") as caught:
+            run(x)
+        assert re.fullmatch(rf"input 'x':? {message}", str(caught.value)), caught.value
+
+
+def test_negated_views(golden, digits):
+    """A view whose values PyTorch negates when they are read."""
+    x = torch.complex(torch.zeros_like(digits.test[0][:2]), -digits.test[0][:2]).conj().imag
+    assert x.is_neg() and torch.equal(golden(x), golden(digits.test[0][:2]))

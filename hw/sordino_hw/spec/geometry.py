@@ -111,9 +111,9 @@ class Geometry:
         rows, cols = self.row_address[self.row_valid], self.col_address[self.col_valid]
         return int(rows.min() + cols.min()), int(rows.max() + cols.max())
 
-    def parts(self) -> list[slice]:
-        """The outputs in runs, each with at most `CHUNK` addresses, but one output at least."""
-        step = max(1, CHUNK // max(1, self.taps))
+    def parts(self, taps: int | None = None) -> list[slice]:
+        """The outputs in runs, each with at most `CHUNK` addresses of `taps` taps (default: all), but one output at least."""
+        step = max(1, CHUNK // max(1, self.taps if taps is None else taps))
         return [slice(n, min(n + step, self.outputs)) for n in range(0, self.outputs, step)]
 
     def addresses(self, part: slice = slice(None)) -> np.ndarray:
@@ -122,6 +122,17 @@ class Geometry:
         a = self.row_address[oy, :, None] + self.col_address[ox, None] & (1 << self.address_bits) - 1
         valid = self.row_valid[oy, :, None] & self.col_valid[ox, None]
         return np.where(valid, a, -1).reshape(len(oy), self.taps)
+
+    def counts(self, taps: np.ndarray) -> np.ndarray:
+        """How often the taps with these indices read each word from `first_address` to `last_address`: int64 [words]."""
+        counts = np.zeros(max(0, self.last_address + 1 - self.first_address), np.int64)
+        ky, kx = np.divmod(taps, self.col_address.shape[1])
+        for part in self.parts(len(taps)):
+            oy, ox = (index[:, None] for index in np.divmod(np.arange(part.start, part.stop), len(self.col_address)))
+            a = self.row_address[oy, ky] + self.col_address[ox, kx] & (1 << self.address_bits) - 1
+            met = a[self.row_valid[oy, ky] & self.col_valid[ox, kx]]
+            counts += np.bincount(met - self.first_address, minlength=len(counts))
+        return counts
 
 
 @lru_cache(maxsize=64)
@@ -177,15 +188,11 @@ def residual_addresses(regs: Mapping[str, int], arch: ArchConfig) -> np.ndarray:
 @lru_cache(maxsize=256)
 def _coverage(values: tuple[int, ...], bits: int, masks: bytes, lanes: int) -> np.ndarray:
     g = _geometry(values, bits)
-    first, size = g.first_address, max(0, g.last_address + 1 - g.first_address)
-    counts = np.zeros((size, lanes))
+    counts = np.zeros((max(0, g.last_address + 1 - g.first_address), lanes))
     distinct, kind = np.unique(np.frombuffer(masks, bool).reshape(g.taps, lanes), axis=0, return_inverse=True)
-    kind = kind.reshape(-1)
-    for part in g.parts():
-        addresses = g.addresses(part)
-        for i, row in enumerate(distinct):
-            met = addresses[:, kind == i]
-            counts += np.bincount(met[met >= 0] - first, minlength=size)[:, None] * row
+    for i, row in enumerate(distinct):
+        if row.any():
+            counts += g.counts(np.flatnonzero(kind.reshape(-1) == i))[:, None] * row
     return counts
 
 

@@ -432,7 +432,7 @@ def _from_version_2(d: dict) -> dict:
     }
 
 
-META = {"name": str, "dense": bool, "reuse": bool, "fold": bool}
+META = {"name": str, "dense": bool, "reuse": bool, "fold": bool, "random_weights": bool}
 """Fields of `Program.meta` that the compiler writes. Others are free."""
 
 

@@ -9,7 +9,7 @@ operation can touch, and refuses the program unless
   taken to be zero because nothing has stored it: it holds the last image's value, or another program's;
 - accumulator state that it starts from was stored by an earlier operation, on the same core; state persists between segments;
 - nothing that it reads is stored, and nothing that it stores is read or stored, by an operation that may still be in flight: a WAIT
-  stands between;
+  stands between; and no two outputs of one operation are stored to one word;
 - the words of every tensor are stored by the time that the tensor is read: after the program where its memory is kept, else after the
   last operation of its layer.
 
@@ -220,7 +220,7 @@ class _Verifier:
             self.read(*self.place(runs, Region.ACT))
         self.states(step)
         if not step.has(Flag.SINK):
-            self.store(*self.place(_words(r, "O_BASE", "O_OY", "O_OX", bits), Region.ACT))
+            self.store(*self.place(_words(r, "O_BASE", "O_OY", "O_OX", bits), Region.ACT), r["OH"] * r["OW"] * r["SLICES"])
 
     def place(self, runs: _Runs, region: Region) -> tuple[np.ndarray, np.ndarray]:
         """The runs in a memory, all of them inside it."""
@@ -245,8 +245,8 @@ class _Verifier:
             self.rule(False, f"it reads activation word {row}, which no input and no operation has stored")
         self.act.used[part][rows] = self.now
 
-    def store(self, starts: np.ndarray, stops: np.ndarray) -> None:
-        """The operation stores activation words."""
+    def store(self, starts: np.ndarray, stops: np.ndarray, words: int) -> None:
+        """The operation stores so many activation words."""
         memory = self.act
         part, rows = memory.rows(starts, stops)
         self.spend(len(rows))
@@ -256,6 +256,7 @@ class _Verifier:
                 False,
                 f"it stores activation word {row}, which it or an operation before it may still read or store to; a WAIT is missing",
             )
+        self.rule(np.count_nonzero(rows) == words, "two of its outputs are stored to one word, and which one stays is not known")
         memory.stored[part][rows] = self.now
 
     def states(self, step: Step) -> None:

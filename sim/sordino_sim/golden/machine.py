@@ -128,8 +128,12 @@ class Machine:
         for step in decode_segment(self.imem, self.arch):
             if step.opcode not in (Opcode.CONV, Opcode.VEC):
                 continue
+            outputs, spans = step.regs["OH"] * step.regs["OW"], step.regs["KH"] * step.regs["KX"]
+            least = max(outputs, outputs * spans // step.regs["SPLIT"])  # known before any array is made
+            if cycles + least > cycle_limit:
+                raise _trap(Trap.CYCLES, step)
             g = geometry(step.regs, self.arch)
-            cycles += max(g.outputs, g.in_bounds // (self.arch.occ_width * step.regs["SPLIT"]))
+            cycles += max(least, g.in_bounds // (self.arch.occ_width * step.regs["SPLIT"]))
             if cycles > cycle_limit:
                 raise _trap(Trap.CYCLES, step)
             operation = _Operation(self, step, g, len(events))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sordino_hw.spec.asm import Step
+from sordino_hw.spec.budget import require_budget
 from sordino_hw.spec.program import Program
 from sordino_hw.spec.verify import read_after
 
@@ -25,12 +26,14 @@ MEMORY = 64 << 20
 class Golden:
     """Executes the binary, instruction by instruction, vectorised over the batch.
 
-    Raises `BinaryError` for a program that does not pass `Program.check`, `TrapError` (from `run`) where the machine would trap.
+    Raises `BinaryError` for a program that does not pass `Program.check`, or that may take more than `limit` times the steps or
+    the memory of `spec.budget`; `TrapError` (from `run`) where the machine would trap.
     """
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, limit: float = 1):
         self.program = program
         program.check()
+        require_budget(program, limit)
         self._to_read: dict[int, list[str]] = {}
         for name, operations in read_after(program).items():
             self._to_read.setdefault(operations, []).append(name)

@@ -43,9 +43,13 @@ class Verilator:
         Build the simulator without a message.
     jobs : int, optional
         Simulators that run side by side; as many as there are processors by default.
+    limit : float
+        As of `Golden`.
     """
 
-    def __init__(self, program: Program, waves: str | Path | None = None, quiet: bool = False, jobs: int | None = None):
+    def __init__(
+        self, program: Program, waves: str | Path | None = None, quiet: bool = False, jobs: int | None = None, limit: float = 1
+    ):
         self.program = program
         for i, segment in enumerate(program.segments):
             if len(segment.ops) + 1 > program.arch.perf_depth:
@@ -55,7 +59,7 @@ class Verilator:
                     "with a larger perf_depth."
                 )
         self.jobs = 1 if waves is not None else jobs or processors()
-        self._golden = Golden(program)
+        self._golden = Golden(program, limit)
         self._read_after = read_after(program)
         self._machines = [_Machine(program, Rtl(program.arch, waves, quiet))]
         self._lock = Lock()

@@ -33,6 +33,10 @@ assert isa.PERF_FIELDS == ("busy", "fetch", "ppu", "marker", "memory", "idle", "
 assert len(isa.PERF_FIELDS) == FIELDS
 
 
+WORK = 1 << 18
+"""Words and spans that the compiled loop goes through before it returns to the interpreter: some 50 ms."""
+
+
 class Clock:
     """The pipeline's state between the operations of one run."""
 
@@ -98,8 +102,12 @@ class Clock:
         nonzero: np.ndarray,
         occupied: np.ndarray,
         masks: np.ndarray,
-    ) -> None:
-        """Advances by the operation of number `operation`, started in cycle `started`.
+        limit: int = 1 << 62,
+    ) -> bool:
+        """Advances by the operation of number `operation`, started in cycle `started`. Returns whether it ends by cycle `limit`;
+        if not, it is followed a little further, and no other can follow.
+
+        Interrupts are heard several times a second, and other threads run meanwhile.
 
         Parameters
         ----------
@@ -116,4 +124,8 @@ class Clock:
         values = (operation, kind, dense, residual, window, stateful, started, *(registers[name] for name in REGISTERS))
         self._operation[:] = values
         self.record(operation)[:] = 0
-        run(self._cluster, self._cores, nonzero, occupied, masks)
+        self._cluster["begun"] = 0
+        while not run(self._cluster, self._cores, nonzero, occupied, masks, WORK):
+            if self.closed > limit:
+                return False
+        return self.closed <= limit

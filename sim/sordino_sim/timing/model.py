@@ -30,6 +30,8 @@ class _Sequencer:
     """When the sequencer executes each instruction, for one image."""
 
     clock: Clock
+    limit: int
+    """The cycle limit."""
     in_flight: int
     first: int
     """Cycle in which the first instruction can execute."""
@@ -66,7 +68,8 @@ class _Sequencer:
             self.now = max(self.now, self._free())
         if k >= MOST_IN_FLIGHT:
             self.done.append(self.clock.record(k - MOST_IN_FLIGHT).copy())
-        self.clock.run(k, started=self.now, **operation)
+        if not self.clock.run(k, started=self.now, limit=self.limit, **operation):
+            raise _beyond(self.limit)
         end = self.clock.closed + CLOSE_LATENCY
         end = max(end, self.recorded + RECORD_CYCLES) if k else end
         self.clock.finish(k, end)
@@ -101,6 +104,12 @@ class _Sequencer:
         return records
 
 
+def _beyond(limit: int, cycles: int | None = None) -> TrapError:
+    """The trap of a run that takes `cycles`, if they are known, or more than `limit`."""
+    takes = f"more than {limit} cycles" if cycles is None else f"{cycles} cycles, its limit is {limit}"
+    return TrapError(f"trap CYCLES: {TRAP_DOC[Trap.CYCLES]}: the run takes {takes}", Trap.CYCLES)
+
+
 class SegmentTiming:
     """Times one run of a program segment on a batch of machines: an observer of `Machine.run`.
 
@@ -117,7 +126,7 @@ class SegmentTiming:
         self.arch = arch
         self._limit = segment.cycle_limit
         self._steps: Iterator[Step] = decode_segment(segment.imem, arch)
-        self._images = [_Sequencer(Clock(arch), arch.in_flight, Latencies(arch).start) for _ in range(batch)]
+        self._images = [_Sequencer(Clock(arch), self._limit, arch.in_flight, Latencies(arch).start) for _ in range(batch)]
         self._nonzero = np.zeros((batch, arch.act_depth, arch.lanes // 8), np.uint8)
         self._masks: np.ndarray | None = None
 
@@ -139,6 +148,8 @@ class SegmentTiming:
 
         `nonzero`: for each image, uint8 [words, lanes / 8], a bit per activation that is not zero; `occupied`: bool [images,
         words]. Both must be right for the words that the operation reads. `masks`: uint8 [cores, rows, lanes / 8].
+
+        Raises `TrapError` if the operation goes on beyond the cycle limit.
         """
         self._wait_until(step)
         kind = pipeline.EVENT if step.opcode is Opcode.CONV else _KINDS[step.mode]
@@ -161,9 +172,7 @@ class SegmentTiming:
         self._wait_until(None)
         cycles = max(s.now + 1 for s in self._images)
         if cycles > self._limit:
-            raise TrapError(
-                f"trap CYCLES: {TRAP_DOC[Trap.CYCLES]}: the run takes {cycles} cycles, its limit is {self._limit}", Trap.CYCLES
-            )
+            raise _beyond(self._limit, cycles)
         return np.stack([s.records() for s in self._images])
 
     def _wait_until(self, step: Step | None) -> None:
@@ -182,9 +191,9 @@ class Timing:
     `Result.records` equals the gateware's performance log after the same run.
     """
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, limit: float = 1):
         self.program = program
-        self._golden = Golden(program)
+        self._golden = Golden(program, limit)
 
     def run(
         self,

@@ -73,6 +73,7 @@ OPERATION: dict[str, int | tuple[int, ...]] = {
 CLUSTER = _layout(
     **ARCHITECTURE,
     **OPERATION,
+    **dict.fromkeys(("begun", "next", "tap", "fetcher"), ()),  # where `run` goes on: output, span of it, and who has it
     dispatched=(),  # the last dispatch
     groups=(),  # the groups that it was for, 0 before the first
     ended=(),  # the last request that ended a job
@@ -262,6 +263,8 @@ def _span(t, cores, f, low, high, start, stop, m, w, kind, end, reuse, nonzero, 
     c.walked, c.clipped, c.taken, c.split_free = walked, clipped, taken, taken + 1
     if start == stop and not end:
         return
+    if start < stop and (stop > len(occupied) or (kind == EVENT and (m & t.mask_mask) + stop - start > masks.shape[1])):
+        raise IndexError("a word or a mask row beyond the memory")
     turns = max(1, t.SPLIT // t.ports)
     turn = c.index // t.ports
     request = taken
@@ -308,37 +311,46 @@ def _span(t, cores, f, low, high, start, stop, m, w, kind, end, reuse, nonzero, 
 
 
 @compiled
-def _output(t, cores, f, dispatched, fresh, oy, ox, nonzero, occupied, masks):
-    """The output at (oy, ox), from its dispatch to fetcher `f` in cycle `dispatched` to its close. `fresh`: first of its run."""
+def _output(t, cores, f, fresh, oy, ox, work, nonzero, occupied, masks):
+    """The output at (oy, ox), dispatched to fetcher `f` in cycle `t.dispatched`, to its close. `fresh`: first of its run.
+
+    Begins at span `t.tap`. Returns what is left of `work`, words and spans; where none is left, the output may end at a later
+    call, from `t.tap` on, which is 0 when it has ended.
+    """
     c = cores[f]
-    taken = max(dispatched + t.fifo, c.walked)
-    c.taken_before = c.taken_job
-    c.taken_job = c.walked = taken
-    slices = t.SLICES
+    if t.tap == 0:
+        taken = max(t.dispatched + t.fifo, c.walked)
+        c.taken_before = c.taken_job
+        c.taken_job = c.walked = taken
+    slices, spans = t.SLICES, t.KH * t.KX
     qy, qx = oy // t.REPY, ox // t.REPX
     iy0, ix0 = t.IY0 + qy * t.SY, t.IX0 + qx * t.SX
     a0 = t.A_BASE + qy * t.A_OY + qx * t.A_OX
-    m, w = t.M_BASE, t.W_BASE
-    for ky in range(t.KH):
-        iy = iy0 + ky * t.DY
-        for kx in range(t.KX):
-            ix = ix0 + kx * t.DX
-            low = min(max(0, -ix), t.SPAN)
-            high = max(0, min(t.SPAN, t.W - ix))
-            if iy < 0 or iy >= t.H or high < low:
-                high = low
-            start = (a0 + ky * t.A_KY + kx * t.A_KX + low * t.WORDS) & t.act_mask
-            stop = start + (high - low) * t.WORDS
-            end = ky == t.KH - 1 and kx == t.KX - 1 and not t.residual
-            reuse = t.window and not fresh and 0 < t.SX < t.KX - kx
-            q = low * t.WORDS
-            _span(t, cores, f, 0, slices, start, stop, m + q, w + q * t.W_WORD, t.kind, end, reuse, nonzero, occupied, masks)
-            m += t.M_SPAN
-            w += t.W_SPAN
+    for tap in range(t.tap, spans):
+        ky, kx = tap // t.KX, tap % t.KX
+        iy, ix = iy0 + ky * t.DY, ix0 + kx * t.DX
+        low = min(max(0, -ix), t.SPAN)
+        high = max(0, min(t.SPAN, t.W - ix))
+        if iy < 0 or iy >= t.H or high < low:
+            high = low
+        start = (a0 + ky * t.A_KY + kx * t.A_KX + low * t.WORDS) & t.act_mask
+        stop = start + (high - low) * t.WORDS
+        end = tap == spans - 1 and not t.residual
+        reuse = t.window and not fresh and 0 < t.SX < t.KX - kx
+        m, w = t.M_BASE + tap * t.M_SPAN, t.W_BASE + tap * t.W_SPAN
+        q = low * t.WORDS
+        _span(t, cores, f, 0, slices, start, stop, m + q, w + q * t.W_WORD, t.kind, end, reuse, nonzero, occupied, masks)
+        work -= 1 + (stop - start) * slices
+        if work <= 0 and tap < spans - 1:
+            t.tap = tap + 1
+            return work
+    t.tap = 0
     if t.residual:
         for s in range(slices):
             start = (t.R_BASE + oy * t.R_OY + ox * t.R_OX + s) & t.act_mask
             _span(t, cores, f, s, s + 1, start, start + 1, 0, t.R_W, MAC2, True, False, nonzero, occupied, masks)
+        work -= slices
+    return work
 
 
 # -- the dispatcher ----------------------------------------------------------------------------------------------------
@@ -364,38 +376,56 @@ def _room(t, cores, f):
 
 
 @compiled
-def run(cluster, cores, nonzero, occupied, masks):
+def _dispatch(t, cores, fresh):
+    """Chooses the fetcher of output `t.next`, and the cycle in which it is dispatched there."""
+    dispatched = t.dispatched + 1
+    f = t.fetcher
+    if not fresh:
+        dispatched = max(dispatched, _room(t, cores, f))
+        if t.cores == t.ports:
+            dispatched = max(dispatched, _ahead(t, cores[f]))
+    elif t.stateful:
+        f = t.next % t.SPLIT
+        dispatched = max(dispatched, _ahead(t, cores[f]), _room(t, cores, f))
+    else:
+        soonest = -NEVER
+        for fetcher in range(t.SPLIT):
+            time = max(dispatched, _ahead(t, cores[fetcher]), _room(t, cores, fetcher))
+            if time < soonest:
+                soonest, f = time, fetcher
+        dispatched = soonest
+    t.dispatched, t.fetcher = dispatched, f
+
+
+@compiled(nogil=True)
+def run(cluster, cores, nonzero, occupied, masks, work):
     """Advances by the operation whose registers and flags `cluster` holds; arguments as in `Clock.run`.
 
+    Returns whether the operation has ended. If not, it stopped after about `work` words and spans, so that the caller can hear an
+    interrupt, and is to be called again with the same arguments. The interpreter's lock is released meanwhile.
+
     `cluster` is an array of one `CLUSTER`, `cores` an array [cores] of `CORE`. Functions that this one calls take the record `t` of
-    the cluster, and the record `c` of a core or the array and the number `f` of a fetcher; times and numbers are int64.
+    the cluster, and the record `c` of a core or the array and the number `f` of a fetcher; times and numbers are int64. Raises
+    `IndexError` for a word or a mask row beyond the arrays.
     """
     t = cluster[0]
-    groups = t.SPLIT
-    t.closed_last = t.stored_last = NEVER
-    dispatched = t.started + t.dispatch - 1
-    if t.groups and t.groups != groups:
-        dispatched = max(dispatched, t.ended + t.drained - 1)
-    t.groups = groups
-    f, n = 0, 0
-    for oy in range(t.OH):
-        for ox in range(t.OW):
-            dispatched += 1
-            fresh = ox % t.RUN == 0
-            if not fresh:
-                dispatched = max(dispatched, _room(t, cores, f))
-                if t.cores == t.ports:
-                    dispatched = max(dispatched, _ahead(t, cores[f]))
-            elif t.stateful:
-                f = n % groups
-                dispatched = max(dispatched, _ahead(t, cores[f]), _room(t, cores, f))
-            else:
-                soonest = -NEVER
-                for fetcher in range(groups):
-                    time = max(dispatched, _ahead(t, cores[fetcher]), _room(t, cores, fetcher))
-                    if time < soonest:
-                        soonest, f = time, fetcher
-                dispatched = soonest
-            n += 1
-            _output(t, cores, f, dispatched, fresh, oy, ox, nonzero, occupied, masks)
-    t.dispatched = dispatched
+    if not t.begun:
+        t.begun = 1
+        t.next = t.tap = t.fetcher = 0
+        t.closed_last = t.stored_last = NEVER
+        t.dispatched = t.started + t.dispatch - 1
+        if t.groups and t.groups != t.SPLIT:
+            t.dispatched = max(t.dispatched, t.ended + t.drained - 1)
+        t.groups = t.SPLIT
+    outputs = t.OH * t.OW
+    while t.next < outputs:
+        oy, ox = t.next // t.OW, t.next % t.OW
+        fresh = ox % t.RUN == 0
+        if t.tap == 0:
+            _dispatch(t, cores, fresh)
+        work = _output(t, cores, t.fetcher, fresh, oy, ox, work, nonzero, occupied, masks)
+        if t.tap == 0:
+            t.next += 1
+        if work <= 0 and t.next < outputs:
+            return False
+    return True

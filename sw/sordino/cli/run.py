@@ -40,6 +40,13 @@ if TYPE_CHECKING:
     type=OUTPUT,
     help="Write a timeline of the first image: layers, cores and the host's port, for ui.perfetto.dev (not from golden).",
 )
+@click.option(
+    "--limit",
+    type=click.FloatRange(min=0),
+    default=1,
+    show_default=True,
+    help="Refuse a program that may take more than so many times the ordinary steps (10^9 an image) or memory (8 GiB).",
+)
 @clock_option
 @json_option
 def run(
@@ -51,6 +58,7 @@ def run(
     arch: ArchConfig | None,
     waves: Path | None,
     trace_file: Path | None,
+    limit: float,
     clock: float | None,
     json: str | None,
 ) -> None:
@@ -75,7 +83,7 @@ def run(
         def report(done: int, total: int) -> None:
             bar.update(task, description=backend, completed=done, total=total)
 
-        with Accelerator(program, backend, arch=arch, waves=waves, progress=report) as acc:
+        with Accelerator(program, backend, arch=arch, waves=waves, progress=report, limit=limit) as acc:
             result = acc.integers(*values) if integers else acc(*values)
             stats = acc.stats
     outputs = result if isinstance(result, tuple) else (result,)

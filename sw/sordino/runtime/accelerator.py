@@ -40,12 +40,14 @@ class Accelerator:
         "verilator" (the gateware itself, simulated)
     arch : if given, the architecture that the program must be compiled for
     waves : file for waves, `.fst` or `.vcd` (verilator only)
+    limit : refuse a program that may take more than so many times the ordinary steps or memory (`sordino_hw.spec.budget`)
 
     `acc(x)` takes float arrays of the model's shape (such as [batch, c, h, w]), NumPy or torch, and returns the same kind
     in the shape that the model returns. With several inputs, `acc(x1, x2)`; several outputs come as a tuple.
     `acc.integers(x)` does the same on integers. Both leave the figures of the call in `acc.stats`.
 
-    Raises `ArchError` if `arch` is another than the program's, `BinaryError` for a damaged file, `InputError` for an
+    Raises `ArchError` if `arch` is another than the program's, `BinaryError` for a damaged file or one
+    beyond the limit, `InputError` for an
     unknown back end, and `ToolError` where the simulator cannot be built.
     """
 
@@ -57,6 +59,7 @@ class Accelerator:
         arch: str | ArchConfig | None = None,
         waves: str | Path | None = None,
         progress: Progress | None = None,
+        limit: float = 1,
     ):
         self.program = program if isinstance(program, Program) else Program.load(program)
         if arch is not None and (wanted := preset(arch)).hash != self.program.arch.hash:
@@ -72,13 +75,13 @@ class Accelerator:
         self._stats: Stats | None = None
         self._backend: Backend
         if backend == "golden":
-            self._backend = Golden(self.program)
+            self._backend = Golden(self.program, limit)
         elif backend == "timing":
-            self._backend = Timing(self.program)
+            self._backend = Timing(self.program, limit)
         else:
             from sordino_sim.rtl.backend import Verilator
 
-            self._backend = Verilator(self.program, waves=waves)
+            self._backend = Verilator(self.program, waves=waves, limit=limit)
 
     def __call__(self, *inputs: Any) -> Any:
         values = {n: self.quantise(n, x) for n, x in self._named(inputs).items()}

@@ -18,12 +18,35 @@ def _is_tensor(x: Any) -> bool:
 
 
 def to_numpy(name: str, x: Any) -> np.ndarray:
-    """The input `name` as a NumPy array. Raises `InputError` for what is neither an array nor a tensor."""
+    """The input `name` as a NumPy array. Raises `InputError` for what is neither an array nor a tensor, and for tensors whose values
+    are not plain real numbers. Floats that NumPy lacks (bfloat16 and those of 8 bits) become float32, which holds them exactly."""
     if _is_tensor(x):
-        return x.detach().cpu().numpy()
+        return _plain(name, x)
     if isinstance(x, np.ndarray):
         return x
     raise InputError(f"input {name!r} is a {type(x).__name__}; give a NumPy array or a torch tensor [batch, c, h, w]")
+
+
+def _plain(name: str, x: Any) -> np.ndarray:
+    """A tensor of PyTorch as an array."""
+    torch = sys.modules["torch"]
+    problem = ""
+    if x.device.type == "meta":
+        problem = "is on the device 'meta' and has no values; give one with values, such as torch.zeros_like(x, device='cpu')"
+    elif x.is_quantized:
+        problem = "is quantised; give x.dequantize()"
+    elif x.layout is not torch.strided:
+        problem = f"has the layout {x.layout}; give x.to_dense()"
+    elif x.is_complex():
+        problem = "is complex; give real numbers, such as x.real"
+    if problem:
+        raise InputError(f"input {name!r} {problem}.")
+    try:
+        if x.is_floating_point() and x.dtype not in (torch.float16, torch.float32, torch.float64):
+            x = x.float()
+        return x.detach().cpu().resolve_neg().numpy()
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        raise InputError(f"input {name!r}: a tensor of {x.dtype} that cannot be read ({error}). Give x.float().") from None
 
 
 def like(given: Any, y: np.ndarray) -> Any:
