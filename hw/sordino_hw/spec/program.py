@@ -266,7 +266,7 @@ class Program:
             _require_text(d)
             program, arch_hash = cls._from_document(d, images), _typed(int, d["arch_hash"], "arch_hash")
         except ArchError as error:
-            raise BinaryError(f"{path}: {error}. {remedy}") from None
+            raise BinaryError(f"{path}: {printable(error, 500)}. {remedy}") from None
         except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             text = printable(error, 500)
             raise BinaryError(f"{path}: the program document is malformed ({type(error).__name__}: {text}). {remedy}") from None
