@@ -14,6 +14,8 @@ import sordino_hw
 from sordino.cli import app
 from sordino.experiments import fpga_bench as fpga_benchmark
 from sordino.experiments.fpga_bench import bench_fpga, parse_seeds
+from sordino.report import render
+from sordino.report.schema import validate
 from sordino_hw.fpga import DEVICES, CriticalPath, Hop, Routed, SlowGroup, Synthesis
 from sordino_hw.spec.arch import preset
 from sordino_hw.spec.errors import InputError, ToolError
@@ -68,7 +70,9 @@ def test_command(calls, tmp_path):
     assert result.exit_code == 0, result.output
     assert "Fmax: median 28.0 MHz, worst 27.0 MHz." in result.output and "LC 4,000 of 5,280 (75.8%)" in result.output
     assert re.search(r"33\.4 .* 12 .* core\.left#\.DI .* core\.seen", result.output), result.output
+    validate(out.read_text(), "bench fpga")
     document = json.loads(out.read_text())
+    assert "median of 3 seeds" in render(document)
     assert document["command"] == "bench fpga" and document["device"] == "iCE40UP5K" and len(document["runs"]) == 3
     assert document["runs"][0]["slow"] == [{"sink": "core.left#.DI", "source": "core.seen", "endpoints": 12, "delay": 33.4}]
 

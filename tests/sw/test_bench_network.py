@@ -11,6 +11,8 @@ from sordino.cli import app
 from sordino.experiments.layer_bench import DENSITIES, ENOUGH, SUITE, bench_suite, mapping_of, roomy
 from sordino.experiments.network_bench import bench_network, ideal_memory
 from sordino.experiments.workloads import WorkloadLayer, load_workload
+from sordino.report import render
+from sordino.report.schema import validate
 from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.arch import preset
 from sordino_hw.spec.errors import InputError
@@ -98,7 +100,9 @@ def test_layers_on_the_rtl(tmp_path):
 def test_command(file, tmp_path):
     result = CliRunner().invoke(app, ["bench", "network", str(file), "--json", str(tmp_path / "x.json")])
     assert result.exit_code == 0 and "project + sum" in result.stdout
+    validate((tmp_path / "x.json").read_text(), "bench network")
     figures = json.loads((tmp_path / "x.json").read_text())
+    assert "Where the cycles go" in render(figures)
     assert figures["command"] == "bench network" and figures["memory"] == "ideal" and figures["workload"] == "small"
     assert {"eta", "cycles", "dense_cycles", "speedup", "mac_ratio", "seconds", "causes", "layers"} < set(figures)
     assert {"name", "op", "eta", "cycles", "dense_cycles", "causes"} < set(figures["layers"][0])

@@ -17,6 +17,7 @@ from sordino.experiments.study.plan import points
 from sordino.experiments.study.store import Watch
 from sordino.experiments.study.summary import group, rows
 from sordino.report import render
+from sordino.report.schema import validate
 
 TINY = Settings(task="digits-wide", plain_epochs=1, sparse_epochs=1, train_images=64, timing_images=2)
 RELU, L1 = Point("relu", 1.0, "uniform", 0), Point("l1", 1.0, "uniform", 0)
@@ -251,6 +252,7 @@ def test_the_command_writes_a_page_and_figures_and_resumes(tmp_path):
     arguments += ["--json", str(tmp_path / "s.json"), "-o", str(tmp_path / "s.html")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
+    validate((tmp_path / "s.json").read_text(), "study")
     found = json.loads((tmp_path / "s.json").read_text())
     assert found["command"] == "study" and found["pending"] == 0 and [r["method"] for r in found["rows"]] == ["relu", "l1"]
     page = (tmp_path / "s.html").read_text()
