@@ -162,6 +162,19 @@ def test_operations_in_flight(first, second, message):
         two(dict(first), dict(second), wait=True).check()
 
 
+def test_an_output_is_added_to_its_own_word():
+    """Its residual may be the word that it is stored to, since nothing else reads that; another output's may not."""
+    a = one("conv")
+    a.wait()
+    a.conv(Flag.RESIDUAL, R_BASE=4, R_OY=2, R_OX=1)
+    program(segment(a, 2)).check()
+    for changes in ({"R_OX": 0}, {"R_BASE": 5, "R_OX": 0, "R_OY": 0}):
+        a = one("conv")
+        a.wait()
+        a.conv(Flag.RESIDUAL, **{"R_BASE": 4, "R_OY": 2, "R_OX": 1} | changes)
+        assert "which it or an operation before it may still read" in refusal(program(segment(a, 2)))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [([0], r"trap OPCODE at instruction 0: .*"), ([], r"trap OPCODE at instruction 0: .*"), ([0x60000000], "trap WAIT at .*")],

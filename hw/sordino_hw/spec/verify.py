@@ -9,7 +9,7 @@ operation can touch, and refuses the program unless
   taken to be zero because nothing has stored it: it holds the last image's value, or another program's;
 - accumulator state that it starts from was stored by an earlier operation, on the same core; state persists between segments;
 - nothing that it reads is stored, and nothing that it stores is read or stored, by an operation that may still be in flight: a WAIT
-  stands between; and no two outputs of one operation are stored to one word;
+  stands between; no two outputs of one operation are stored to one word; and of its own reads only an output's residual may be there;
 - the words of every tensor are stored by the time that the tensor is read: after the program where its memory is kept, else after the
   last operation of its layer.
 
@@ -214,10 +214,13 @@ class _Verifier:
         starts, stops, pixels = _column_runs(tuple(r[name] for name in _INPUT), bits)
         reads = [_Runs(offsets, starts, stops)] if len(offsets) else []
         self.constants(segment, step, kernel_rows, pixels, masks)
-        if step.has(Flag.RESIDUAL):
-            reads.append(_words(r, "R_BASE", "R_OY", "R_OX", bits))
         for runs in reads:
             self.read(*self.place(runs, Region.ACT))
+        if step.has(Flag.RESIDUAL):
+            # Each output may be added to the word that it is stored to: nothing else of the operation reads it.
+            pairs = (("R_BASE", "O_BASE"), ("R_OY", "O_OY"), ("R_OX", "O_OX"))
+            in_place = all(centred(r[a], bits) == centred(r[b], bits) for a, b in pairs) and not step.has(Flag.SINK)
+            self.read(*self.place(_words(r, "R_BASE", "R_OY", "R_OX", bits), Region.ACT), in_place)
         self.states(step)
         if not step.has(Flag.SINK):
             self.store(*self.place(_words(r, "O_BASE", "O_OY", "O_OX", bits), Region.ACT), r["OH"] * r["OW"] * r["SLICES"])
@@ -232,8 +235,8 @@ class _Verifier:
             self.rule(False, f"it touches row {row} of the {region.name} memory, which has {depth}")
         return starts, stops
 
-    def read(self, starts: np.ndarray, stops: np.ndarray) -> None:
-        """The operation reads activation words."""
+    def read(self, starts: np.ndarray, stops: np.ndarray, in_place: bool = False) -> None:
+        """The operation reads activation words; `in_place`: each for the very output that it stores there."""
         part, rows = self.act.rows(starts, stops)
         self.spend(len(rows))
         stored = self.act.stored[part]
@@ -243,7 +246,8 @@ class _Verifier:
         if (absent := rows & (stored == 0)).any():
             row = part.start + int(absent.argmax())
             self.rule(False, f"it reads activation word {row}, which no input and no operation has stored")
-        self.act.used[part][rows] = self.now
+        if not in_place:
+            self.act.used[part][rows] = self.now
 
     def store(self, starts: np.ndarray, stops: np.ndarray, words: int) -> None:
         """The operation stores so many activation words."""
