@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from math import erf, exp, pi, sqrt
 
 import numpy as np
-from sordino_sim.geometry import geometry
 
 from sordino_hw.spec.asm import Step, decode_segment
+from sordino_hw.spec.geometry import geometry
 from sordino_hw.spec.isa import Flag, Mode, Opcode
 from sordino_hw.spec.latencies import Latencies
 from sordino_hw.spec.program import Program, Segment
