@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .runtime.compare import Comparison, Difference, compare
     from .runtime.compile import compile
     from .runtime.stats import LayerStats, Stats
-    from .sparsity import calibrate, sparsify
+    from .sparsity import Blend, calibrate, sparsify
     from .sparsity.cost import Cost, CostWeights, cost, weigh
     from .sparsity.prune import finish_pruning, prune, weight_words
 
@@ -48,6 +48,7 @@ __all__ = [
     "ArchConfig",
     "ArchError",
     "BinaryError",
+    "Blend",
     "Comparison",
     "CompileError",
     "Cost",
@@ -102,7 +103,7 @@ _NAMES_BY_MODULE = {
     ".runtime.compare": ("Comparison", "Difference", "compare"),
     ".runtime.compile": ("compile",),
     ".runtime.stats": ("LayerStats", "Stats"),
-    ".sparsity": ("calibrate", "sparsify"),
+    ".sparsity": ("Blend", "calibrate", "sparsify"),
     ".sparsity.cost": ("Cost", "CostWeights", "cost", "weigh"),
     ".sparsity.prune": ("finish_pruning", "prune", "weight_words"),
 }

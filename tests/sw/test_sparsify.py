@@ -175,7 +175,7 @@ def test_sparsify_replaces_a_model_that_is_a_relu_and_other_methods():
     assert isinstance(sd.sparsify(sd.sparsify(Net(), "l1"), "star").relu, STAR)
 
 
-def test_sparsify_keeps_a_shared_module_shared_and_the_training_mode():
+def test_sparsify_without_calibration_keeps_a_module_that_is_called_twice_and_the_training_mode():
     sparse = sd.sparsify(Shared().eval(), "star")
     assert [name for name, _ in sd.nn.sites(sparse)] == ["relu"] and not sparse.relu.training
 
@@ -379,7 +379,7 @@ def test_thresholds_per_channel_come_back_from_a_state_dict():
         (lambda: sd.sparsify(Net(), "l1", width=3), r"sparsify: method 'l1' has no option 'width'; its options are strength .*"),
         (
             lambda: sd.sparsify(Net(), "l1", strength={"no": 1.0}),
-            r"sparsify: strength names 'no', which is no ReLU; there are head\.1, relu",
+            r"sparsify: strength names 'no', which is no activation that is replaced; there are head\.1, relu",
         ),
         (lambda: sd.sparsify(Net(), "l1", strength=-1.0), r"L1: strength must not be negative, not -1\.0"),
         (lambda: sd.sparsify(Net(), "star", quantile=1.0), r"STAR: quantile must be in \[0, 1\), not 1\.0"),
@@ -387,11 +387,11 @@ def test_thresholds_per_channel_come_back_from_a_state_dict():
         (lambda: sd.sparsify(Net(), "star", forward="x"), r"STAR: forward must be 'relu' or 'threshold', not 'x'"),
         (
             lambda: sd.sparsify(nn.Linear(2, 2), "l1"),
-            r"sparsify: the model has no nn\.ReLU module to replace\. Make each activation .*",
+            r"sparsify: the model has no activation to replace\. Call a ReLU, .*",
         ),
         (lambda: sd.sparsify(Net(), "star", calibration=torch.rand(0, 1, 8, 8)), r"calibrate: the calibration set is empty; .*"),
         (
-            lambda: sd.sparsify(Shared(), "star", calibration=torch.rand(9, 4), per="channel"),
+            lambda: sd.calibrate(sd.sparsify(Shared(), "star", per="channel"), torch.rand(9, 4)),
             r"STAR: one activation module is called on tensors of 3 and 5 channels, so it cannot have a threshold per channel\. .*",
         ),
     ],
@@ -401,10 +401,10 @@ def test_refusals(call, text):
         call()
 
 
-def test_functional_relu_is_refused_with_its_line():
+def test_functional_relu_without_calibration_is_refused_with_its_line():
     line = re.escape(f"{__file__}:")
     with pytest.raises(
-        sd.InputError, match=rf"^sparsify: .* The model calls it as a function \({line}\d+\)\. Make each .*$"
+        sd.InputError, match=rf"^sparsify: .* The model calls ReLU as a function \({line}\d+\)\. Give calibration=x, .*$"
     ) as caught:
         sd.sparsify(Functional(), "l1")
     number = int(re.search(r"\.py:(\d+)\)", str(caught.value)).group(1))
@@ -412,7 +412,9 @@ def test_functional_relu_is_refused_with_its_line():
 
 
 def test_functional_relu_beside_modules_is_warned_of():
-    with pytest.warns(UserWarning, match=r"leaves these calls as they are: .*test_sparsify\.py:\d+"):
+    with pytest.warns(
+        UserWarning, match=r"left 1: relu in 1 places \(.*test_sparsify\.py:\d+\): found by running .* give calibration="
+    ):
         sparse = sd.sparsify(Mixed(), "l1")
     assert isinstance(sparse.relu, L1)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.utils import parametrize
 
-from sordino_hw.spec.errors import CompileError, InputError
+from sordino_hw.spec.errors import CompileError, InputError, SordinoError
 
 from ..fx.nodes import attribute
 from .parametrised import plain
@@ -111,6 +111,8 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[GraphModule, 
         pass
     try:
         program = torch.export.export(model, tuple(t[:1] for t in inputs))
+    except SordinoError:  # a layer says why it cannot be exported
+        raise
     except Exception as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CompileError(

@@ -19,6 +19,7 @@ __all__ = [
     "layer_inputs",
     "method",
     "penalty",
+    "rectifies",
     "register",
     "sites",
 ]
@@ -65,6 +66,30 @@ class SparseActivation(Penalised):
         super().__init__()
         self.cost_weight = 1.0
         """Factor of this layer's penalty: what one of its events costs, relative to the others (see `sordino.weigh`)."""
+        self.bound: float | None = None
+        """The largest input that counts, such as 6 where the layer replaces a ReLU6: larger ones are set to it."""
+        self.level = 1.0
+        """Share of the layer in its output; the rest is `original`, the activation that it replaces gradually."""
+
+    def fade_in(self, original: nn.Module) -> None:
+        """Makes the layer compute `original`, which it replaces as `set_blend` says."""
+        self.original, self.level = original, 0.0
+        self.register_buffer("blend", torch.zeros(()))  # the level as a part of the state dict
+
+    def set_blend(self, level: float) -> None:
+        """Sets the layer's share, 0 to 1, in its output; a layer that replaced its activation at once has 1 for ever."""
+        if "blend" in self._buffers:
+            self.level = level
+            self.get_buffer("blend").fill_(level)
+
+    def limit(self, x: Tensor) -> Tensor:
+        """x, at most `bound`."""
+        return x if self.bound is None else x.clamp(max=self.bound)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if "blend" in self._buffers:
+            self.level = float(self.get_buffer("blend"))
 
     @property
     def exports_another_form(self) -> bool:
@@ -87,11 +112,19 @@ class SparseActivation(Penalised):
         return {}
 
     def forward(self, x: Tensor) -> Tensor:
+        whole, x = x, self.limit(x)
         y = self.activate(x)
         if self.training and torch.is_grad_enabled():
             cost = self.cost(x, y)
             if cost is not None:  # a module that is called twice in a forward pass pays twice
                 self._penalty = cost if self._penalty is None else self._penalty + cost
+        if self.level < 1:
+            if torch.compiler.is_exporting():
+                raise InputError(
+                    f"a layer of {self.method!r} has replaced {type(self.original).__name__} by {self.level:.0%} only. Go on training with "
+                    "before_epoch=sordino.Blend(epochs) for more than `epochs` epochs before you quantise or export the network."
+                )
+            y = torch.lerp(self.original(whole), y, self.level)
         return y
 
 
@@ -113,10 +146,15 @@ def method(name: str) -> type[SparseActivation]:
     return METHODS[name]
 
 
+def rectifies(module: nn.Module) -> bool:
+    """Whether a module is `max(x, 0)`, with an upper bound or without: ReLU, ReLU6, Hardtanh from 0."""
+    return isinstance(module, nn.ReLU) or (isinstance(module, nn.Hardtanh) and module.min_val == 0 < module.max_val)
+
+
 def sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The activations that a method may replace, ReLUs and layers of a method alike, as (module path, module)."""
+    """ReLUs, bounded or not, and layers of a method alike, as (module path, module)."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.ReLU | SparseActivation):
+        if isinstance(module, SparseActivation) or rectifies(module):
             yield name, module
 
 
@@ -128,11 +166,11 @@ def penalty(model: nn.Module) -> Tensor | None:
 
 @torch.no_grad()
 def layer_inputs(model: nn.Module, x: Inputs, batch_size: int = 256) -> dict[SparseActivation, list[Tensor]]:
-    """Runs `model` on `x` in evaluation mode: the inputs of every method's layer, one tensor for each call."""
+    """Runs `model` on `x` in evaluation mode: the inputs of every method's layer, one tensor for each call, at most its `bound`."""
     seen: dict[SparseActivation, list[Tensor]] = {}
 
     def keep(module, inputs, _y):
-        seen.setdefault(module, []).append(inputs[0].detach())
+        seen.setdefault(module, []).append(module.limit(inputs[0].detach()))
 
     _run(model, x, batch_size, {m: keep for _, m in sites(model) if isinstance(m, SparseActivation)})
     return seen

@@ -59,7 +59,7 @@ def gather_channels(inputs: Sequence[Tensor], name: str) -> Tensor:
     if len(channels) > 1:
         raise InputError(
             f"{name}: one activation module is called on tensors of {' and '.join(map(str, channels))} channels, so it cannot have "
-            "one parameter per channel. Give each place its own nn.ReLU, or use per='layer'."
+            "one parameter per channel. Give sordino.sparsify calibration=, so that each call gets a layer, or use per='layer'."
         )
     return torch.cat([x.transpose(0, 1).flatten(1) for x in inputs], 1)
 

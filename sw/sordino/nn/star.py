@@ -76,7 +76,7 @@ class STAR(SparseActivation):
             if len(channels) > 1:
                 raise InputError(
                     f"{type(self).__name__}: one activation module is called on tensors of {' and '.join(map(str, sorted(channels)))} channels, so it "
-                    "cannot have a threshold per channel. Give each place its own nn.ReLU, or use per='layer'."
+                    "cannot have a threshold per channel. Give sordino.sparsify calibration=, so that each call gets a layer, or use per='layer'."
                 )
             groups = list(torch.cat([x.transpose(0, 1).flatten(1) for x in inputs], 1))
         cuts = []

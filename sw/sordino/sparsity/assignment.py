@@ -9,7 +9,7 @@ from torch import nn
 
 from sordino_hw.spec.errors import InputError
 
-from ..nn.base import SparseActivation, sites
+from ..nn.base import SparseActivation
 from ..nn.base import method as find_method
 
 __all__ = ["Choice", "Methods", "assign"]
@@ -22,12 +22,11 @@ Methods = Mapping[str, Choice] | Mapping[type[nn.Module], Choice] | Mapping[Key,
 """Choices by pattern of the module path, or by type of the activation or of a module around it."""
 
 
-def assign(model: nn.Module, methods: Methods, options: Mapping[str, Any]) -> dict[str, SparseActivation]:
-    """A new layer for each activation that gets one, by module path; see `sparsify` for the rules.
+def assign(model: nn.Module, methods: Methods, options: Mapping[str, Any], paths: Sequence[str]) -> dict[str, SparseActivation]:
+    """A new layer for each of the activations at `paths` that gets one, by module path; see `sparsify` for the rules.
 
     Raises `InputError` for keys that match nothing, keys of one rank that disagree, and options that nobody has.
     """
-    paths = [path for path, _ in sites(model)]
     choices: Mapping[Key, Choice] = dict(methods)  # type: ignore[arg-type]
     chosen = {path: _split(choices[key]) for path, key in _keys(model, choices, paths).items()}
     names = list(dict.fromkeys(name for name, _ in chosen.values() if name is not None))
@@ -130,7 +129,9 @@ def _check_common(option: str, value: Any, names: Sequence[str], chosen: Mapping
 def _check_paths(option: str, value: Any, paths: Sequence[str]) -> None:
     for path in value if isinstance(value, Mapping) else ():
         if path not in paths:
-            raise InputError(f"sparsify: {option} names {path!r}, which is no ReLU; there are {', '.join(paths)}")
+            raise InputError(
+                f"sparsify: {option} names {path!r}, which is no activation that is replaced; there are {', '.join(paths)}"
+            )
 
 
 def _at(path: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class DeepLabV3Plus(nn.Module):
     output_stride : 16 or 8, of the encoder
     upsampling : of the encoder's features, before the decoder: "bilinear" as published; "nearest" is what the array does,
         if height and width are multiples of 16 (and wants fine-tuning)
-    activation : of the MobileNetV2 backbone: "relu6" as published, or "relu", which `sparsify` replaces
+    activation : of the MobileNetV2 backbone: "relu6" as published, or "relu"
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class MobileNetV1(nn.Module):
     """(N, 3, H, W) -> logits (N, num_classes). MobileNets, Howard et al. 2017 (arXiv 1704.04861).
 
     width_mult : factor of all channels, rounded to multiples of 8
-    activation : "relu", or "relu6" as timm's checkpoints were trained; `sparsify` replaces "relu" only
+    activation : "relu", or "relu6" as timm's checkpoints were trained; `sparsify` keeps the bound
     """
 
     def __init__(self, num_classes: int = 1000, width_mult: float = 1.0, activation: str = "relu6"):

@@ -60,7 +60,7 @@ class MobileNetV2(nn.Module):
     """(N, 3, H, W) -> logits (N, num_classes). MobileNetV2, Sandler et al. 2018 (arXiv 1801.04381).
 
     width_mult : factor of all channels, rounded to multiples of 8
-    activation : "relu", or "relu6" as torchvision's checkpoints were trained; `sparsify` replaces "relu" only
+    activation : "relu", or "relu6" as torchvision's checkpoints were trained; `sparsify` keeps the bound
     """
 
     def __init__(self, num_classes: int = 1000, width_mult: float = 1.0, activation: str = "relu6"):

@@ -30,9 +30,9 @@ fully connected layers, taps on padding included).
 
 _NOTES = """
 - **Inputs.** Normalised: scaled to 0..1, less (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225).
-- **Every ReLU is a module of its own**, so `sd.sparsify` can replace each by itself. ReLU6 (MobileNets, and DeepLabV3+ on
-  MobileNetV2) and SiLU (YOLOX) are what the checkpoints were trained with; `activation="relu"` makes them ReLUs, which wants
-  fine-tuning and is what sparsity methods are for.
+- **Every activation is a module of its own**, so `sd.sparsify` can replace each by itself. It keeps the bound of ReLU6 (MobileNets,
+  and DeepLabV3+ on MobileNetV2). SiLU (YOLOX) it replaces on request, `replace="silu"`, which wants fine-tuning, as does
+  `activation="relu"`.
 - **To compile**: the options with which every operator is one that the array has. SSD divides a map by its L2 norm, which the
   array cannot (`normalise=False` keeps the learned factors only); DeepLabV3+ upsamples bilinearly between encoder and decoder
   (`upsampling="nearest"`, with height and width multiples of 16). Both want fine-tuning.

@@ -189,7 +189,7 @@ class YOLOX(nn.Module):
 
     depth, width : multiples of the depth and width of YOLOX-l
     depthwise : separable convolutions (nano)
-    activation : "silu" as published, or "relu", which silence costs nothing and `sparsify` replaces
+    activation : "silu" as published, which `sparsify` replaces on request, or "relu", in which silence costs nothing
 
     The parameters are Megvii's but for the stem, whose kernel (C, 12, 3, 3) on 2x2 patches is kept as the equal kernel
     (C, 3, 6, 6) on pixels. `load_state_dict` and `load_checkpoint` take either.
