@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -224,6 +225,8 @@ def save_own_weights(trained: OwnTrained, path: str | os.PathLike) -> None:
     """Writes the weights, and in the file's metadata the method, so that `load_own_weights` can put its layers in place."""
     tensors = {k: v.contiguous() for k, v in trained.model.state_dict().items()}
     document = {"own": True, **trained.figures()}
+    if (report := getattr(trained.model, "sparsification", None)) is not None:
+        document["shapes"] = [list(shape) for shape in report.shapes]
     with replacing(path, InputError) as temporary:
         save_file(tensors, temporary, {"sordino": json.dumps(document)})
 
@@ -244,7 +247,11 @@ def load_own_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module | N
     try:
         options = {k: v for k, v in document["options"].items() if k != "strength"}
         if document["method"] != "relu":
-            model = sparsify(model, document["method"], **options)
+            # Calls of functions are found by running the model; what the layers are calibrated to is overwritten.
+            noise = tuple(torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)) for shape in document.get("shapes", ()))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it was said when the network was trained
+                model = sparsify(model, document["method"], calibration=noise or None, **options)
         model.load_state_dict(tensors)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: the weights do not fit the model. {' '.join(str(error).split())}") from None
