@@ -26,6 +26,7 @@ from sordino_sim.golden.model import Golden
 from sordino_sim.rtl import build, images
 from sordino_sim.rtl.backend import Verilator
 from sordino_sim.rtl.machine import Rtl, Run
+from sordino_sim.rtl.wave_layout import layout_path
 
 ARCH = next(a for a in ARCHS if a.cores == 4 and a.lanes == 8)
 SMALLEST = preset("icebreaker")
@@ -351,6 +352,26 @@ def test_waves(tmp_path):
     text = path.read_text()
     assert "s_axil_awaddr" in text and "sequencer" in text
     assert int(re.findall(r"^#(\d+)$", text, re.MULTILINE)[-1]) in (2 * ticks - 1, 2 * ticks - 2)
+    layout = layout_path(path).read_text()
+    traces = re.findall(r"^top\..*$", layout, re.MULTILINE)
+    missing = [trace for trace in traces if trace not in signals(text)]
+    assert len(traces) > 200 and len(missing) < len(traces) / 10, missing  # ports that this architecture does not use
+    for stage in ("Control", "Fetch", "Issue", "Compute", "Post-processing", "Memory", "Host"):
+        assert re.search(rf"^-{stage} \([1-9]\d*\)$", layout, re.MULTILINE), stage
+
+
+def signals(vcd: str) -> set[str]:
+    """Names of the signals of a VCD file, with their scopes and ranges."""
+    found, scope = set(), []
+    for line in vcd.partition("$enddefinitions")[0].splitlines():
+        words = line.split()
+        if words[:1] == ["$scope"]:
+            scope.append(words[2])
+        elif words[:1] == ["$upscope"]:
+            scope.pop()
+        elif words[:1] == ["$var"]:
+            found.add(".".join([*scope, words[4]]) + (words[5] if words[5] != "$end" else ""))
+    return found
 
 
 def test_waves_refusals(tmp_path):

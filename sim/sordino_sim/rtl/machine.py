@@ -61,6 +61,9 @@ class Rtl:
                 Path(waves).touch()
             except OSError as error:
                 raise ToolError(f"The file {waves} for waves cannot be written ({error.strerror}).") from None
+            from .wave_layout import write_layout  # only who wants waves needs Amaranth
+
+            write_layout(arch, waves)
         self._handle = self._lib.sordino_open(str(waves).encode() if waves is not None else None)
         if self.csr("ID") != ID_VALUE or self.csr("HASH") != arch.hash:
             raise ToolError(
