@@ -111,9 +111,14 @@ def test_command(file, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"op": "lstm"}, r"workload layer 'stem': unknown op 'lstm': known are conv, dwconv, maxpool, avgpool, add\."),
-        ({"density": 1.5}, r"workload layer 'stem': density must be from 0 to 1, not 1\.5\."),
-        ({"cin": 0}, r"workload layer 'stem': cin must be a positive integer\."),
+        (
+            {"op": "lstm"},
+            r"not a workload: layer 0: op: Input should be 'conv', 'dwconv', 'maxpool', 'avgpool' or 'add', not 'lstm'\. The .*",
+        ),
+        ({"density": 1.5}, r"not a workload: layer 0: density: Input should be less than or equal to 1, not 1\.5\. The .*"),
+        ({"cin": 0}, r"not a workload: layer 0: cin: Input should be greater than 0, not 0\. The .*"),
+        ({"cin": "3"}, r"not a workload: layer 0: cin: Input should be a valid integer, not '3'\. The .*"),
+        ({"h": None}, r"not a workload: layer 0: h: Input should be a valid integer, not None\. The .*"),
         ({"k": 30}, r"workload layer 'stem': it has no output\."),
         ({"groups": 2}, r"workload layer 'stem': groups must divide cin and cout\."),
     ],
@@ -128,9 +133,10 @@ def test_bad_layers_are_refused(tmp_path, change, message):
 def test_files_that_are_no_workloads_are_refused(tmp_path):
     path = tmp_path / "x.json"
     for text, message in (
-        ("{", "not a JSON document"),
-        ("[]", "not a workload"),
-        ('{"layers": [{"op": "conv"}]}', "lacks the key 'h'"),
+        ("{", r"x\.json: not a workload: Invalid JSON: .*\. The keys are in benchmarks/workloads/README\.md\.$"),
+        ("[]", "not a workload: Input should be an object"),
+        ('{"layers": []}', "not a workload: layers: List should have at least 1 item"),
+        ('{"layers": [{"op": "conv"}]}', "not a workload: layer 0: h: Field required"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=message):

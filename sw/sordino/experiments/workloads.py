@@ -1,29 +1,64 @@
 """Workloads: networks as lists of layers with the density of each input, and the graph of one layer of them."""
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from sordino_compiler.graph import Graph, Input, Node, Requant, Value, Window
 from sordino_compiler.ops import Conv, Depthwise, Lanewise, MaxPool
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.numbers import nearest_multiplier
+from sordino_hw.spec.text import printable
 
-__all__ = ["OPERATORS", "Workload", "WorkloadLayer", "load_workload"]
+__all__ = ["Workload", "WorkloadDocument", "WorkloadLayer", "load_workload"]
 
-OPERATORS = ("conv", "dwconv", "maxpool", "avgpool", "add")
+
+class LayerDocument(BaseModel):
+    """One layer of a workload file (see benchmarks/workloads/README.md). Other keys are not read."""
+
+    model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
+
+    op: Literal["conv", "dwconv", "maxpool", "avgpool", "add"]
+    name: str | None = None
+    """By default the operator and the layer's number."""
+    h: PositiveInt
+    """Rows of the input."""
+    w: PositiveInt
+    """Columns of the input."""
+    cin: PositiveInt
+    cout: PositiveInt
+    density: Annotated[float, Field(ge=0, le=1)]
+    """Non-zero part of the input; of an `add`, of its other operand."""
+    k: PositiveInt = 1
+    """Rows and columns of the kernel."""
+    stride: PositiveInt = 1
+    pad: NonNegativeInt = 0
+    dilation: PositiveInt = 1
+    groups: PositiveInt = 1
+
+
+class WorkloadDocument(BaseModel):
+    """A workload file."""
+
+    model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
+
+    name: str | None = None
+    """By default the file's name."""
+    note: str = ""
+    layers: Annotated[list[LayerDocument], Field(min_length=1)]
+    """In order of execution. An `add` that follows a convolution with an output of its shape is fused into it."""
 
 
 @dataclass(frozen=True)
 class WorkloadLayer:
-    """One layer; keys of the file format (see benchmarks/workloads/README.md). `added`: the name of the addition fused into it."""
+    """One layer, with the keys of `LayerDocument`. `added`: the name of the addition fused into it."""
 
     op: str
     name: str
@@ -45,11 +80,6 @@ class WorkloadLayer:
             if not ok:
                 raise InputError(f"workload layer {self.name!r}: {text}.")
 
-        rule(self.op in OPERATORS, f"unknown op {self.op!r}: known are {', '.join(OPERATORS)}")
-        for name in ("h", "w", "cin", "cout", "k", "stride", "dilation", "groups"):
-            rule(type(getattr(self, name)) is int and getattr(self, name) > 0, f"{name} must be a positive integer")
-        rule(type(self.pad) is int and self.pad >= 0, "pad must be an integer, not negative")
-        rule(isinstance(self.density, int | float) and 0 <= self.density <= 1, f"density must be from 0 to 1, not {self.density!r}")
         rule(self.op == "conv" or self.cin == self.cout, f"an {self.op} must have as many outputs as inputs")
         rule(self.op != "conv" or self.cin % self.groups == self.cout % self.groups == 0, "groups must divide cin and cout")
         rule(min(self.out_size) >= 1, "it has no output")
@@ -162,17 +192,15 @@ def load_workload(path: str | os.PathLike) -> Workload:
     """Reads a workload file. Raises `InputError`, naming file and layer, for what is not one."""
     path = Path(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = WorkloadDocument.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}. Workloads are in benchmarks/workloads of the repository.") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON document ({error}).") from None
-    if not isinstance(document, dict) or not isinstance(document.get("layers"), list) or not document["layers"]:
-        raise InputError(f"{path}: not a workload: it must be an object with a list 'layers' of at least one layer.")
+    except ValidationError as error:
+        raise InputError(f"{path}: {_fault(error)}. The keys are in benchmarks/workloads/README.md.") from None
     layers: list[WorkloadLayer] = []
-    for i, fields in enumerate(document["layers"]):
+    for i, fields in enumerate(document.layers):
         try:
-            layer = _layer(fields, i)
+            layer = WorkloadLayer(**{**fields.model_dump(), "name": fields.name or f"{fields.op}{i}"})
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         before = layers[-1] if layers else None
@@ -180,22 +208,21 @@ def load_workload(path: str | os.PathLike) -> Workload:
             layers[-1] = dataclasses.replace(before, added=layer.name, added_density=layer.density)
         else:
             layers.append(layer)
-    return Workload(str(document.get("name", path.stem)), str(document.get("note", "")), layers)
+    return Workload(document.name or path.stem, document.note, layers)
+
+
+def _fault(error: ValidationError) -> str:
+    """The first fault of a file in words: the layer, the key, the rule and the value."""
+    first = error.errors()[0]
+    where = first["loc"]
+    if not where:
+        return f"not a workload: {first['msg']}"
+    layer = f"layer {where[1]}: " if len(where) > 1 else ""
+    value = "" if first["type"] == "missing" else f", not {printable(repr(first['input']), limit=60)}"
+    return f"not a workload: {layer}{where[-1]}: {first['msg']}{value}"
 
 
 def _takes(before: WorkloadLayer, add: WorkloadLayer) -> bool:
     """Whether an addition can be fused into the layer before it."""
     same = (before.cout, *before.out_size) == (add.cin, add.h, add.w)
     return same and before.added is None and before.op in ("conv", "dwconv") and before.groups in (1, before.cin)
-
-
-def _layer(fields: Any, index: int) -> WorkloadLayer:
-    if not isinstance(fields, dict):
-        raise InputError(f"layer {index} is not an object.")
-    known = {f.name: f for f in dataclasses.fields(WorkloadLayer) if not f.name.startswith("added")}
-    needed = [n for n, f in known.items() if f.default is dataclasses.MISSING and n != "name"]
-    for name in needed:
-        if name not in fields:
-            raise InputError(f"layer {fields.get('name', index)!r} lacks the key {name!r}; it needs {', '.join(needed)}.")
-    picked = {name: fields[name] for name in known if name in fields}
-    return WorkloadLayer(**{"name": f"{fields['op']}{index}", **picked})

@@ -6,8 +6,9 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from ..experiments.workloads import WorkloadDocument
 from .jsonfile import VERSION
-from .schema import DOCUMENTS, Architecture, Document, arch_file_schema, json_schema
+from .schema import DIALECT, DOCUMENTS, Architecture, Document, arch_file_schema, json_schema
 
 __all__ = ["figures_page", "schema_files"]
 
@@ -27,8 +28,15 @@ and `python`).
 
 def schema_files() -> dict[str, str]:
     """Text of each published schema by file name."""
-    files = {"arch-file.json": json.dumps(arch_file_schema(), indent=1) + "\n"}
+    inputs = {"arch-file": arch_file_schema(), "workload-file": workload_file_schema()}
+    files = {f"{name}.json": json.dumps(schema, indent=1) + "\n" for name, schema in inputs.items()}
     return files | {f"{command.replace(' ', '-')}.json": json.dumps(json_schema(command), indent=1) + "\n" for command in DOCUMENTS}
+
+
+def workload_file_schema() -> dict[str, Any]:
+    """The JSON Schema of a file that `sordino bench network` takes."""
+    found = WorkloadDocument.model_json_schema()
+    return {"$schema": DIALECT, "title": "Sordino workload file", **{k: v for k, v in found.items() if k != "title"}}
 
 
 def figures_page() -> str:
