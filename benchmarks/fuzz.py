@@ -5,7 +5,8 @@ disassembled, run by the golden and the timing model, and a share of those that 
 files go through the RTL as well: values and counters are equal, or models and RTL both refuse. Set `NUMBA_BOUNDSCHECK=1`, and
 `NUMBA_CACHE_DIR` to an empty folder, to have every index of the compiled loops checked.
 
-Exit code 1 if anything but a refusal in words came out, if a file took longer than the budget, or if RTL and models differ.
+Ctrl-C ends it early, with the figures so far. Exit code 1 if anything but a refusal in words came out, if a file took longer than
+the budget, or if RTL and models differ.
 
 Keys of the JSON: `seed`; `count`; `seconds` (processor time); `stages` (how many files ended where: refused at load, by the budget,
 while they ran, or not at all); `slowest` (seconds); `rtl` (`equal`, `both refuse`); `boundscheck`; `faults` (list of `number`, `error`).
@@ -62,6 +63,8 @@ def main() -> int:
                         corpus = Corpus(Path(folder), 8, (ARCHS[4],))
                     path, inputs = corpus.mutated(rng, [m for m in MUTATIONS if m is not change_arch])
                     rtl[against_rtl(path, inputs)] += 1
+            except KeyboardInterrupt:
+                break
             except Exception:
                 faults.append({"number": number, "error": traceback.format_exc()})
                 print(f"file {number} of seed {args.seed}:\n{faults[-1]['error']}", flush=True)

@@ -5,6 +5,7 @@ the architecture are computed anew, so that nothing but the checks of the conten
 """
 
 import contextlib
+import copy
 import hashlib
 import json
 import time
@@ -94,13 +95,13 @@ def change_field(rng: np.random.Generator, d: Document, images: Images) -> None:
             rng, [old + 1, old - 1, old * 2, old // 2, -old, old + int(rng.integers(-100, 100)), old ^ 1 << int(rng.integers(40))]
         )
     elif kind < 0.75:
-        parent[key] = pick(rng, WRONG)
+        parent[key] = copy.deepcopy(pick(rng, WRONG))
     elif kind < 0.85:
         del parent[key]
     elif isinstance(parent, list):
-        parent.insert(key, pick(rng, parent))
+        parent.insert(key, copy.deepcopy(pick(rng, parent)))
     else:
-        parent[key] = parent[pick(rng, list(parent))]
+        parent[key] = copy.deepcopy(parent[pick(rng, list(parent))])
 
 
 def change_arch(rng: np.random.Generator, d: Document, images: Images) -> None:
@@ -210,7 +211,7 @@ class Corpus:
         d, images = json.loads(json.dumps(d)), dict(images)
         for _ in range(int(rng.integers(1, 4))):
             # An earlier mutation may have taken away what this one changes.
-            with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
+            with contextlib.suppress(AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
                 pick(rng, mutations)(rng, d, images)
         path = self.folder / "mutated.sdn"
         write(path, d, images)
