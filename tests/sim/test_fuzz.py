@@ -86,7 +86,9 @@ def random_instructions(rng, donors):
     if rng.random() < 0.05:  # no operation and no HALT up to the memory's end
         return np.array((words * ARCH.imem_depth)[: ARCH.imem_depth], np.uint32)
     for _ in range(rng.integers(1, 8)):
-        kind = rng.choice([Opcode.CONV, Opcode.VEC, Opcode.WAIT, Opcode.SET, Opcode.HALT], p=[0.35, 0.35, 0.15, 0.1, 0.05])
+        kind = Opcode(
+            int(rng.choice([Opcode.CONV, Opcode.VEC, Opcode.WAIT, Opcode.SET, Opcode.HALT], p=[0.35, 0.35, 0.15, 0.1, 0.05]))
+        )
         reg, imm = int(rng.integers(0, 1 << REG_BITS)), int(rng.integers(0, 1 << IMM_BITS))
         if rng.random() < 0.9:
             imm &= {Opcode.CONV: 0x1F, Opcode.VEC: 0x137}.get(kind, imm)
