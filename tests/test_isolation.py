@@ -12,7 +12,7 @@ import pytest
 DATA = Path(__file__).parent / "hw" / "data" / "version2.sdn"
 
 CONTRACT = ("numpy", "safetensors")
-MODELS = (*CONTRACT, "numba", "llvmlite", "threadpoolctl")
+MODELS = (*CONTRACT, "numba", "llvmlite", "platformdirs", "threadpoolctl")
 
 ONLY = """
 import sys

@@ -88,6 +88,7 @@ NAMED = {
     "strides beyond the kernel": lambda: Net(nn.ConvTranspose2d(4, 6, 1, 3, output_padding=2)),
     "stride and dilation alike": lambda: Net(nn.ConvTranspose2d(4, 6, 3, 2, 2, 1, dilation=2)),
     "one row": lambda: Net(nn.ConvTranspose2d(4, 6, (1, 3), (1, 2))),
+    "padding beyond the kernel": lambda: Net(nn.ConvTranspose2d(4, 6, 1, 1, 1)),
     "a residual": Residual,
 }
 

@@ -236,7 +236,10 @@ def test_check_reports_what_compiling_gives(digits, digits_model, digits_program
     assert report.cycles(1.0) == pytest.approx(measured.stats.total.cycles, rel=0.05)
     text = str(report)
     assert "aten.conv2d" in text and "Predicted cycles" in text and "\x1b" not in text
-    assert set(report.to_dict()) == {"arch", "ok", "problem", "operators", "memory", "segments", "predicted"}
+    assert set(report.to_dict()) == {
+        *("arch", "ok", "problem", "operators", "memory", "segments", "predicted"),
+        *("activation_memory", "advice", "fits"),
+    }
 
 
 def test_check_names_what_is_not_supported():

@@ -577,7 +577,7 @@ def test_dal_across_a_residual_needs_one_step_per_layer():
     assert sd.compare(sd.Accelerator(sd.compile(quantised)), quantised.graph, x)
     with pytest.raises(CompileError, match="Use one step per layer here: per='layer'"):
         sd.quantize(sd.sparsify(Residual(), "dal", calibration=x), x)
-    with pytest.raises(CompileError, match="a step per neuron is for software only"):
+    with pytest.raises(InputError, match="a step per neuron is for software only"):
         sd.quantize(sd.sparsify(net(), "dal", calibration=torch.randn(8, 3, 8, 8), per="neuron"), torch.randn(8, 3, 8, 8))
 
 

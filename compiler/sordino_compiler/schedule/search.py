@@ -125,7 +125,8 @@ def _sampled(outputs: Outputs, rows: int, densities: list[float]) -> float:
     layer = outputs.placed
     c, _, width = layer.out.shape
     x, n = layer.x, layer.node
-    below = (rows - 1) // n.repeat[0] * n.window.stride[0] + (n.window.kernel[0] - 1) * n.window.dilation[0] + 1
+    cropped = max(0, -n.window.padding[0])  # a phase of a transposed convolution may start below the first row
+    below = cropped + (rows - 1) // n.repeat[0] * n.window.stride[0] + (n.window.kernel[0] - 1) * n.window.dilation[0] + 1
     views = [(replace(x, base=0), min(x.shape[1], below), densities[0])]
     words = views[0][1] * x.row_pitch
     residual = None if layer.residual is None else replace(layer.residual, base=words)
