@@ -5,6 +5,7 @@ slow tests; the header of a run says which, and the same `SORDINO_SEED` and `--s
 """
 
 import os
+import signal
 import zlib
 
 # Before torch is imported, and for the programs that tests start: its threads wait for each other by spinning, and where
@@ -14,6 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import numpy as np
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it that starts the tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SEED = int(os.environ.get("SORDINO_SEED", "0"))
 

@@ -154,7 +154,7 @@ def test_spreading_keeps_the_order(rng):
 
 
 def test_what_has_room_stays(rng):
-    x, y = np.arange(12) + rng.random(12), rng.random(12)
+    x, y = np.arange(12) + rng.uniform(0, 0.998, 12), rng.uniform(0, 0.998, 12)  # places keep 0.001 from the device's edge
     tiles = np.full((1, 12), 1.0)
     at = spread((x, y), Room((np.ones(12), np.ones(12)), (tiles, tiles)))
     np.testing.assert_array_equal(at, (x, y))
