@@ -7,6 +7,9 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileSymlinkLock
 
+from sordino_hw.spec.errors import InputError
+from sordino_hw.spec.files import replacing
+
 __all__ = ["repair"]
 
 
@@ -33,9 +36,8 @@ def repair(path: Path) -> str | None:
         if data.startswith(kept):
             os.truncate(path, len(kept))  # needs no space on a disk that may still be full
         else:
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-            temporary.write_bytes(kept)
-            temporary.replace(path)
+            with replacing(path, InputError) as temporary:
+                temporary.write_bytes(kept)
     finally:
         lock.release()
     return (
