@@ -170,7 +170,7 @@ def design(tmp_path_factory):
     pins = zip(("clk", "slow", "data", "out"), (DEVICE.clock_pin, "J20", *DEVICE.ports), strict=False)
     (folder / "pins.lpf").write_text("".join(f'LOCATE COMP "{name}" SITE "{pin}";\n' for name, pin in pins))
     files = ["--json", "netlist.json", "--lpf", "pins.lpf", "--write", "packed.json"]
-    run(DEVICE.nextpnr, [*DEVICE.options, *files, "--pack-only"], folder, "log")
+    run(DEVICE.nextpnr, [*DEVICE.options, *files, "--pack-only"], folder, "tool.log")
     clocks = [word for name, period in PERIODS.items() for word in ("--clock", f"{name}={1e3 / period}")]
     arguments = [str(folder / "packed.json"), "-o", str(folder / "routed.json"), "--size", "25", *clocks, "--quiet"]
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -193,7 +193,7 @@ def test_nextpnr_takes_a_design_of_two_clocks(design):
             crossings += bool(launched[source] - {capture})
     assert crossings > 20, "registers read those of the other clock"
     options = ["--json", "routed.json", "--no-pack", "--no-place", "--textcfg", "top.config", "--report", "report.json"]
-    log = run(DEVICE.nextpnr, [*DEVICE.options, *options], design, "check")
+    log = run(DEVICE.nextpnr, [*DEVICE.options, *options], design, "check.log")
     assert re.findall(r"Routing (\d+) arcs\.", log) == ["2"] and (design / "top.config").stat().st_size > 10_000
     achieved = {name.removeprefix("$glbnet$").removesuffix("$TRELLIS_IO_IN"): clock["achieved"] for name, clock in json.loads((design / "report.json").read_text())["fmax"].items()}  # fmt: skip
     said = {name: float(mhz) for name, mhz in re.findall(r"^(\w+): ([\d.]+) MHz$", (design / "said").read_text(), re.M)}

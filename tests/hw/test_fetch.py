@@ -324,6 +324,10 @@ def run(dut, testbench, clock=True):
     simulator.run()
 
 
+STILL = 1000
+"""So many cycles without an event are a machine that hangs: one core that closes an output in two cycles of five needs some ten."""
+
+
 def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
     """Runs the operations; in a cycle, a core closes an output and has credit with probability `pace`, an operation arrives likewise."""
     dut, trace = Bench(arch), Trace(closes=[[] for _ in range(arch.cores)])
@@ -348,6 +352,7 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
         waiting = [[] for _ in cores]  # tags of the jobs that each fetcher has not finished
         open_outputs = [0 for _ in cores]  # dispatched and not closed
         next_op, offered, quiet, time = 0, False, 0, 0
+        seen, last = 0, 0
         while quiet < 40 + Latencies(arch).read:
             closing, credit = (sum(int(rng.random() < pace) << c for c in cores) for _ in range(2))
             for c in cores:
@@ -379,7 +384,9 @@ def simulate(arch: ArchConfig, ops: list[Op], act, rng, pace: float) -> Trace:
             quiet = 0 if busy else quiet + 1
             time += 1
             await ctx.tick()
-            assert time < 8000, "the fetch side hangs"
+            if (count := sum(map(len, trace.events.values()))) > seen:
+                seen, last = count, time
+            assert time - last < STILL, "the fetch side hangs"
 
     run(dut, testbench)
     # The machine stands still now; the reference may look a little beyond.

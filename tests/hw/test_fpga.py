@@ -168,7 +168,7 @@ def test_other_programs(monkeypatch, tmp_path):
     monkeypatch.setenv("YOSYS", "no-such-program -x")
     assert tool_versions(("yosys",)) == {"yosys": "no-such-program -x"}
     with pytest.raises(ToolError, match=r"^yosys cannot be started \(no-such-program -x\): No such file or directory\.$"):
-        run("yosys", [], tmp_path, "log")
+        run("yosys", [], tmp_path, "tool.log")
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_the_error_of_a_tool_reaches_the_user(tmp_path):
 def test_a_tool_is_stopped_in_time(monkeypatch, tmp_path):
     monkeypatch.setenv("YOSYS", "python -c 'import time; time.sleep(60)'")
     with pytest.raises(TimeLimit, match=r"^yosys was stopped: it took longer than 0\.5 s \(log: .*/log\)\.$"):
-        run("yosys", [], tmp_path, "log", limit=0.5)
+        run("yosys", [], tmp_path, "tool.log", limit=0.5)
 
 
 @pytest.mark.parametrize(

@@ -384,7 +384,7 @@ def test_nextpnr_has_a_bel_at_every_place(name, tmp_path):
         top = {"settings": {}, "attributes": {"top": "1"}, "ports": {}, "netnames": {}, "cells": cells}
         (tmp_path / "placed.json").write_text(json.dumps({"creator": "test", "modules": {"top": top}}))
         options = [*device.options, "--json", "placed.json", "--no-pack", "--no-place", "--no-route"]
-        run(device.nextpnr, [*options, "--report", "report.json"], tmp_path, "log")
+        run(device.nextpnr, [*options, "--report", "report.json"], tmp_path, "tool.log")
         return json.loads((tmp_path / "report.json").read_text())["utilization"]
 
     found = read(places)

@@ -267,7 +267,7 @@ def mixture(tmp_path_factory) -> Path:
     pins = zip(("clk", "serial_in", "load", "serial_out"), (DEVICE.clock_pin, *DEVICE.ports), strict=False)
     (folder / "pins.lpf").write_text("".join(f'LOCATE COMP "{name}" SITE "{pin}";\n' for name, pin in pins))
     files = ["--json", "netlist.json", "--lpf", "pins.lpf", "--write", "packed.json"]
-    run(DEVICE.nextpnr, [*DEVICE.options, *files, "--pack-only"], folder, "log")
+    run(DEVICE.nextpnr, [*DEVICE.options, *files, "--pack-only"], folder, "tool.log")
     return folder
 
 
@@ -289,7 +289,9 @@ def test_nextpnr_takes_a_routed_design(speed, mixture, tmp_path):
 
     packed.write(tmp_path / "routed.json", bels, routing.routes, {"router": "router1"})
     options = ["--json", "routed.json", "--no-pack", "--no-place", "--timing-allow-fail", "--write", "checked.json"]
-    log = run(device.nextpnr, [*device.options, *options, "--report", "report.json", "--detailed-timing-report"], tmp_path, "log")
+    log = run(
+        device.nextpnr, [*device.options, *options, "--report", "report.json", "--detailed-timing-report"], tmp_path, "tool.log"
+    )
     assert re.findall(r"Routing (\d+) arcs\.", log) == ["1"]
     handed, kept = ({name: net["attributes"].get("ROUTING", "").strip() for name, net in top(tmp_path, f)["netnames"].items()} for f in ("routed.json", "checked.json"))  # fmt: skip
 

@@ -260,6 +260,9 @@ def test_no_layer_of_the_zoo_falls_away(name):
     entry, size = zoo.entry(name), (SMALL | LARGE)[name]
     shape = entry.shape if size is None else (entry.shape[0], size, size)
     x = F.interpolate(torch.randn(4, shape[0], -(-shape[1] // 8), -(-shape[2] // 8)), shape[1:], mode="bilinear")
+    if name == "deeplabv3plus_mobilenet":
+        # Images of different brightness: the norm behind its global mean divides by how much the four images differ.
+        x = x * torch.rand(4, 1, 1, 1).mul(2) + torch.randn(4, 3, 1, 1)
     model = settle(zoo.model(name, **entry.array), x)
     quantised = sd.quantize(model, x)
     found = sd.compare(model, quantised.graph if name in SMALL else quantised, x[:1])

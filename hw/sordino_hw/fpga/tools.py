@@ -67,7 +67,8 @@ def tool_versions(tools: Sequence[str] = tuple(TOOLS)) -> dict[str, str]:
 def run(tool: str, arguments: Sequence[str], folder: Path, log: str, limit: float | None = None) -> str:
     """Calls `tool` in `folder`; the log, which the tool writes itself, is the file `log` there. Returns its text.
 
-    Paths in `arguments` must be relative: the WebAssembly builds see another /tmp. Raises `ToolError` if the tool is
+    Paths must be relative, for the WebAssembly builds see another /tmp, and none may begin with the name of a folder in /,
+    for they take `check` for /check where that exists: file names with a suffix are safe. Raises `ToolError` if the tool is
     missing or fails, with the last error of its log, and `TimeLimit`, a `ToolError`, if it takes longer than `limit` seconds.
     """
     require((tool,))
