@@ -77,6 +77,9 @@ MODELS = {
     ),
     "norm of the input": lambda: Fn(lambda s, x: F.relu(s.c(s.b(x))), b=norm(3), c=conv()),
     "norm behind an activation": lambda: Fn(lambda s, x: s.d(s.b(F.relu(s.c(x)))), c=conv(), b=norm(), d=conv(8, 4)),
+    "norm behind a constant that is computed from the first parameter": lambda: Fn(
+        lambda s, x: F.relu(s.b(s.c(x * s.gain[0].view(1, -1, 1, 1)))), gain=nn.ParameterList([torch.rand(3) + 0.5]), c=conv(), b=norm()
+    ),
     "norm behind a dropout": lambda: Fn(lambda s, x: s.b(s.p(s.c(x))), c=conv(), p=nn.Dropout(), b=norm()),
     "norm behind pooling": lambda: Fn(lambda s, x: F.relu(s.b(F.avg_pool2d(s.c(x), 2))), c=conv(), b=norm()),
     "norm behind a sum": lambda: Fn(lambda s, x: s.d(F.relu(s.b(s.c(x) + s.e(x)))), c=conv(), e=conv(k=1), b=norm(), d=conv(8, 4)),

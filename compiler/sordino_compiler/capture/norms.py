@@ -30,10 +30,10 @@ def fold_norms(module: GraphModule) -> None:
     constants. Raises `CompileError` for a graph that cannot be planned, and for a norm whose factors are not finite.
     """
     layers = plan(module).layers
-    first = next(iter(module.graph.nodes))
-    for node in constants(module):
-        if node is not first:
-            first.prepend(node)  # a batch norm's parameters may stand behind the convolution that will read them
+    front = dict.fromkeys(constants(module))
+    first = next(node for node in module.graph.nodes if node not in front)
+    for node in front:
+        first.prepend(node)  # a batch norm's parameters may stand behind the convolution that will read them
     for layer in layers:
         for norm in layer.norm:
             if operator_name(norm) != "aten.batch_norm":
