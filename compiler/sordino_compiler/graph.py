@@ -5,8 +5,8 @@ by tensor. `Graph.check` is the spec of a valid graph, run after every pass. The
 family, each with its meaning, its rules and its instructions; here is what all of them share.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -98,7 +98,7 @@ class Requant:
 
 @dataclass(frozen=True)
 class Window:
-    """Geometry of a sliding window; `padding` is (top, left, bottom, right)."""
+    """Geometry of a sliding window; `padding` is (top, left, bottom, right), negative where rows or columns are left out."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
@@ -115,19 +115,21 @@ class Window:
     def patches(self, x: np.ndarray, fill: int = 0) -> np.ndarray:
         """[b, c, h, w] -> [b, c, oh, ow, kh, kw], padding filled with `fill`."""
         t, left, b, r = self.padding
-        x = np.pad(x, ((0, 0), (0, 0), (t, b), (left, r)), constant_values=fill)
+        added = [(max(before, 0), max(after, 0)) for before, after in ((t, b), (left, r))]
+        x = np.pad(x, ((0, 0), (0, 0), *added), constant_values=fill)
+        rows, columns = (slice(max(-n, 0), size) for n, size in zip((t, left), x.shape[2:], strict=True))
+        x = x[:, :, rows, columns][:, :, : min(b, 0) or None, : min(r, 0) or None]
         extent = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
         view = np.lib.stride_tricks.sliding_window_view(x, extent, axis=(2, 3))
         return view[:, :, :: self.stride[0], :: self.stride[1], :: self.dilation[0], :: self.dilation[1]]
 
     def products(self, h: int, w: int) -> np.ndarray:
         """How many outputs and taps read each pixel of an input: int64 [h, w]."""
-        t, left, b, r = self.padding
-        sizes = zip((h, w), (t + h + b, left + w + r), (t, left), self.out_size(h, w), strict=True)
         counts = []
-        for axis, (size, padded, before, outputs) in enumerate(sizes):
-            reads = np.arange(outputs)[:, None] * self.stride[axis] + np.arange(self.kernel[axis]) * self.dilation[axis]
-            counts.append(np.bincount(reads.ravel(), minlength=padded)[before : before + size])
+        for axis, (size, outputs) in enumerate(zip((h, w), self.out_size(h, w), strict=True)):
+            first = np.arange(outputs)[:, None] * self.stride[axis] - self.padding[axis]
+            reads = (first + np.arange(self.kernel[axis]) * self.dilation[axis]).ravel()
+            counts.append(np.bincount(reads[(reads >= 0) & (reads < size)], minlength=size))
         return np.outer(*counts)
 
 
@@ -236,6 +238,14 @@ class Computation(Node):
     def bound(self, peaks: list[int]) -> np.ndarray:
         """The largest magnitude of the accumulators, int64 [channels], over all inputs up to these magnitudes."""
         raise NotImplementedError
+
+    def peak(self, peaks: list[int]) -> np.ndarray:
+        """As `bound`, with the bias."""
+        return np.abs(self.requant.bias.astype(np.int64)) + self.bound(peaks)
+
+    def post_processed(self, change: Callable[[Requant], Requant]) -> "Computation":
+        """The same with another post-processing."""
+        return replace(self, requant=change(self.requant))
 
     @property
     def macs(self) -> int:

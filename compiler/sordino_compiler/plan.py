@@ -106,6 +106,9 @@ def _build(planner: Planner, node: Node) -> None:
     if not reads:
         return  # a constant expression: evaluated where it is used
     name = operator_name(node)
+    if name == "getitem" and isinstance(planner.layers.get(node.args[0]), Unsupported):  # type: ignore[arg-type]
+        _unsupported(planner, node, reads)  # a result of what has been reported
+        return
     entry = OPERATORS.get(name)
     if entry is None:
         planner.problem(node, unknown(name))

@@ -77,6 +77,9 @@ def own_forms(module: GraphModule) -> None:
             entry.rewrite(module, node)
 
 
+_MAXIMA = ("aten.max_pool2d", "aten.max_pool1d", "sordino.adaptive_max_pool", "aten.amax")
+
+
 def activation_before_pooling(module: GraphModule) -> None:
     """`relu(max_pool(x))` is `max_pool(relu(x))`: the same values, but the activation can join the layer before.
 
@@ -86,7 +89,7 @@ def activation_before_pooling(module: GraphModule) -> None:
         entry = traits(node)
         if not (entry and entry.monotone) or any(n.op != "get_attr" for n in node.all_input_nodes[1:]):
             continue
-        while operator_name(pool := node.args[0]) in ("aten.max_pool2d", "aten.max_pool1d") and len(pool.users) == 1:
+        while operator_name(pool := node.args[0]) in _MAXIMA and len(pool.users) == 1:
             top = pool.args[0]
             node.replace_all_uses_with(pool)
             pool.replace_input_with(top, node)

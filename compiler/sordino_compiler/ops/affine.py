@@ -1,5 +1,6 @@
 """Batch norms, and multiplications and additions of constants: one gain and one offset per channel."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -73,22 +74,28 @@ class ScaledLayer(Layer):
         return (1,)
 
     def lower(self, low: Lowering, value, inputs, source):
-        s_out, channels, (kh, kw) = low.target(self).scale, self.shape[0], self.window.kernel
+        return self.lanewise(low, self.window, math.prod(self.window.kernel), out=value, inputs=inputs, source=source)
+
+    def factors(self, low: Lowering, divisor: float) -> tuple[np.ndarray, np.ndarray]:
+        """Real factors [inputs, channels] from accumulators to outputs, and offsets [channels] in output steps."""
+        s_out, channels = low.target(self).scale, self.shape[0]
         gain, offset = affine(low.module, self.norm, channels)
         scales = [low.scale_of(n).scale for n in self.inputs]
-        factors = np.stack([sign * gain * s / s_out / (kh * kw) for sign, s in zip(self.signs, scales, strict=True)])
-        weights, mantissa, shift, wide = weights_for(factors, low)
-        bias = np.rint(np.ldexp(offset / s_out / mantissa, shift)).clip(-BIAS_MAX, BIAS_MAX)
+        return np.stack([sign * gain * s / s_out / divisor for sign, s in zip(self.signs, scales, strict=True)]), offset / s_out
+
+    def lanewise(self, low: Lowering, window: Window, divisor: float, **common: Any) -> Lanewise:
+        """The node that sums over a window and divides."""
+        factors, offset = self.factors(low, divisor)
+        weights, mantissa, shift, wide = weights_for(factors, low, math.prod(window.kernel))
+        bias = np.rint(np.ldexp(offset / mantissa, shift)).clip(-BIAS_MAX, BIAS_MAX)
         return Lanewise(
-            out=value,
-            inputs=inputs,
-            weight=np.broadcast_to(weights[0][:, None, None], (channels, kh, kw)).copy(),
-            window=self.window,
+            weight=np.broadcast_to(weights[0][:, None, None], (self.shape[0], *window.kernel)).copy(),
+            window=window,
             requant=low.requant(self, bias, mantissa, shift),
             wide=wide,
             residual_weight=weights[1] if len(weights) > 1 else None,
             label=self.label,
-            source=source,
+            **common,
         )
 
 

@@ -14,7 +14,7 @@ from ..factors import WIDE_MAX, approximate
 from ..graph import Computation, Window
 from ..slots import compact
 from .layer import Layer
-from .lowering import Lowering
+from .lowering import BIAS_MAX, Lowering
 
 __all__ = ["NARROW_ERROR", "Depthwise", "Lanewise", "moved", "weights_for"]
 
@@ -95,12 +95,16 @@ class Depthwise(Lanewise):
         return [1 for _ in slices]
 
 
-def weights_for(factors: np.ndarray, low: Lowering) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """(weights int64 [k, n], mantissa, shift, wide) for real factors [k, n] of n channels: narrow where that is near enough."""
-    weights, mantissa, shift, error = approximate(factors, low.arch, 127)
-    wide = error > NARROW_ERROR
+def weights_for(factors: np.ndarray, low: Lowering, taps: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """(weights int64 [k, n], mantissa, shift, wide) for real factors [k, n] of n channels: narrow where that is near enough.
+
+    So many `taps` of 8 bits with these weights, and a bias, keep within 32 bits.
+    """
+    largest = max(1, BIAS_MAX // (taps << 8))
+    weights, mantissa, shift, error = approximate(factors, low.arch, min(127, largest))
+    wide = error > NARROW_ERROR and largest > 127
     if wide:
-        weights, mantissa, shift, _ = approximate(factors, low.arch, WIDE_MAX)
+        weights, mantissa, shift, _ = approximate(factors, low.arch, min(WIDE_MAX, largest))
     return weights, mantissa, shift, wide
 
 

@@ -1,21 +1,25 @@
 """Max pooling: the greatest value of every window, vector mode."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
-from torch.fx import Node
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
 
 from sordino_hw.spec.isa import Mode, Opcode
 
 from ..emit.operation import Images
-from ..fx.nodes import feature_rank, feature_shape, pair
+from ..fx.nodes import arguments, feature_rank, feature_shape, operator_name, pair
 from ..graph import Computation, Window
 from ..slots import compact
 from . import constraints as must
 from .layer import Layer
 from .operator import operator
 from .planner import Planner
+from .regions import Reach, Region, Regions, Span, adaptive, span_window, spans
 
 __all__ = ["MaxPool", "MaxPoolLayer"]
 
@@ -61,7 +65,9 @@ class MaxPool(Computation):
 class MaxPoolLayer(Layer):
     """Max pooling; the output has its input's scale."""
 
-    window: Window
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+    dilation: tuple[int, int] = (1, 1)
 
     named_by_module: ClassVar[bool] = True
 
@@ -70,22 +76,94 @@ class MaxPoolLayer(Layer):
         return True
 
     def lower(self, low, value, inputs, source):
-        return MaxPool(out=value, inputs=inputs, window=self.window, requant=low.identity(self), source=source)
+        size = low.values[self.inputs[0]].shape[1:]
+        regions = []
+        for row, column in product(self.rows, self.columns):
+            part = replace(value, shape=(value.shape[0], len(row.outputs), len(column.outputs)))
+            window = span_window(row, column, size, self.dilation)
+            node = MaxPool(out=part, inputs=inputs, window=window, requant=low.identity(self), source=source)
+            regions.append(Region(row.outputs, column.outputs, node))
+        return Regions.of(value, inputs, regions, source)
+
+
+# -- forms -----------------------------------------------------------------------------------------------------------
+
+_library = torch.library.Library("sordino", "FRAGMENT")
+_library.define("adaptive_max_pool(Tensor input, int[] output_size) -> Tensor")
+
+
+def _adaptive_max_pool(x: Tensor, output_size: list[int]) -> Tensor:
+    """`torch.nn.functional.adaptive_max_pool1d` and `2d`: an operator with one output."""
+    apply = torch.nn.functional.adaptive_max_pool1d if x.dim() == 3 else torch.nn.functional.adaptive_max_pool2d
+    return apply(x, output_size)
+
+
+_library.impl("adaptive_max_pool", _adaptive_max_pool, "CompositeImplicitAutograd")
+
+
+def values_only(module: GraphModule, node: Node) -> None:
+    """A pooling that gives maxima and their places becomes the one that gives the maxima, where nothing reads the places."""
+    read = {u: u.args[1] for u in node.users if u.users}
+    if any(operator_name(u) != "getitem" or index != 0 for u, index in read.items()):
+        return  # reported by the operator's rule
+    a, aten = arguments(node), torch.ops.aten
+    if operator_name(node).startswith("aten.adaptive"):
+        target, args = torch.ops.sordino.adaptive_max_pool.default, (a["self"], a["output_size"])
+    else:
+        target = (aten.max_pool2d if feature_rank(a["self"]) == 3 else aten.max_pool1d).default
+        args = tuple(a.values())
+    with module.graph.inserting_before(node):
+        new = module.graph.call_function(target, args)
+    new.meta = {**node.meta, "val": node.meta["val"][0]}
+    for user in list(node.users):
+        user.replace_all_uses_with(new)
+        module.graph.erase_node(user)
+    module.graph.erase_node(node)
+
+
+def no_places(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
+    """Pooling gives the maxima, not their places. Use return_indices=False; for unpooling use nn.Upsample, or
+    nn.ConvTranspose2d with stride 2."""
+    return "a result that reads the indices"
+
+
+def window_size(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
+    """A maximum is taken over at most 255 rows and 255 columns at once. Put nn.MaxPool2d(2) in front of it."""
+    (_, h, w), (_, oh, ow) = feature_shape(a["input"]), feature_shape(node)
+    window = max(s.taps for s in adaptive(oh, h, False)), max(s.taps for s in adaptive(ow, w, False))
+    return None if max(window) <= 255 else f"windows of {window[0]}x{window[1]}"
+
+
+# -- from PyTorch ----------------------------------------------------------------------------------------------------
+
+_BECOMES = "VEC (MAX), one for each region of outputs whose windows are alike and evenly spaced"
 
 
 @operator("aten.max_pool2d", "aten.max_pool1d", becomes="VEC (MAX)", constraints=(must.kernel_size, must.steps), homogeneous=True)
 def max_pool(planner: Planner, node: Node, a: dict[str, Any]) -> None:
-    source = planner.value(a["self"])
-    two = feature_rank(node) == 3
-    kernel, py_px = pair(a["kernel_size"], 1, two), pair(a["padding"], 0, two)
+    source, two = planner.value(a["self"]), feature_rank(node) == 3
+    kernel, padding = pair(a["kernel_size"], 1, two), pair(a["padding"], 0, two)
     stride, dilation = pair(a["stride"] or a["kernel_size"], 1, two), pair(a["dilation"], 1, two)
-    _, *size = feature_shape(source)
-    _, *out = feature_shape(node)
-    # Padding never wins, so a last window that ceil_mode lets hang over is padding, too.
-    after = [
-        max(p, (o - 1) * s + d * (k - 1) + 1 - n - p)
-        for o, s, d, k, n, p in zip(out, stride, dilation, kernel, size, py_px, strict=True)
-    ]
-    # Rows that no window reaches are cut off by the division in `Window.out_size`.
-    window = Window(kernel, stride, (*py_px, *after), dilation)
-    planner.add(MaxPoolLayer(node, node, [source], feature_shape(node), window))
+    # Padding never wins, so a last window that ceil_mode lets hang over needs no care, nor do rows that no window reaches.
+    rows, columns = (
+        spans([Reach(i * s - p, k) for i in range(outputs)])
+        for outputs, k, s, p in zip(feature_shape(node)[1:], kernel, stride, padding, strict=True)
+    )
+    planner.add(MaxPoolLayer(node, node, [source], feature_shape(node), rows, columns, dilation))
+
+
+@operator(
+    "aten.max_pool2d_with_indices",
+    "aten.max_pool1d_with_indices",
+    "aten.adaptive_max_pool2d",
+    "aten.adaptive_max_pool1d",
+    becomes=_BECOMES,
+    constraints=(no_places,),
+    rewrite=values_only,
+)
+@operator("sordino.adaptive_max_pool", becomes=_BECOMES, constraints=(window_size,), homogeneous=True)
+def adaptive_max_pool(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    source = planner.value(a["input"])
+    axes = zip(feature_shape(node)[1:], feature_shape(source)[1:], strict=True)
+    rows, columns = (adaptive(*axis, repeats=False) for axis in axes)
+    planner.add(MaxPoolLayer(node, node, [source], feature_shape(node), rows, columns))

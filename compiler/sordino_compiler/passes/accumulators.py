@@ -1,7 +1,5 @@
 """The proof that accumulators do not overflow."""
 
-import numpy as np
-
 from sordino_hw.spec.errors import CompileError
 
 from ..graph import Computation, Graph
@@ -16,7 +14,7 @@ def prove_accumulators(graph: Graph) -> Graph:
         if not isinstance(n, Computation):
             continue
         peaks = [max(abs(bound) for bound in graph.arch.act_range(values[i].signed)) for i in n.inputs]
-        bound = np.abs(n.requant.bias.astype(np.int64)) + n.bound(peaks)
+        bound = n.peak(peaks)
         if bound.max() >= 1 << 31:
             raise CompileError(
                 f"{n.where}: channel {int(bound.argmax())} can reach an "

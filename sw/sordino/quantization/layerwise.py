@@ -63,8 +63,7 @@ def _bare(node: Node) -> Node:
     """The node without its table and threshold."""
     if not isinstance(node, Computation):
         return node
-    bare = dataclasses.replace(node.requant, table=None, threshold=np.zeros_like(node.requant.threshold))
-    return dataclasses.replace(node, requant=bare)
+    return node.post_processed(lambda q: dataclasses.replace(q, table=None, threshold=np.zeros_like(q.threshold)))
 
 
 @dataclass(frozen=True)

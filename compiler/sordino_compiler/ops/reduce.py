@@ -1,0 +1,214 @@
+"""Means, sums, maxima and minima over channels, height and width: pooling with a window of the whole axis, and a convolution over channels."""
+
+import math
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from ..fx.nodes import arguments, feature_shape, operator_name
+from .average import AverageLayer
+from .maxpool import MaxPoolLayer
+from .operator import OPERATORS, operator
+from .planner import Planner
+from .regions import Reach, Span, spans
+
+__all__: list[str] = []
+
+_aten = torch.ops.aten
+LONGEST = 255
+"""Rows or columns of a window of maxima."""
+
+
+# -- rewriting -------------------------------------------------------------------------------------------------------
+
+
+def _dims(node: Node, a: dict[str, Any]) -> list[int]:
+    """The dimensions that are reduced, ascending."""
+    rank, given = len(a["self"].meta["val"].shape), a.get("dim")
+    given = [given] if isinstance(given, int) else given or range(rank)
+    return sorted({d % rank for d in given})
+
+
+class _Rewriting:
+    """Calls inserted in front of a node, with its source."""
+
+    def __init__(self, module: GraphModule, node: Node):
+        self.module, self.node = module, node
+
+    def call(self, target: Any, *args: Any) -> Node:
+        """A call whose first argument, or the first in a list, is an activation."""
+        with self.module.graph.inserting_before(self.node):
+            new = self.module.graph.call_function(target, args)
+        values = torch.fx.map_arg(args, lambda n: n.meta["val"])
+        new.meta = {**self.node.meta, "val": target(*values)}
+        return new
+
+    def over_channels(self, x: Node, weight: float) -> Node:
+        """The sum over the channels times a constant: a convolution with one output channel."""
+        _, channels, *size = x.meta["val"].shape
+        name = f"_{self.node.name}_weight"
+        self.module.register_buffer(name, torch.full((1, channels, *(1 for _ in size)), weight))
+        target = (_aten.linear, _aten.conv1d, _aten.conv2d)[len(size)].default
+        with self.module.graph.inserting_before(self.node):
+            constant = self.module.graph.get_attr(name)
+            new = self.module.graph.call_function(target, (x, constant))
+        value = x.meta["val"]
+        constant.meta["val"] = torch.empty(1, channels, *(1 for _ in size), device="meta")
+        new.meta = {**self.node.meta, "val": value.new_empty((value.shape[0], 1, *size))}
+        return new
+
+    def greatest_channel(self, x: Node) -> Node:
+        """The maximum over the channels: halves are compared until one channel is left."""
+        while (channels := x.meta["val"].shape[1]) > 1:
+            half = channels // 2
+            a, b = (self.call(_aten.slice.Tensor, x, 1, start, start + half) for start in (0, half))
+            m = self.call(_aten.maximum.default, a, b)
+            rest = channels % 2 and self.call(_aten.slice.Tensor, x, 1, 2 * half, channels)
+            x = self.call(_aten.cat.default, [m, rest], 1) if rest else m
+        return x
+
+
+def in_steps(module: GraphModule, node: Node) -> None:
+    """A reduction over channels too, a minimum, and one whose result has another layout, in steps that are planned by themselves."""
+    a, name = arguments(node), operator_name(node).removeprefix("aten.")
+    x, value = a["self"], a["self"].meta["val"]
+    dims, keeps = _dims(node, a), bool(a.get("keepdim"))
+    spatial, channels = [d for d in dims if d > 1], 1 in dims
+    sizes = [value.shape[d] for d in spatial]
+    simple = not channels and name != "amin" and not (name == "amax" and max(sizes, default=0) > LONGEST)
+    if 0 in dims or not _keeps_layout(node, a) or (simple and not _moved(node, a)):
+        return  # planned as it is, or reported by the operator's rule
+    if channels and name in ("amax", "amin") and "aten.maximum" not in OPERATORS:
+        return
+    do = _Rewriting(module, node)
+    x = do.call(_aten.neg.default, x) if name == "amin" else x
+    if spatial and name in ("amax", "amin"):
+        if max(sizes) > LONGEST:
+            size = [-(-n // LONGEST) if d in spatial else n for d, n in enumerate(value.shape) if d > 1]
+            x = do.call(torch.ops.sordino.adaptive_max_pool.default, x, size)
+        x = do.call(_aten.amax.default, x, spatial, True)
+    elif spatial:
+        x = do.call(_aten.mean.dim if name == "mean" else _aten.sum.dim_IntList, x, spatial, True)
+    if channels:
+        mean = 1 / value.shape[1] if name == "mean" else 1.0
+        x = do.greatest_channel(x) if name in ("amax", "amin") else do.over_channels(x, mean)
+    x = do.call(_aten.neg.default, x) if name == "amin" else x
+    x = x if keeps else do.call(_aten.squeeze.dims, x, dims)
+    node.replace_all_uses_with(x)
+    module.graph.erase_node(node)
+
+
+def maxima_only(module: GraphModule, node: Node) -> None:
+    """`x.max(dim)` is `x.amax(dim)` where nothing reads the places; `torch.max(x, y)` is the greater of each two."""
+    if node.target._overloadname == "other":  # type: ignore[union-attr]
+        node.target = (_aten.maximum if operator_name(node) == "aten.max" else _aten.minimum).default
+        return
+    if node.target._overloadname != "dim" or any(u.args[1] != 0 for u in node.users if u.users):  # type: ignore[union-attr]
+        return  # reported by the operator's rule
+    a = arguments(node)
+    target = (_aten.amax if operator_name(node) == "aten.max" else _aten.amin).default
+    with module.graph.inserting_before(node):
+        new = module.graph.call_function(target, (a["self"], [a["dim"]], a["keepdim"]))
+    new.meta = {**node.meta, "val": node.meta["val"][0]}
+    for user in list(node.users):
+        user.replace_all_uses_with(new)
+        module.graph.erase_node(user)
+    module.graph.erase_node(node)
+    in_steps(module, new)
+
+
+# -- rules -----------------------------------------------------------------------------------------------------------
+
+
+def _kept(node: Node, a: dict[str, Any]) -> tuple[int, int, int]:
+    """The result's channels, height and width if all dimensions are kept."""
+    shape = a["self"].meta["val"].shape
+    c, *size = (1 if d in _dims(node, a) else shape[d] for d in range(1, len(shape)))
+    h, w = (1, 1, *size)[-2:]
+    return c, h, w
+
+
+def _moved(node: Node, a: dict[str, Any]) -> bool:
+    """Whether dropping dimensions makes rows of columns, as `x.mean(3)` of (N, C, H, W): it is (N, C, L) then."""
+    return feature_shape(node) != _kept(node, a)
+
+
+def _keeps_layout(node: Node, a: dict[str, Any]) -> bool:
+    """Whether the channels of the result are channels."""
+    rank, dims = len(a["self"].meta["val"].shape), _dims(node, a)
+    return rank == 2 or bool(a.get("keepdim")) or 1 not in dims or len(dims) == rank - 1
+
+
+def not_the_batch(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
+    """A mean, sum, maximum or minimum is taken within an image, not over the batch. Name the dimensions: dim=(2, 3)."""
+    return f"dim={a.get('dim')}" if 0 in _dims(node, a) else None
+
+
+def channels_stay(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
+    """A mean, sum, maximum or minimum over the channels leaves one channel. Use keepdim=True, so that no other dimension takes
+    its place."""
+    return None if 0 in _dims(node, a) or _keeps_layout(node, a) else f"dim={a['dim']} with keepdim=False"
+
+
+def no_places(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
+    """A maximum or minimum has a value, not a place, and is taken within an image. Use x.amax(dim=(2, 3)), and torch.argmax behind
+    the model."""
+    return "the indices are read" if a.get("dim") is not None else "no dim"
+
+
+def comparable_channels(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
+    """A maximum or minimum is taken over height and width; channels are not compared with each other. Compare them behind the
+    model, or take a mean over them."""
+    dims = _dims(node, a)
+    return f"dim={a['dim']}" if 1 in dims and 0 not in dims else None
+
+
+# -- from PyTorch ----------------------------------------------------------------------------------------------------
+
+
+def _axes(node: Node, source: Node, a: dict[str, Any]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    """The spans of rows and of columns."""
+    dims, rank = _dims(node, a), len(a["self"].meta["val"].shape)
+
+    def along(axis: int, size: int) -> tuple[Span, ...]:
+        whole = axis > 1 and axis in dims
+        return spans([Reach(0, size)] if whole else [Reach(i, 1) for i in range(size)])
+
+    _, h, w = feature_shape(source)
+    return along(rank - 2, h), along(rank - 1, w)
+
+
+@operator(
+    "aten.mean",
+    "aten.sum",
+    becomes="VEC (MAC) over height and width; CONV (1x1, constant weights) over channels",
+    constraints=(not_the_batch, channels_stay),
+    rewrite=in_steps,
+    homogeneous=True,
+)
+def mean(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    source = planner.value(a["self"])
+    rows, columns = _axes(node, source, a)
+    count = math.prod(a["self"].meta["val"].shape[d] for d in _dims(node, a))
+    divisor = count if operator_name(node) == "aten.mean" else 1
+    planner.add(AverageLayer(node, node, [source], feature_shape(node), rows=rows, columns=columns, divisor=divisor))
+
+
+@operator(
+    "aten.amax",
+    "aten.amin",
+    becomes="VEC (MAX) over height and width",
+    constraints=(not_the_batch, channels_stay, comparable_channels),
+    rewrite=in_steps,
+    homogeneous=True,
+)
+def amax(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    source = planner.value(a["self"])
+    rows, columns = _axes(node, source, a)
+    planner.add(MaxPoolLayer(node, node, [source], feature_shape(node), rows, columns))
+
+
+@operator("aten.max", "aten.min", becomes="as aten.amax", constraints=(no_places,), rewrite=maxima_only)
+def max_(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    raise AssertionError("`maxima_only` leaves no call that keeps the rules")
