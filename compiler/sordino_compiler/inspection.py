@@ -68,7 +68,7 @@ def inspect(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Inspection:
     found = plan(module, strict=False)
     reasons: dict[str, list[str]] = {}
     for p in found.problems:
-        reasons.setdefault(p.node, []).append(p.text)
+        reasons.setdefault(p.node, []).append(p.reason)
     known = set(found.alias)
     rows = []
     for node in module.graph.nodes:

@@ -4,17 +4,20 @@ The same plan serves the quantiser (where to quantise), the check before trainin
 (what to emit), so they cannot disagree.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from .fx.cut import cut
 from .fx.nodes import arguments, feature_shape, is_size, operator_name
 from .fx.problems import Problem, refuse
-from .ops import HINTS, OPERATORS
+from .ops import OPERATORS, only_moves, remedy
 from .ops import constraints as must
 from .ops.layer import InputLayer, Layer, Unsupported
-from .ops.operator import rule
+from .ops.operator import Constraint, rule, traits
 from .ops.planner import Planner
 from .ops.resize import PadLayer
 
@@ -110,43 +113,54 @@ def _build(planner: Planner, node: Node) -> None:
         _unsupported(planner, node, reads)  # a result of what has been reported
         return
     entry = OPERATORS.get(name)
+    if planner.unshaped(reads[0]) and (entry or only_moves(name)):
+        _unsupported(planner, node, reads)  # its rules speak of shapes that what it reads does not have: that was reported
+        return
     if entry is None:
-        planner.problem(node, unknown(name))
+        planner.problem(node, f"This operator is not supported. {remedy(name)}".rstrip(), cut=_cut(node, reads))
         _unsupported(planner, node, reads)
         return
     args = arguments(node)
-    found = [f"{rule(c)} Found: {text}." for c in (must.fixed_sizes, *entry.constraints) if (text := c(planner, node, args))]
-    for text in found:
-        planner.problem(node, text)
+    unfit = must.fixed_sizes(planner, node, args)
+    found = [(rule(must.fixed_sizes), unfit)] if unfit else _broken(planner, node, args, entry.constraints)
+    for text, what in found:
+        planner.problem(node, text, what)
     if found:
         _unsupported(planner, node, reads)
     else:
         entry.plan(planner, node, args)
 
 
-def unknown(operator: str) -> str:
-    """Message for an operator that is not in the table."""
-    hint = HINTS.get(operator.rpartition(".")[2].removeprefix("_").rstrip("_"))
-    return "This operator is not supported. " + (
-        hint or "Replace it by operators of docs/reference/operators.md, or move it out of the model."
-    )
+def _broken(planner: Planner, node: Node, args: dict[str, Any], constraints: Sequence[Constraint]) -> list[tuple[str, str]]:
+    """The rules that a call breaks, and what was found."""
+    return [(rule(c), text) for c in constraints if (text := c(planner, node, args))]
+
+
+def _cut(node: Node, reads: Sequence[Node]) -> str:
+    """Where to cut the model: empty if the operator's remedy says all."""
+    instead, text = remedy(operator_name(node)), cut(node, reads, lambda n: bool((entry := traits(n)) and entry.weighted))
+    return text if not instead or ("host" in instead and text.startswith("It stands between")) else ""
 
 
 def _unsupported(planner: Planner, node: Node, reads: list[Node]) -> None:
     """Stands in for a node that cannot be planned, so that the walk goes on and finds further problems."""
     inputs = [planner.value(n) for n in reads]
+    entry, shape = traits(node), (1, 1, 1)
+    fits = not any(planner.unshaped(n) for n in reads[:1]) or bool(entry and entry.weighted)
     try:
         shape = feature_shape(node)
     except ValueError:
-        shape = (1, 1, 1)
+        fits = False
+    if not fits:
+        planner.shapeless.add(node)
     planner.add(Unsupported(node, node, inputs, shape))
 
 
 def _placeholder(planner: Planner, node: Node) -> None:
     text = must.fixed_sizes(planner, node, {})
     if text:
-        planner.problem(node, f"{rule(must.fixed_sizes)} Found: {text}.")
-        planner.add(Unsupported(node, node, [], (1, 1, 1)))
+        planner.problem(node, rule(must.fixed_sizes), text)
+        _unsupported(planner, node, [])
     else:
         planner.add(InputLayer(node, node, [], feature_shape(node)))
 

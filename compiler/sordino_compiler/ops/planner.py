@@ -28,6 +28,8 @@ class Planner:
         self.pads: dict[Node, tuple[Node, Padding]] = {}
         """Zero paddings that no layer has taken in yet: node -> (its input, padding)."""
         self.problems: list[Problem] = []
+        self.shapeless: set[Node] = set()
+        """Nodes that are not supported and whose value is no (channels, height, width) of fixed sizes."""
 
     def known(self, node: object) -> bool:
         """Whether `node` is an activation: a tensor that depends on an input."""
@@ -80,5 +82,10 @@ class Planner:
             if o is old:
                 self.alias[n] = node
 
-    def problem(self, node: Node, text: str) -> None:
-        self.problems.append(Problem(node.name, operator_name(node), where(node), text))
+    def unshaped(self, node: Node) -> bool:
+        """Whether `node` has no (channels, height, width), so that rules about what reads it say nothing new."""
+        return self.alias.get(node) in self.shapeless
+
+    def problem(self, node: Node, text: str, found: str = "", cut: str = "") -> None:
+        """Notes what is wrong with a node: the limit and what to do, what was found, and where to cut the model instead."""
+        self.problems.append(Problem(node.name, operator_name(node), where(node), text, found, cut))

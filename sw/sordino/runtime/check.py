@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sordino_compiler.driver import compile_graph
 from sordino_compiler.estimate import LayerEstimate, estimate
+from sordino_compiler.fx.problems import listed
 from sordino_compiler.inspection import Inspection, NodeReport, inspect, provisional_graph
 from sordino_hw.spec.arch import PRESETS, ArchConfig, preset
 from sordino_hw.spec.errors import CompileError
@@ -201,7 +202,7 @@ def check(
     arch = preset(arch)
     inspection = inspect(model, example)
     if not inspection.supported:
-        return Report(arch, inspection.nodes, " ".join(str(p) for p in inspection.problems))
+        return Report(arch, inspection.nodes, " ".join(listed(inspection.problems)))
     graph = None
     try:
         graph = provisional_graph(model, example, arch, inspection.module)
