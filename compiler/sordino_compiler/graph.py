@@ -209,7 +209,7 @@ class Computation(Node):
     """Base of the nodes that the array computes: accumulators over a sliding window, then post-processing.
 
     With a residual, `inputs` = (x, r), and the accumulator of output channel o gets `r[o] * residual_weight[o]` too (int64
-    [cout], -16384..16383).
+    [cout], -16384..16383). A residual of one row or column is the same for all of them.
     """
 
     window: Window
@@ -261,8 +261,9 @@ class Computation(Node):
         if len(ins) != 1 + (self.residual_weight is not None):
             yield f"{len(ins)} inputs"
         if self.residual_weight is not None:
-            if ins[1].shape != self.out.shape:
-                yield f"residual shape {ins[1].shape} differs from {self.out.shape}"
+            (c, *size), r = self.out.shape, ins[1].shape
+            if r[0] != c or any(n not in (1, m) for m, n in zip(size, r[1:], strict=True)):
+                yield f"residual shape {r} differs from {self.out.shape}, and is not 1 there"
             if self.residual_weight.shape != (channels,):
                 yield f"residual weight shape {self.residual_weight.shape}"
             if self.residual_weight.min() < -16384 or self.residual_weight.max() > 16383:

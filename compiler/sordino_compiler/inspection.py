@@ -17,6 +17,7 @@ from .fx.problems import Problem
 from .fx.source import where
 from .graph import Graph
 from .ops import OPERATORS
+from .ops.activation import BECOMES
 from .ops.affine import affine
 from .ops.layer import Weighted
 from .ops.lowering import Scale, Weights
@@ -69,14 +70,15 @@ def inspect(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Inspection:
     reasons: dict[str, list[str]] = {}
     for p in found.problems:
         reasons.setdefault(p.node, []).append(p.reason)
-    known = set(found.alias)
+    known = found.alias.keys() | found.tables.keys()
     rows = []
     for node in module.graph.nodes:
         if node.op not in ("call_function", "placeholder") or (node not in known and node.name not in reasons):
             continue
         name = operator_name(node)
         reason = " ".join(reasons.get(node.name, []))
-        becomes = "input" if node.op == "placeholder" else OPERATORS[name].becomes if name in OPERATORS else ""
+        becomes = OPERATORS[name].becomes if name in OPERATORS else ""
+        becomes = "input" if node.op == "placeholder" else BECOMES if node in found.tables else becomes
         shape = tuple(getattr(node.meta.get("val"), "shape", ()))[1:]
         sizes = tuple(int(s) for s in shape) if all(isinstance(s, int) for s in shape) else ()
         rows.append(NodeReport(node.name, name, where(node), sizes, "" if reason else becomes, reason))

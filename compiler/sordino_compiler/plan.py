@@ -5,7 +5,7 @@ The same plan serves the quantiser (where to quantise), the check before trainin
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch.fx import GraphModule, Node
@@ -16,6 +16,8 @@ from .fx.nodes import arguments, feature_shape, is_size, operator_name
 from .fx.problems import Problem, refuse
 from .ops import OPERATORS, only_moves, remedy
 from .ops import constraints as must
+from .ops.activation import one_value, table
+from .ops.functions import Function, elementwise
 from .ops.layer import InputLayer, Layer, Unsupported
 from .ops.operator import Constraint, rule, traits
 from .ops.planner import Planner
@@ -33,6 +35,8 @@ class Plan:
     problems: list[Problem]
     alias: dict[Node, Node]
     """From every node that holds a layer's value unchanged to that layer's `out`."""
+    tables: dict[Node, Node] = field(default_factory=dict)
+    """From every node that is part of a table to the one with the table's result."""
 
     def roots(self) -> dict[Node, Node]:
         """From each layer's `out` to the node whose scale it has: the first of its group.
@@ -105,6 +109,11 @@ def _build(planner: Planner, node: Node) -> None:
     if node.op == "placeholder":
         _placeholder(planner, node)
         return
+    if node in planner.absorbed:
+        return
+    if node in planner.functions:
+        _function(planner, node, planner.functions[node])
+        return
     reads = [n for n in node.all_input_nodes if planner.known(n)]
     if not reads:
         return  # a constant expression: evaluated where it is used
@@ -115,6 +124,10 @@ def _build(planner: Planner, node: Node) -> None:
     entry = OPERATORS.get(name)
     if planner.unshaped(reads[0]) and (entry or only_moves(name)):
         _unsupported(planner, node, reads)  # its rules speak of shapes that what it reads does not have: that was reported
+        return
+    if entry is None and elementwise(node):
+        planner.problem(node, rule(one_value), one_value(planner, node, arguments(node)) or "")
+        _unsupported(planner, node, reads)
         return
     if entry is None:
         planner.problem(node, f"This operator is not supported. {remedy(name)}".rstrip(), cut=_cut(node, reads))
@@ -129,6 +142,17 @@ def _build(planner: Planner, node: Node) -> None:
         _unsupported(planner, node, reads)
     else:
         entry.plan(planner, node, args)
+
+
+def _function(planner: Planner, node: Node, function: Function) -> None:
+    """Plans a function of one value, or reports its shape."""
+    unfit = None if planner.unshaped(function.source) else must.fixed_sizes(planner, node, {})
+    if unfit:
+        planner.problem(node, rule(must.fixed_sizes), unfit)
+    if unfit or planner.unshaped(function.source):
+        _unsupported(planner, node, [function.source])
+    else:
+        table(planner, node, function)
 
 
 def _broken(planner: Planner, node: Node, args: dict[str, Any], constraints: Sequence[Constraint]) -> list[tuple[str, str]]:
@@ -186,7 +210,8 @@ def plan(module: GraphModule, strict: bool = True) -> Plan:
                 outputs.append(planner.value(n))
             elif n is not None:
                 planner.problem(node, "Every output is a tensor that depends on an input. Return activations only.")
-    result = Plan(list(planner.layers.values()), outputs, planner.problems, planner.alias)
+    tables = {n: end for end, f in planner.functions.items() for n in f.nodes if n is end or n in planner.absorbed}
+    result = Plan(list(planner.layers.values()), outputs, planner.problems, planner.alias, tables)
     if strict:
         refuse(result.problems)
     result.check()

@@ -68,9 +68,7 @@ FOLLOWED = {
         lambda m, x: m.conv(x).flatten(2) @ x.flatten(2).transpose(1, 2), r"use nn\.Conv2d, or nn\.Linear", lambda m, x: m.head(m.conv(x).flatten(1))
     ),
     "group norm": (lambda m, x: m.more(F.group_norm(m.conv(x), 2)), r"train with nn\.BatchNorm2d", lambda m, x: m.more(m.layer(m.conv(x))), nn.BatchNorm2d(4)),
-    "comparison with a bound": (
-        lambda m, x: m.more((m.conv(x) > 0).float()), r"use torch\.relu or torch\.clamp", lambda m, x: m.more(torch.clamp(m.conv(x), 0, 1))
-    ),
+    "truth value as a result": (lambda m, x: m.conv(x) > 0, r"write \(x > 0\)\.float\(\)", lambda m, x: (m.conv(x) > 0).float()),
     "random in evaluation": (lambda m, x: m.more(m.conv(x) + torch.randn_like(x)), "leave it out of forward", lambda m, x: m.more(m.conv(x))),
     "loss in forward": (lambda m, x: F.mse_loss(m.conv(x), x, reduction="none"), "leave it out of forward", lambda m, x: m.conv(x)),
     "spectrum": (lambda m, x: torch.fft.rfft(m.conv(x)).real, "give them to the model as its input", lambda m, x: m.conv(x)),

@@ -7,9 +7,9 @@ from torch.fx import GraphModule, Node
 
 from sordino_hw.spec.errors import CompileError
 
-from ..fx.nodes import operator_name
+from ..fx.nodes import is_constant, operator_name
 from ..fx.source import where
-from ..ops.activation import gated_activations
+from ..ops.functions import elementwise
 from ..ops.operator import traits
 from .steps import fold_steps
 
@@ -99,11 +99,21 @@ def activation_before_pooling(module: GraphModule) -> None:
                 pool.prepend(n)
 
 
+def one_name(module: GraphModule) -> None:
+    """`torch.max(x, y)` is `torch.maximum(x, y)`; and a constant that is enlarged for an element-wise operator need not be."""
+    for node in list(module.graph.nodes):
+        name = operator_name(node)
+        if name in ("aten.max", "aten.min") and node.target._overloadname == "other":
+            node.target = _aten.maximum.default if name == "aten.max" else _aten.minimum.default
+        elif name in ("aten.expand", "aten.expand_as") and is_constant(node.args[0]) and all(map(elementwise, node.users)):
+            node.replace_all_uses_with(node.args[0])
+
+
 PASSES: tuple[Callable[[GraphModule], None], ...] = (
     out_of_place,
+    one_name,
     own_forms,
     fold_steps,
-    gated_activations,
     activation_before_pooling,
 )
 """In this order."""

@@ -5,7 +5,7 @@ message and a row of `docs/reference/operators.md`), the layer that it becomes, 
 integers, and the images and registers of its operations. See `docs/how-to/add-an-operator.md`.
 """
 
-from . import activation, add, affine, average, conv, conv_transpose, maxpool, prelu, rearrange, reduce, resize
+from . import activation, add, affine, average, conv, conv_transpose, extremum, maxpool, prelu, rearrange, reduce, resize
 from .conv import Conv, Relayout
 from .lanewise import Depthwise, Lanewise
 from .maxpool import MaxPool
@@ -28,5 +28,5 @@ __all__ = [
     "remedy",
 ]
 
-FAMILIES = (conv, conv_transpose, affine, add, activation, prelu, maxpool, average, reduce, resize, rearrange)
+FAMILIES = (conv, conv_transpose, affine, add, extremum, activation, prelu, maxpool, average, reduce, resize, rearrange)
 """In the order of `docs/reference/operators.md`."""

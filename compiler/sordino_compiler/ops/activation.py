@@ -1,23 +1,24 @@
 """Element-wise activations: clamps, tables, thresholds and fixed steps, fused into the layer before where that is possible."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
-from ..fx.nodes import constant, feature_shape, is_constant, operator_name
+from ..fx.nodes import constant, feature_shape, is_constant, is_size
 from .affine import AffineLayer
+from .extremum import bounds_apart
+from .functions import CLAMPS, Function, activations, clamp_bounds
 from .fused import Activation
 from .lanewise import moved
 from .layer import InputLayer, Layer
 from .operator import operator
 from .planner import Planner
 
-__all__ = ["ActivationLayer", "activate"]
+__all__ = ["BECOMES", "ActivationLayer", "activate", "one_value", "table"]
+
+BECOMES = "fused 256-entry table, one for all element-wise operators around it that depend on the same activation"
 
 
 @dataclass
@@ -57,86 +58,56 @@ def activate(planner: Planner, node: Node, x: Node, change: Callable[[Activation
 
 # -- clamps ----------------------------------------------------------------------------------------------------------
 
-_F = torch.nn.functional
-
-
-def _number(args: tuple, index: int, default: float) -> float:
-    value = args[index] if len(args) > index else None
-    return default if value is None else float(value)
-
-
-CLAMPS: dict[str, Callable[[tuple], tuple[float, float]]] = {
-    "aten.relu": lambda a: (0.0, math.inf),
-    "aten.relu6": lambda a: (0.0, 6.0),
-    "aten.hardtanh": lambda a: (_number(a, 0, -1.0), _number(a, 1, 1.0)),
-    "aten.clamp": lambda a: (_number(a, 0, -math.inf), _number(a, 1, math.inf)),
-    "aten.clamp_min": lambda a: (_number(a, 0, -math.inf), math.inf),
-    "aten.clamp_max": lambda a: (-math.inf, _number(a, 0, math.inf)),
-}
-"""Operators that clamp: from the arguments after the tensor to (lo, hi)."""
-
-
-def constant_bounds(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """The bounds of a clamp are numbers, the lower one below the upper one. Use torch.clamp(x, lo, hi)."""
-    bounds = list(a.values())[1:]
-    if any(isinstance(b, Node) for b in bounds):
-        return "bounds that are tensors"
-    low, high = (*bounds, None, None)[:2]
-    return f"{low}..{high}" if low is not None and high is not None and not float(low) < float(high) else None
-
 
 def clamp(planner: Planner, node: Node, a: dict[str, Any]) -> None:
-    x, *rest = a.values()
-    lo, hi = CLAMPS[operator_name(node)](tuple(rest))
-    activate(planner, node, x, lambda act: act.clamp(lo, hi))
+    bounds = clamp_bounds(node)
+    assert bounds is not None
+    activate(planner, node, next(iter(a.values())), lambda act: act.clamp(*bounds))
 
 
 for _name in CLAMPS:
-    operator(_name, becomes="fused clamp", constraints=(constant_bounds,), homogeneous=_name == "aten.relu", monotone=True)(clamp)
+    operator(
+        _name,
+        becomes="fused clamp; bounds that are tensors: as a maximum and a minimum",
+        rewrite=bounds_apart,
+        homogeneous=_name == "aten.relu",
+        monotone=True,
+    )(clamp)
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
 
-TABLES: dict[str, Callable[[tuple, dict], Callable[[Tensor], Tensor]]] = {
-    "aten.silu": lambda a, k: _F.silu,
-    "aten.sigmoid": lambda a, k: torch.sigmoid,
-    "aten.hardswish": lambda a, k: _F.hardswish,
-    "aten.hardsigmoid": lambda a, k: _F.hardsigmoid,
-    "aten.tanh": lambda a, k: torch.tanh,
-    "aten.leaky_relu": lambda a, k: lambda x: _F.leaky_relu(x, _number(a, 0, 0.01)),
-    "aten.elu": lambda a, k: lambda x: torch.ops.aten.elu(x, *a),
-    "aten.gelu": lambda a, k: lambda x: _F.gelu(x, **k),
-    "aten.softplus": lambda a, k: lambda x: _F.softplus(x, _number(a, 0, 1.0), _number(a, 1, 20.0)),
-    "aten.mish": lambda a, k: _F.mish,
-    "aten.abs": lambda a, k: torch.abs,
-    "aten.square": lambda a, k: torch.square,
-}
-"""Operators that become a 256-entry table: from the arguments after the tensor to the function."""
+
+def one_value(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
+    """An element-wise function becomes a table of 256 entries if it depends on one activation, and on constants that are each one
+    number for the whole tensor. Of two activations there are sums, differences, maxima and minima; a constant per channel may be added or
+    multiplied before the function or behind it, not inside. A truth value goes on as a number: write (x > 0).float()."""
+    reads = activations(node)
+    if len(reads) > 1:
+        return f"a function of {' and '.join(repr(n.name) for n in reads)}"
+    shapes = [tuple(n.meta["val"].shape) for n in node.all_input_nodes if n not in reads and not is_size(n)]
+    return f"a constant of shape {shapes[0]}" if shapes else f"a result of type {node.meta['val'].dtype}"
 
 
-def table(planner: Planner, node: Node, a: dict[str, Any]) -> None:
-    f = TABLES[operator_name(node)](tuple(node.args[1:]), dict(node.kwargs))
-    activate(planner, node, next(iter(a.values())), lambda act: act.apply(f))
+def table(planner: Planner, node: Node, function: Function) -> None:
+    """Plans the last node of a function of one value."""
+    f = function.on(planner.module)
+    activate(planner, node, function.source, lambda act: act.apply(f))
 
 
-for _name in TABLES:
-    operator(_name, becomes="fused 256-entry table")(table)
+def _unreachable(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    raise AssertionError(f"{node.name!r} is element-wise, but neither a function of one value nor refused")
 
 
-GATES = {"aten.sigmoid": torch.ops.aten.silu.default, "aten.hardsigmoid": torch.ops.aten.hardswish.default}
-"""x * gate(x) is one operator."""
+NAMED = (
+    "abs", "acos", "asin", "atan", "ceil", "celu", "cos", "cosh", "elu", "erf", "exp", "exp2", "expm1", "floor", "gelu", "hardshrink",
+    "hardsigmoid", "hardswish", "leaky_relu", "log", "log10", "log1p", "log2", "log_sigmoid", "mish", "pow", "reciprocal", "round",
+    "rrelu", "rsqrt", "selu", "sigmoid", "sign", "silu", "sin", "sinh", "softplus", "softshrink", "sqrt", "square", "tan", "tanh",
+    "trunc", "where", "eq", "ge", "gt", "le", "lt", "ne", "logical_and", "logical_not", "logical_or", "masked_fill", "fmod", "remainder",
+)  # fmt: skip
+"""Operators without another form than a table; any other element-wise one may be part of a function of one value as well."""
 
-
-def gated_activations(module: GraphModule) -> None:
-    """`x * sigmoid(x)` is SiLU, `x * hardsigmoid(x)` is hardswish."""
-    for node in list(module.graph.nodes):
-        if operator_name(node) != "aten.mul":
-            continue
-        x, y = node.args
-        for value, gate in ((x, y), (y, x)):
-            if isinstance(gate, Node) and operator_name(gate) in GATES and gate.args[0] is value:
-                node.target, node.args, node.kwargs = GATES[operator_name(gate)], (value,), {}
-                break
+operator(*(f"aten.{_name}" for _name in NAMED), becomes=BECOMES, constraints=(one_value,))(_unreachable)
 
 
 # -- thresholds and steps --------------------------------------------------------------------------------------------
@@ -152,13 +123,7 @@ def threshold_relu(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     activate(planner, node, a["x"], lambda act: act.silence(node))
 
 
-def zero_below_threshold(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """A threshold is not negative and puts 0 in place of what lies below. Use nn.Threshold(t, 0) with t >= 0."""
-    t, v = float(a["threshold"]), float(a["value"])
-    return None if t >= 0 and v == 0 else f"threshold={t:g}, value={v:g}"
-
-
-@operator("aten.threshold", becomes="fused clamp and threshold", constraints=(zero_below_threshold,))
+@operator("aten.threshold", becomes="threshold >= 0 and value = 0: fused clamp and threshold; else fused 256-entry table")
 def threshold(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     activate(planner, node, a["self"], lambda act: act.silence(node))
 

@@ -51,10 +51,10 @@ def _one(module: GraphModule, node: Node) -> tuple[np.ndarray, np.ndarray]:
         return c, zero
     if name == "aten.div":
         return 1 / c, zero
-    if name == "aten.add":
-        return np.ones(1), c
-    minus_second = (name == "aten.sub") == first  # x - c, or rsub(c, x) = x - c
-    return (np.ones(1), -c) if minus_second else (-np.ones(1), c)
+    alpha = float(a.get("alpha", 1))
+    gains = {"aten.add": (1, alpha), "aten.sub": (1, -alpha), "aten.rsub": (-alpha, 1)}[name]
+    own, of_constant = gains if first else gains[::-1]
+    return own * np.ones(1), of_constant * c
 
 
 @dataclass
@@ -69,9 +69,9 @@ class ScaledLayer(Layer):
     """What it is called in reports."""
 
     @property
-    def signs(self) -> tuple[int, ...]:
-        """The sign of every input."""
-        return (1,)
+    def gains(self) -> tuple[float, ...]:
+        """The factor of every input."""
+        return (1.0,)
 
     def lower(self, low: Lowering, value, inputs, source):
         return self.lanewise(low, self.window, math.prod(self.window.kernel), out=value, inputs=inputs, source=source)
@@ -81,7 +81,7 @@ class ScaledLayer(Layer):
         s_out, channels = low.target(self).scale, self.shape[0]
         gain, offset = affine(low.module, self.norm, channels)
         scales = [low.scale_of(n).scale for n in self.inputs]
-        return np.stack([sign * gain * s / s_out / divisor for sign, s in zip(self.signs, scales, strict=True)]), offset / s_out
+        return np.stack([own * gain * s / s_out / divisor for own, s in zip(self.gains, scales, strict=True)]), offset / s_out
 
     def lanewise(self, low: Lowering, window: Window, divisor: float, **common: Any) -> Lanewise:
         """The node that sums over a window and divides."""
@@ -151,7 +151,26 @@ def constant_operand(planner: Planner, node: Node, a: dict[str, Any]) -> str | N
     return must.per_channel(planner, node, y if planner.known(x) else x)
 
 
-@operator("aten.mul", "aten.div", becomes="VEC (1x1), for a constant factor per tensor or channel", constraints=(constant_operand,))
+def through_reciprocal(module: GraphModule, node: Node) -> None:
+    """A constant per channel divided by an activation is the activation's reciprocal, a function of one value, times the constant."""
+    if operator_name(node) != "aten.div" or not isinstance(node.args[0], Node) or is_constant(node.args[1]):
+        return
+    c, x = node.args
+    if not is_constant(c) or arguments(node).get("rounding_mode") or constant(module, c).numel() == 1:
+        return
+    with module.graph.inserting_before(node):
+        inverse = module.graph.call_function(torch.ops.aten.reciprocal.default, (x,))
+    inverse.meta = dict(node.meta)
+    node.target, node.args = torch.ops.aten.mul.Tensor, (inverse, c)
+
+
+@operator(
+    "aten.mul",
+    "aten.div",
+    becomes="VEC (1x1), for a constant factor per tensor or channel",
+    constraints=(constant_operand,),
+    rewrite=through_reciprocal,
+)
 def mul(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     apply_constant(planner, node, a)
 

@@ -200,7 +200,7 @@ class WeightedSum(Weighted):
         requant = low.requant(self, np.rint(bias).clip(-BIAS_MAX, BIAS_MAX), mantissa, shift)
         residual = None
         if self.residual:
-            ratio = self.signs[1] * low.scale_of(self.inputs[1]).scale / unit
+            ratio = self.residual_gain * low.scale_of(self.inputs[1]).scale / unit
             residual = np.rint(ratio).clip(-WIDE_MAX, WIDE_MAX).astype(np.int64)
         integers = weights.integers.reshape(len(weights.integers), -1, *self.window.kernel)
         common = {"window": self.window, "requant": requant, "residual_weight": residual, "source": source}

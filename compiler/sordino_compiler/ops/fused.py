@@ -32,7 +32,7 @@ class Activation:
     def nonnegative(self) -> bool:
         """Whether no output can be negative, whatever the input."""
         if self.table:
-            return bool((self.function(torch.linspace(-64, 64, 4097)) >= 0).all())
+            return bool((self.tabulated(torch.linspace(-64, 64, 4097)) >= 0).all())
         return self.lo >= 0
 
     def function(self, x: Tensor) -> Tensor:
@@ -41,6 +41,15 @@ class Activation:
         for f in self.table:
             x = f(x)
         return x
+
+    def tabulated(self, x: Tensor) -> Tensor:
+        """The function at ascending points. Where it is not a number it is continued from the nearest point at which it is one; 0 if
+        there is none."""
+        y = self.function(x)
+        good = (~y.isnan()).nonzero()[:, 0]
+        if not len(good):
+            return torch.zeros_like(x)
+        return y[good[torch.searchsorted((good[1:] + good[:-1]) / 2, torch.arange(len(x), dtype=torch.float32))]]
 
     def clamp(self, lo: float, hi: float) -> "Activation | None":
         """This activation followed by a clamp; None if the hardware's order cannot express it."""

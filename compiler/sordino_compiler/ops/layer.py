@@ -98,8 +98,8 @@ class Weighted(Layer):
     """The weights, output channels first."""
     bias: Node | None = None
     residual: bool = field(default=False, kw_only=True)
-    signs: tuple[int, ...] = field(default=(), kw_only=True)
-    """Of the layer's own sum and of the residual."""
+    residual_gain: float = field(default=1.0, kw_only=True)
+    """By which the residual is multiplied."""
 
     quantised_anew: ClassVar[bool] = True
     takes_activations: ClassVar[bool] = True
@@ -110,10 +110,10 @@ class Weighted(Layer):
         """Products that one output sums."""
         raise NotImplementedError
 
-    def add_residual(self, source: Node, signs: tuple[int, ...]) -> None:
-        """Takes in the addition of another value."""
+    def add_residual(self, source: Node, gain: float) -> None:
+        """Takes in the addition of `gain` times another value."""
         self.inputs.append(source)
-        self.signs, self.residual = signs, True
+        self.residual_gain, self.residual = gain, True
 
 
 @dataclass

@@ -114,7 +114,7 @@ class Lowering:
         out = self.scale_of(layer.out)
         index = torch.arange(-128, 128, dtype=torch.float32)
         lo, hi = self.arch.act_range(out.signed)
-        real = Activation(table=layer.activation.table).function(index * torch.tensor(target.scale, dtype=torch.float32))
+        real = Activation(table=layer.activation.table).tabulated(index * torch.tensor(target.scale, dtype=torch.float32))
         return quantise(real.numpy(), out.scale, lo, hi).astype(np.int16)
 
 

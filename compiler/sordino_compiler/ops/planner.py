@@ -7,6 +7,7 @@ from torch.fx import GraphModule, Node
 from ..fx.nodes import is_size, operator_name
 from ..fx.problems import Problem
 from ..fx.source import where
+from .functions import find_functions
 from .layer import Layer
 
 __all__ = ["Padding", "Planner"]
@@ -30,6 +31,8 @@ class Planner:
         self.problems: list[Problem] = []
         self.shapeless: set[Node] = set()
         """Nodes that are not supported and whose value is no (channels, height, width) of fixed sizes."""
+        self.functions, self.absorbed = find_functions(module)
+        """Functions of one value by their last nodes, and the nodes that are part of them alone."""
 
     def known(self, node: object) -> bool:
         """Whether `node` is an activation: a tensor that depends on an input."""
@@ -63,13 +66,18 @@ class Planner:
         self.layers[layer.out] = layer
         self.alias[layer.out] = layer.out
 
+    def readers(self, node: Node) -> list[Node]:
+        """The nodes that read `node`, sizes left out; of a function of one value the last one, and only if `node` is its source."""
+        direct = [u for u in node.users if u not in self.functions and u not in self.absorbed and not is_size(u)]
+        return direct + [end for end, f in self.functions.items() if f.source is node]
+
     def producer(self, node: Node, reader: Node) -> Layer | None:
         """The layer that makes `node`, if `reader` is the only one that reads it, so that it may be fused."""
         if node in self.pads:
             return None
         out = self.alias[node]
         chain = [n for n, o in self.alias.items() if o is out]
-        alone = all(u is reader or self.alias.get(u) is out or is_size(u) for n in chain for u in n.users)
+        alone = all(u is reader or self.alias.get(u) is out for n in chain for u in self.readers(n))
         return self.layers[out] if alone else None
 
     def extend(self, layer: Layer, node: Node) -> None:

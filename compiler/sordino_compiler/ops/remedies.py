@@ -19,7 +19,7 @@ _RECURRENT = "Recurrent layers do not map: use nn.Conv1d or nn.Conv2d over a win
 _THREE = "The array computes two dimensions: apply {0} to each frame, or make depth a part of the channels with a reshape before the model."
 _INDEX = "The array's addresses do not depend on data: index on the host, before the model or behind it, or take fixed channels with x[:, a:b]."
 _ORDER = "The array does not sort or select: use a mean or a maximum, or return the tensor that it reads and do it on the host."
-_COMPARE = "There is no comparison on the array: use torch.relu or torch.clamp for a fixed bound, or compare on the host, behind the model."
+_COMPARE = "It gives truth values: use them inside a function of one value, as in torch.where(x > 0, x, 0.1 * x), or take them on the host, behind the model."
 _RANDOM = "It is random, also in evaluation: leave it out of forward when self.training is False."
 _ALGEBRA = "Linear algebra of activations does not map: do it on the host, before the model or behind it. Of constants, compute it in __init__ and register_buffer it."
 _SPECTRUM = (
@@ -29,14 +29,14 @@ _FLOAT = "Give sordino.quantize the float model: it chooses the scales itself."
 _SPARSE = "Zeros are skipped without a sparse format: use the dense tensor (x.to_dense() before the model)."
 _COMPLEX = "Activations are real: carry the real and the imaginary part as two groups of channels."
 _ONE_ARGUMENT = (
-    "It works on each value alone, but has no table yet: use one of nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Sigmoid or nn.Tanh, "
+    "Write it with element-wise operators of PyTorch: what depends on one activation becomes a table, however it is composed; "
     "or apply it on the host where it is first or last."
 )
 _REDUCE = "Use a mean, a sum or a maximum over fixed dimensions, such as x.mean((2, 3)), or reduce on the host, behind the model."
 _RESAMPLE = "Use nn.Upsample(mode='nearest') or nn.ConvTranspose2d, or resample on the host, before the model."
 _CONSTANT = "Build the tensor in __init__ and register_buffer it, so that it is a constant of the model."
 _LAYOUT = "Keep (N, C, H, W) throughout: do it on the host, before the model or behind it."
-_TWO = "Of two activations the array computes sums and differences: use x + y, or combine both on the host, behind the model."
+_TWO = "Of two activations the array computes sums, differences, maxima and minima: use x + y, or combine both on the host, behind the model."
 _TRAINING = "It belongs to training or to a back end of PyTorch: export the model's forward in evaluation mode, on the CPU."
 
 REMEDIES: tuple[tuple[str, str], ...] = (
@@ -80,7 +80,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ("gather take* index* scatter* put* *_scatter masked_* segment_reduce* bincount histc histogram* fill_diagonal repeat_interleave unsafe_index* unsafe_masked* "
      "diag* tril* triu* unfold* im2col col2im as_strided* combinations cartesian_prod", _INDEX),
     ("eq ne lt le gt ge not_equal less* greater* logical_* bitwise_* is* signbit where any all heaviside sign zero assert* lshift rshift and or xor iand ior ixor ilshift irshift", _COMPARE),
-    ("maximum minimum fmax fmin", "Write torch.relu(x - y) + y for the maximum, y - torch.relu(y - x) for the minimum."),
+    ("fmax fmin", "Use torch.maximum or torch.minimum."),
     ("mul multiply div divide true_divide floor_divide fmod remainder addcmul addcdiv hypot atan2 arctan2 copysign xlogy special_xlog* logaddexp* lerp ldexp float_power pow "
      "nextafter gcd lcm igamma* special_zeta polygamma special_polygamma", _TWO),
     ("amax amin aminmax max min sum sum_to_size mean nansum nanmean nuclear_norm native_norm cum* diff trapz trapezoid gradient *cumsum* *cumprod* cummax* cummin* weight_norm* *reduce*", _REDUCE),

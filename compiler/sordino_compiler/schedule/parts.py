@@ -20,11 +20,22 @@ def parts(node: Computation, layer: int, inputs: list[View], out: View, arch: Ar
 
 
 def _parts(node: Computation, inputs: list[View], out: View, arch: ArchConfig) -> Iterator[tuple[Computation, list[View], View]]:
+    inputs = [inputs[0], *(_repeated(v, out.shape) for v in inputs[1:])]
     if inputs[0].fold > 1:
         yield from in_phases(node, inputs, out)
         return
     for part, views, target in node.parts(inputs, out, arch):
         yield *_as_one_row(part, views), target
+
+
+def _repeated(residual: View, shape: tuple[int, int, int]) -> View:
+    """A residual of one row, or one column, as one of the output's shape: every row, or column, lies at the same place."""
+    return replace(
+        residual,
+        shape=shape,
+        row_pitch=residual.row_pitch if residual.shape[1] == shape[1] else 0,
+        pixel_pitch=residual.pixel_pitch if residual.shape[2] == shape[2] else 0,
+    )
 
 
 def _as_one_row(node: Computation, inputs: list[View]) -> tuple[Computation, list[View]]:

@@ -132,7 +132,8 @@ def _sampled(outputs: Outputs, rows: int, densities: list[float]) -> float:
     residual = None if layer.residual is None else replace(layer.residual, base=words)
     if residual is not None:
         views.append((residual, rows, densities[1]))
-        words += rows * residual.row_pitch
+        word = int(residual.slots.max()) // layer.arch.lanes + 1
+        words += max(rows * residual.row_pitch, width * residual.pixel_pitch, word)  # a pitch is 0 where all read the same
     sample = replace(layer, x=views[0][0], residual=residual, out=replace(layer.out, shape=(c, rows, width), base=0))
     ops = [_bare(op) for op in Outputs(sample, outputs.columns, outputs.mapping).operations()]
     key = _digest(

@@ -155,6 +155,8 @@ class WeightQuantizer(FakeQuantizeBase):
     source, target, residual : str
         Names of the `ActivationQuantizer`s of the layer's input, of what its requantiser produces, and of a fused
         residual.
+    residual_gain : float
+        By which the residual is multiplied.
     """
 
     quant_min, quant_max, ch_axis = -127, 127, 0
@@ -166,11 +168,13 @@ class WeightQuantizer(FakeQuantizeBase):
         target: str,
         arch: ArchConfig,
         residual: str | None = None,
+        residual_gain: float = 1.0,
         dtype: torch.dtype = torch.int8,
         **_,
     ):
         super().__init__()
         self.layer, self.source, self.target, self.residual, self.arch = layer, source, target, residual, arch
+        self.residual_gain = abs(residual_gain)
         self.dtype, self.qscheme, self.is_dynamic = dtype, torch.per_channel_symmetric, False
         self.is_per_channel = True
         self.register_buffer("largest", torch.zeros(0))
@@ -199,8 +203,8 @@ class WeightQuantizer(FakeQuantizeBase):
         s_in, s_out = float(source.calculate_qparams()[0]), float(target.calculate_qparams()[0])
         least = self.largest.double().cpu().numpy() / 127
         if residual is not None:
-            # The residual's weight s_r / (s_in * s_w) must stay within two cycles' range.
-            least = least.clip(min=float(residual.calculate_qparams()[0]) / s_in / WIDE_MAX)
+            # The residual's weight gain * s_r / (s_in * s_w) must stay within two cycles' range.
+            least = least.clip(min=self.residual_gain * float(residual.calculate_qparams()[0]) / s_in / WIDE_MAX)
         factor = snap_factor(least * s_in / s_out, self.arch)
         top = (1 << self.arch.mantissa_bits) - 1
         if factor.max() > top:

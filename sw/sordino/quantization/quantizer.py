@@ -73,6 +73,7 @@ class SordinoQuantizer(Quantizer):
             source=roots[layer.inputs[0]].name,
             target=target,
             residual=roots[layer.inputs[1]].name if layer.residual else None,
+            residual_gain=layer.residual_gain,
             arch=self.arch,
         )
         spec = QuantizationSpec(torch.int8, make, -127, 127, torch.per_channel_symmetric, 0)
