@@ -89,16 +89,18 @@ def compile_graph(
 
 def _view(graph: Graph, name: str, where: dict[str, Layout], allocation: Allocation) -> View:
     layout = where[name]
-    buffer = allocation.buffers[layout.buffer]
+    buffer, slots, pitch = allocation.buffers[layout.buffer], np.array(layout.slots), where[layout.buffer].pixel_pitch
+    # A part that begins at a pixel of its own, as concatenated rows do, is addressed from there.
+    first = int(slots.min()) // graph.arch.lanes // pitch * pitch
     return View(
         name=name,
         buffer=layout.buffer,
         shape=graph.values[name].shape,
-        base=buffer.base,
+        base=buffer.base + first,
         row_pitch=layout.row_pitch,
         pixel_pitch=layout.pixel_pitch,
-        slots=np.array(layout.slots),
-        buffer_pitch=where[layout.buffer].pixel_pitch,
+        slots=slots - first * graph.arch.lanes,
+        buffer_pitch=pitch,
         memory=range(buffer.base, buffer.base + buffer.words),
         fold=layout.fold,
     )

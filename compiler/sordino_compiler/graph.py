@@ -173,8 +173,8 @@ class Node:
         """Where the value lies, given the layouts and shapes of the inputs: in its own memory, but for a `Reading`."""
         raise NotImplementedError
 
-    def homes(self, inputs: list[Layout], lanes: int) -> dict[str, int]:
-        """The inputs that live inside this value's memory, each with the word of a pixel at which it begins."""
+    def homes(self, inputs: list[Layout], shapes: list[tuple[int, int, int]], lanes: int) -> dict[str, tuple[int, int, int]]:
+        """The inputs that live inside this value's memory, each with the word of a pixel, the row and the column at which it begins."""
         return {}
 
 

@@ -20,8 +20,8 @@ from .ops.activation import one_value, table
 from .ops.functions import Function, elementwise
 from .ops.layer import InputLayer, Layer, Unsupported
 from .ops.operator import Constraint, rule, traits
+from .ops.pad import PadLayer
 from .ops.planner import Planner
-from .ops.resize import PadLayer
 
 __all__ = ["Plan", "layer_names", "plan"]
 

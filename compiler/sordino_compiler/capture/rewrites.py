@@ -77,7 +77,7 @@ def own_forms(module: GraphModule) -> None:
             entry.rewrite(module, node)
 
 
-_MAXIMA = ("aten.max_pool2d", "aten.max_pool1d", "sordino.adaptive_max_pool", "aten.amax")
+_MAXIMA = ("aten.max_pool2d", "aten.max_pool1d", "sordino.max_pool", "sordino.adaptive_max_pool", "aten.amax")
 
 
 def activation_before_pooling(module: GraphModule) -> None:

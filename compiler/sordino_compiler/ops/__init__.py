@@ -5,12 +5,13 @@ message and a row of `docs/reference/operators.md`), the layer that it becomes, 
 integers, and the images and registers of its operations. See `docs/how-to/add-an-operator.md`.
 """
 
-from . import activation, add, affine, average, conv, conv_transpose, extremum, maxpool, prelu, rearrange, reduce, resize
+from . import activation, add, affine, average, concat, conv, conv_transpose, extremum, maxpool, pad, prelu, rearrange, reduce, resize
+from .concat import Concat
 from .conv import Conv, Relayout
 from .lanewise import Depthwise, Lanewise
 from .maxpool import MaxPool
 from .operator import OPERATORS
-from .rearrange import Concat, Flatten, Slice
+from .rearrange import Flatten, Slice
 from .remedies import only_moves, remedy
 
 __all__ = [
@@ -28,5 +29,5 @@ __all__ = [
     "remedy",
 ]
 
-FAMILIES = (conv, conv_transpose, affine, add, extremum, activation, prelu, maxpool, average, reduce, resize, rearrange)
+FAMILIES = (conv, conv_transpose, affine, add, extremum, activation, prelu, maxpool, average, reduce, resize, pad, concat, rearrange)
 """In the order of `docs/reference/operators.md`."""

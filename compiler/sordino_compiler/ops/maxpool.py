@@ -1,5 +1,6 @@
 """Max pooling: the greatest value of every window, vector mode."""
 
+import math
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from ..graph import Computation, Window
 from ..slots import compact
 from . import constraints as must
 from .layer import Layer
-from .operator import operator
+from .operator import operator, traits
 from .planner import Planner
 from .regions import Reach, Region, Regions, Span, adaptive, span_window, spans
 
@@ -90,6 +91,7 @@ class MaxPoolLayer(Layer):
 
 _library = torch.library.Library("sordino", "FRAGMENT")
 _library.define("adaptive_max_pool(Tensor input, int[] output_size) -> Tensor")
+_library.define("max_pool(Tensor self, int[] kernel_size, int[] stride, int[] padding, int[] dilation) -> Tensor")
 
 
 def _adaptive_max_pool(x: Tensor, output_size: list[int]) -> Tensor:
@@ -98,7 +100,43 @@ def _adaptive_max_pool(x: Tensor, output_size: list[int]) -> Tensor:
     return apply(x, output_size)
 
 
+def _max_pool(x: Tensor, kernel_size: list[int], stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
+    """Max pooling in two dimensions whose `padding` (top, left, bottom, right) never wins; (N, C, L) has one row."""
+    top, left, bottom, right = padding
+    rows = x if x.dim() == 4 else x.unsqueeze(2)
+    rows = torch.nn.functional.pad(rows, (left, right, top, bottom), value=-math.inf)
+    y = torch.nn.functional.max_pool2d(rows, kernel_size, stride, 0, dilation)
+    return y if x.dim() == 4 else y.squeeze(2)
+
+
 _library.impl("adaptive_max_pool", _adaptive_max_pool, "CompositeImplicitAutograd")
+_library.impl("max_pool", _max_pool, "CompositeImplicitAutograd")
+
+BELOW_ALL = -1000.0
+"""A padding by this or less in front of a max pooling stands for minus infinity."""
+
+
+def takes_padding(module: GraphModule, node: Node) -> None:
+    """A padding in front of a max pooling, by what is below all activations, becomes its own, if every window holds some of the input."""
+    a, two = arguments(node), feature_rank(node) == 3
+    padded = a["self"]
+    if operator_name(padded) != "aten.constant_pad_nd" or a["ceil_mode"]:
+        return
+    x, pads, value = padded.args
+    if value > BELOW_ALL or any(pads[4 if two else 2 :]):
+        return
+    left, right, top, bottom = (*pads, 0, 0, 0, 0)[:4]
+    kernel, (py, px) = pair(a["kernel_size"], 1, two), pair(a["padding"], 0, two)
+    stride, dilation = pair(a["stride"] or a["kernel_size"], 1, two), pair(a["dilation"], 1, two)
+    sides = (top + py, left + px, bottom + py, right + px)
+    for size, outputs, k, s, d, before in zip(
+        feature_shape(x)[1:], feature_shape(node)[1:], kernel, stride, dilation, sides[:2], strict=True
+    ):
+        taps = np.arange(outputs)[:, None] * s - before + np.arange(k) * d
+        if not ((taps >= 0) & (taps < size)).any(1).all():
+            return
+    node.target = torch.ops.sordino.max_pool.default
+    node.args, node.kwargs = (x, kernel, stride, sides, dilation), {}
 
 
 def values_only(module: GraphModule, node: Node) -> None:
@@ -112,6 +150,11 @@ def values_only(module: GraphModule, node: Node) -> None:
     else:
         target = (aten.max_pool2d if feature_rank(a["self"]) == 3 else aten.max_pool1d).default
         args = tuple(a.values())
+    first_result(module, node, target, args)
+
+
+def first_result(module: GraphModule, node: Node, target: Any, args: tuple) -> None:
+    """Puts a call in place of one with several results of which only the first is read, in the form that is planned."""
     with module.graph.inserting_before(node):
         new = module.graph.call_function(target, args)
     new.meta = {**node.meta, "val": node.meta["val"][0]}
@@ -119,6 +162,9 @@ def values_only(module: GraphModule, node: Node) -> None:
         user.replace_all_uses_with(new)
         module.graph.erase_node(user)
     module.graph.erase_node(node)
+    entry = traits(new)
+    if entry and entry.rewrite:
+        entry.rewrite(module, new)
 
 
 def no_places(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
@@ -139,17 +185,28 @@ def window_size(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
 _BECOMES = "VEC (MAX), one for each region of outputs whose windows are alike and evenly spaced"
 
 
-@operator("aten.max_pool2d", "aten.max_pool1d", becomes="VEC (MAX)", constraints=(must.kernel_size, must.steps), homogeneous=True)
+@operator(
+    "aten.max_pool2d",
+    "aten.max_pool1d",
+    becomes="VEC (MAX)",
+    constraints=(must.kernel_size, must.steps),
+    rewrite=takes_padding,
+    homogeneous=True,
+)
+@operator("sordino.max_pool", becomes="VEC (MAX)", constraints=(must.kernel_size, must.steps), homogeneous=True)
 def max_pool(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     source, two = planner.value(a["self"]), feature_rank(node) == 3
-    kernel, padding = pair(a["kernel_size"], 1, two), pair(a["padding"], 0, two)
-    stride, dilation = pair(a["stride"] or a["kernel_size"], 1, two), pair(a["dilation"], 1, two)
+    if operator_name(node) == "sordino.max_pool":
+        kernel, stride, padding, dilation = a["kernel_size"], a["stride"], a["padding"][:2], a["dilation"]
+    else:
+        kernel, padding = pair(a["kernel_size"], 1, two), pair(a["padding"], 0, two)
+        stride, dilation = pair(a["stride"] or a["kernel_size"], 1, two), pair(a["dilation"], 1, two)
     # Padding never wins, so a last window that ceil_mode lets hang over needs no care, nor do rows that no window reaches.
     rows, columns = (
         spans([Reach(i * s - p, k) for i in range(outputs)])
         for outputs, k, s, p in zip(feature_shape(node)[1:], kernel, stride, padding, strict=True)
     )
-    planner.add(MaxPoolLayer(node, node, [source], feature_shape(node), rows, columns, dilation))
+    planner.add(MaxPoolLayer(node, node, [source], feature_shape(node), rows, columns, tuple(dilation)))
 
 
 @operator(

@@ -1,4 +1,4 @@
-"""Concatenation, slices, flattening, and what changes nothing: decisions of the allocation, without instructions."""
+"""Slices, flattening, and what changes nothing: decisions of the allocation, without instructions."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,47 +8,16 @@ import torch
 from torch.fx import Node
 
 from ..fx.nodes import feature_shape
-from ..graph import Reading, Rearrangement
-from ..slots import Layout, Slots, compact, owner, width
+from ..graph import Reading
+from ..slots import Layout, width
 from .layer import Layer
 from .operator import operator
 from .planner import Planner
 
-__all__ = ["Concat", "ConcatLayer", "Flatten", "FlattenLayer", "Slice", "SliceLayer"]
+__all__ = ["Flatten", "FlattenLayer", "Slice", "SliceLayer"]
 
 
 # -- meaning and layout ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Concat(Rearrangement):
-    """Concatenation of channels; all parts share one scale and signedness with the output, and live in its memory."""
-
-    kind: ClassVar[str] = "concat"
-
-    def problems(self, ins, arch):
-        shape = self.out.shape
-        if shape != (sum(v.shape[0] for v in ins), *ins[0].shape[1:]):
-            yield f"shape {shape}"
-        for v in ins:
-            if v.shape[1:] != shape[1:]:
-                yield f"part {v.name!r} has size {v.shape[1:]}"
-            if v.scale != self.out.scale or v.signed != self.out.signed:
-                yield f"part {v.name!r} has another scale or sign"
-
-    def evaluate(self, inputs, arch):
-        return np.concatenate(inputs, 1)
-
-    def layout(self, inputs, shapes, lanes, fold=1):
-        slots: Slots = ()
-        for part in inputs:
-            start = width(slots, lanes) if slots else 0
-            slots += tuple(start * lanes + s for s in compact(part.slots, lanes))
-        return owner(self.out.name, self.out.shape[2], slots, lanes, fold)
-
-    def homes(self, inputs, lanes):
-        starts = np.cumsum([0, *(width(part.slots, lanes) for part in inputs)])
-        return {name: int(start) for name, start in zip(self.inputs, starts[:-1], strict=True)}
 
 
 @dataclass(frozen=True)
@@ -103,22 +72,6 @@ class Flatten(Reading):
 # -- from PyTorch ----------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class ConcatLayer(Layer):
-    """A concatenation: its parts share one scale."""
-
-    @property
-    def scale_sources(self) -> list[Node]:
-        return self.inputs
-
-    @property
-    def keeps_sign(self) -> bool:
-        return True
-
-    def lower(self, low, value, inputs, source):
-        return Concat(value, inputs, source=source)
-
-
 def _like(node: Node) -> torch.Tensor:
     value = node.meta["val"]
     return value[0] if isinstance(value, list | tuple) else value
@@ -129,21 +82,9 @@ def _axis(node: Node, a: dict[str, Any]) -> int:
 
 
 def channel_axis(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """Concatenation and splitting work along the channels (dim=1). Use dim=1."""
+    """Splitting works along the channels (dim=1). Use dim=1."""
     axis = _axis(node, a)
     return None if axis == 1 else f"dim={axis}"
-
-
-def tensors_only(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """All parts of a concatenation are activations. Leave constants out, or use a convolution's bias."""
-    count = sum(not planner.known(n) for n in a["tensors"])
-    return f"{count} constant parts" if count else None
-
-
-@operator("aten.cat", becomes="allocation", constraints=(channel_axis, tensors_only))
-def cat(planner: Planner, node: Node, a: dict[str, Any]) -> None:
-    inputs = [planner.value(n) for n in a["tensors"]]
-    planner.add(ConcatLayer(node, node, inputs, feature_shape(node)))
 
 
 @dataclass

@@ -8,8 +8,8 @@ from torch.fx import GraphModule, Node
 
 from ..fx.nodes import arguments, feature_shape, operator_name
 from .average import AverageLayer
-from .maxpool import MaxPoolLayer
-from .operator import OPERATORS, operator
+from .maxpool import MaxPoolLayer, first_result
+from .operator import operator
 from .planner import Planner
 from .regions import Reach, Span, spans
 
@@ -69,8 +69,33 @@ class _Rewriting:
         return x
 
 
+def _of_stack(module: GraphModule, node: Node) -> bool:
+    """A reduction over the dimension that `torch.stack` has just made: additions, or maxima, of the parts."""
+    a, name = arguments(node), operator_name(node).removeprefix("aten.")
+    made = a["self"]
+    if operator_name(made) != "aten.stack" or a.get("keepdim") or "dim" not in a:
+        return False
+    rank = len(made.meta["val"].shape)
+    dims = a["dim"] if isinstance(a["dim"], list | tuple) else [a["dim"]]
+    dim = (made.args[1] if len(made.args) > 1 else made.kwargs.get("dim", 0)) % rank
+    pairwise = {"mean": _aten.add.Tensor, "sum": _aten.add.Tensor, "amax": _aten.maximum.default, "amin": _aten.minimum.default}[
+        name
+    ]
+    if [d % rank for d in dims] != [dim]:
+        return False
+    do, (x, *others) = _Rewriting(module, node), made.args[0]
+    for other in others:
+        x = do.call(pairwise, x, other)
+    x = do.call(_aten.mul.Tensor, x, 1 / (1 + len(others))) if name == "mean" else x
+    node.replace_all_uses_with(x)
+    module.graph.erase_node(node)
+    return True
+
+
 def in_steps(module: GraphModule, node: Node) -> None:
     """A reduction over channels too, a minimum, and one whose result has another layout, in steps that are planned by themselves."""
+    if _of_stack(module, node):
+        return
     a, name = arguments(node), operator_name(node).removeprefix("aten.")
     x, value = a["self"], a["self"].meta["val"]
     dims, keeps = _dims(node, a), bool(a.get("keepdim"))
@@ -79,8 +104,6 @@ def in_steps(module: GraphModule, node: Node) -> None:
     simple = not channels and name != "amin" and not (name == "amax" and max(sizes, default=0) > LONGEST)
     if 0 in dims or not _keeps_layout(node, a) or (simple and not _moved(node, a)):
         return  # planned as it is, or reported by the operator's rule
-    if channels and name in ("amax", "amin") and "aten.maximum" not in OPERATORS:
-        return
     do = _Rewriting(module, node)
     x = do.call(_aten.neg.default, x) if name == "amin" else x
     if spatial and name in ("amax", "amin"):
@@ -108,14 +131,7 @@ def maxima_only(module: GraphModule, node: Node) -> None:
         return  # reported by the operator's rule
     a = arguments(node)
     target = (_aten.amax if operator_name(node) == "aten.max" else _aten.amin).default
-    with module.graph.inserting_before(node):
-        new = module.graph.call_function(target, (a["self"], [a["dim"]], a["keepdim"]))
-    new.meta = {**node.meta, "val": node.meta["val"][0]}
-    for user in list(node.users):
-        user.replace_all_uses_with(new)
-        module.graph.erase_node(user)
-    module.graph.erase_node(node)
-    in_steps(module, new)
+    first_result(module, node, target, (a["self"], [a["dim"]], a["keepdim"]))
 
 
 # -- rules -----------------------------------------------------------------------------------------------------------
@@ -157,13 +173,6 @@ def no_places(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
     return "the indices are read" if a.get("dim") is not None else "no dim"
 
 
-def comparable_channels(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """A maximum or minimum is taken over height and width; channels are not compared with each other. Compare them behind the
-    model, or take a mean over them."""
-    dims = _dims(node, a)
-    return f"dim={a['dim']}" if 1 in dims and 0 not in dims else None
-
-
 # -- from PyTorch ----------------------------------------------------------------------------------------------------
 
 
@@ -198,8 +207,8 @@ def mean(planner: Planner, node: Node, a: dict[str, Any]) -> None:
 @operator(
     "aten.amax",
     "aten.amin",
-    becomes="VEC (MAX) over height and width",
-    constraints=(not_the_batch, channels_stay, comparable_channels),
+    becomes="VEC (MAX) over height and width; over channels, maxima of halves",
+    constraints=(not_the_batch, channels_stay),
     rewrite=in_steps,
     homogeneous=True,
 )

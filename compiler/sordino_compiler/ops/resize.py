@@ -1,18 +1,17 @@
-"""Nearest upsampling and zero padding: values are only moved."""
+"""Nearest upsampling: values are only moved."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch.fx import Node
 
-from ..fx.nodes import feature_rank, feature_shape
-from ..graph import Window
+from ..fx.nodes import feature_shape
 from .lanewise import moved
 from .layer import Layer
 from .operator import operator
-from .planner import Padding, Planner
+from .planner import Planner
 
-__all__ = ["PadLayer", "UpsampleLayer"]
+__all__ = ["UpsampleLayer"]
 
 
 @dataclass
@@ -52,40 +51,3 @@ def upsample(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     source = planner.value(_input(a))
     (_, h, w), (_, oh, ow) = feature_shape(source), feature_shape(node)
     planner.add(UpsampleLayer(node, node, [source], feature_shape(node), (oh // h, ow // w)))
-
-
-@dataclass
-class PadLayer(Layer):
-    """Zeros around a value that no layer behind it could take as its own padding."""
-
-    padding: Padding
-
-    @property
-    def keeps_sign(self) -> bool:
-        return True
-
-    def lower(self, low, value, inputs, source):
-        window = Window((1, 1), padding=self.padding)
-        return moved(self, low, "pad", window=window, out=value, inputs=inputs, source=source)
-
-
-def zero_pad(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """Padding is by zeros, at the edges of height and width, and not negative. Use nn.ZeroPad2d."""
-    mode = a.get("mode") or "constant"
-    if mode != "constant" or (a.get("value") or 0) != 0:
-        return f"mode {mode!r}, value {a.get('value')}"
-    pads = list(a["pad"])
-    spatial = 2 * (feature_rank(node) - 1)
-    return None if min(pads) >= 0 and not any(pads[spatial:]) and spatial else f"padding {pads}"
-
-
-@operator(
-    "aten.pad",
-    "aten.constant_pad_nd",
-    becomes="padding of the layer after it; else VEC (1x1)",
-    constraints=(zero_pad,),
-    homogeneous=True,
-)
-def pad(planner: Planner, node: Node, a: dict[str, Any]) -> None:
-    left, right, top, bottom = (*a["pad"], 0, 0, 0, 0)[:4]
-    planner.pad(node, a["self"], (top, left, bottom, right))

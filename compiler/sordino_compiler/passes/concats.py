@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ..graph import Graph, Node
-from ..ops.rearrange import Concat
+from ..ops.concat import Concat
 
 __all__ = ["nest_concats"]
 
@@ -15,7 +15,7 @@ def nest_concats(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for n in graph.nodes:
         if isinstance(n, Concat):
-            heads = [c for c in earlier if c.inputs == n.inputs[: len(c.inputs)] and c.out.name not in taken]
+            heads = [c for c in earlier if c.axis == n.axis and c.inputs == n.inputs[: len(c.inputs)] and c.out.name not in taken]
             earlier.append(n)
             if heads:
                 head = max(heads, key=lambda c: len(c.inputs))

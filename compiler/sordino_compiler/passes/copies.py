@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..graph import Computation, Graph, Input, Node, Reading, Requant, Window
+from ..ops.concat import Concat
 from ..ops.conv import Relayout
-from ..ops.rearrange import Concat
 from ..slots import Layout, Slots, compact, natural
 
 __all__ = ["insert_copies"]
@@ -50,9 +50,12 @@ def insert_copies(graph: Graph) -> Graph:
     for n in graph.nodes:
         if isinstance(n, Concat):
             parts = []
+            # Rows and columns that are joined have their channels in the same lanes.
+            alike = compact(own[n.inputs[0]].slots, lanes) if n.axis else None
             for name in n.inputs:
-                if name in taken or isinstance(producers.get(name), Input | Reading):
-                    name = copy(name, n, natural(values[name].shape[0]))
+                apart = alike is not None and own[name].slots != alike
+                if name in taken or apart or isinstance(producers.get(name), Input | Reading):
+                    name = copy(name, n, alike or natural(values[name].shape[0]))
                 taken.add(name)
                 parts.append(name)
             n = replace(n, inputs=tuple(parts))

@@ -15,21 +15,22 @@ def layouts(graph: Graph, folds: Mapping[str, int]) -> dict[str, Layout]:
     """
     lanes, values = graph.arch.lanes, graph.values
     own: dict[str, Layout] = {}
-    homes: dict[str, tuple[str, int]] = {}
+    homes: dict[str, tuple[str, tuple[int, int, int]]] = {}
     for n in graph.nodes:
-        inputs = [own[i] for i in n.inputs]
-        own[n.out.name] = n.layout(inputs, [values[i].shape for i in n.inputs], lanes, folds.get(n.out.name, 1))
-        homes |= {part: (n.out.name, first) for part, first in n.homes(inputs, lanes).items()}
+        inputs, shapes = [own[i] for i in n.inputs], [values[i].shape for i in n.inputs]
+        own[n.out.name] = n.layout(inputs, shapes, lanes, folds.get(n.out.name, 1))
+        homes |= {part: (n.out.name, first) for part, first in n.homes(inputs, shapes, lanes).items()}
     out: dict[str, Layout] = {}
     for n in graph.nodes:
         if isinstance(n, Reading):
             out[n.out.name] = n.layout([out[i] for i in n.inputs], [values[i].shape for i in n.inputs], lanes)
             continue
-        name, first = n.out.name, 0
+        name, word, row, column = n.out.name, 0, 0, 0
         while name in homes:
-            name, start = homes[name]
-            first += start
+            name, (words, rows, columns) = homes[name]
+            word, row, column = word + words, row + rows, column + columns
         buffer = own[name]
+        first = word + row * buffer.row_pitch + column * buffer.pixel_pitch
         slots = tuple(first * lanes + s for s in own[n.out.name].slots)
         out[n.out.name] = Layout(name, buffer.row_pitch, buffer.pixel_pitch, slots, buffer.fold)
     return out
