@@ -132,6 +132,11 @@ MODELS = {
     "mean of rows": lambda y: torch.mean(y, 2),
     "sum": lambda y: y.sum((2, 3)),
     "mean of channels": lambda y: y.mean(1, keepdim=True),
+    "maximum of channels": lambda y: y.amax(1, keepdim=True),
+    "minimum of all": lambda y: (0.5 - y[:, :7]).amin((1, 2, 3), keepdim=True),
+    "maximum of a stack": lambda y: torch.stack([y, F.avg_pool2d(y, 3, 1, 1)]).max(0).values,
+    "larger of two": lambda y: torch.max(y, F.avg_pool2d(y, 3, 1, 1)),
+    "larger than a number": lambda y: torch.max(y, torch.tensor(0.2)),
     "sum of all": lambda y: y.sum((1, 2, 3), keepdim=True),
 }
 
@@ -218,7 +223,7 @@ REFUSED = {
         lambda y: y.square().mean((2, 3)) - y.mean((2, 3)).square(),
         r"aten\.std .* x\.square\(\)\.mean\(d\) - x\.mean\(d\)\.square\(\) .*",
     ),
-    "norm": (lambda y: y.norm(dim=1), lambda y: y.square().sum(1, keepdim=True), r"aten\.linalg_vector_norm .* x\.square\(\)\.sum\(d, keepdim=True\) .*"),
+    "norm": (lambda y: y.norm(dim=1), lambda y: y.square().sum(1, keepdim=True), r"aten\.linalg_vector_norm .* x\.square\(\)\.sum\(d, keepdim=True\), .*"),
     "median": (lambda y: y.median(2)[0], lambda y: y.mean(2), r"aten\.median .* mean or a maximum.*"),
 }  # fmt: skip
 

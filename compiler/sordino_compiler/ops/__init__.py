@@ -5,7 +5,22 @@ message and a row of `docs/reference/operators.md`), the layer that it becomes, 
 integers, and the images and registers of its operations. See `docs/how-to/add-an-operator.md`.
 """
 
-from . import activation, add, affine, average, concat, conv, conv_transpose, extremum, maxpool, pad, prelu, rearrange, reduce, resize
+from . import (
+    activation,
+    add,
+    affine,
+    average,
+    concat,
+    conv,
+    conv_transpose,
+    extremum,
+    maxpool,
+    pad,
+    prelu,
+    rearrange,
+    reduce,
+    resize,
+)
 from .concat import Concat
 from .conv import Conv, Relayout
 from .lanewise import Depthwise, Lanewise
@@ -29,5 +44,20 @@ __all__ = [
     "remedy",
 ]
 
-FAMILIES = (conv, conv_transpose, affine, add, extremum, activation, prelu, maxpool, average, reduce, resize, pad, concat, rearrange)
+FAMILIES = (
+    conv,
+    conv_transpose,
+    affine,
+    add,
+    extremum,
+    activation,
+    prelu,
+    maxpool,
+    average,
+    reduce,
+    resize,
+    pad,
+    concat,
+    rearrange,
+)
 """In the order of `docs/reference/operators.md`."""

@@ -162,9 +162,14 @@ def first_result(module: GraphModule, node: Node, target: Any, args: tuple) -> N
         user.replace_all_uses_with(new)
         module.graph.erase_node(user)
     module.graph.erase_node(node)
-    entry = traits(new)
+    planned_form(module, new)
+
+
+def planned_form(module: GraphModule, node: Node) -> None:
+    """Brings a call that a rewrite has made into the form that is planned."""
+    entry = traits(node)
     if entry and entry.rewrite:
-        entry.rewrite(module, new)
+        entry.rewrite(module, node)
 
 
 def no_places(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:

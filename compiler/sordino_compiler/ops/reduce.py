@@ -8,7 +8,7 @@ from torch.fx import GraphModule, Node
 
 from ..fx.nodes import arguments, feature_shape, operator_name
 from .average import AverageLayer
-from .maxpool import MaxPoolLayer, first_result
+from .maxpool import MaxPoolLayer, first_result, planned_form
 from .operator import operator
 from .planner import Planner
 from .regions import Reach, Span, spans
@@ -126,6 +126,7 @@ def maxima_only(module: GraphModule, node: Node) -> None:
     """`x.max(dim)` is `x.amax(dim)` where nothing reads the places; `torch.max(x, y)` is the greater of each two."""
     if node.target._overloadname == "other":  # type: ignore[union-attr]
         node.target = (_aten.maximum if operator_name(node) == "aten.max" else _aten.minimum).default
+        planned_form(module, node)
         return
     if node.target._overloadname != "dim" or any(u.args[1] != 0 for u in node.users if u.users):  # type: ignore[union-attr]
         return  # reported by the operator's rule
