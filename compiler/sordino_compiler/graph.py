@@ -320,6 +320,10 @@ class Graph:
     nodes: list[Node]
     outputs: list[str]
 
+    def __repr__(self) -> str:
+        made = ", ".join(f"{self.values[name].shape}" for name in self.outputs if name in self.values)
+        return f"Graph({len(self.nodes)} nodes, {', '.join(str(v.shape) for v in self.inputs)} -> {made}, arch={self.arch.name!r})"
+
     @property
     def values(self) -> dict[str, Value]:
         return {n.out.name: n.out for n in self.nodes}

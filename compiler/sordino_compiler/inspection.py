@@ -1,16 +1,15 @@
 """Looking at a model before it is trained or quantised: what is supported, and a graph with made-up scales."""
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from sordino_hw.spec.arch import ArchConfig, preset
 
-from .capture import capture, examples
+from .capture import capture
 from .factors import snap_factor
 from .fx.nodes import constant, operator_name
 from .fx.problems import Problem
@@ -60,10 +59,10 @@ class Inspection:
         return not self.problems
 
 
-def inspect(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Inspection:
+def inspect(model: Any, example: Any) -> Inspection:
     """Walks the exported float graph: seconds, no weights are looked at.
 
-    Raises `InputError` for a bad example and `CompileError` if `torch.export` cannot trace the model.
+    Model and example, and their errors, are those of `capture`.
     """
     module = capture(model, example)
     found = plan(module, strict=False)
@@ -85,9 +84,7 @@ def inspect(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Inspection:
     return Inspection(rows, found.problems, module)
 
 
-def provisional_graph(
-    model: nn.Module, example: Tensor | Sequence[Tensor], arch: str | ArchConfig, module: GraphModule | None = None
-) -> Graph:
+def provisional_graph(model: Any, example: Any, arch: str | ArchConfig, module: GraphModule | None = None) -> Graph:
     """The model's integer graph with its present weights in 8 bits and made-up activation scales.
 
     Layers, shapes, zero weights and sizes are right, so it can be compiled and its cycles predicted; its values mean
@@ -97,8 +94,7 @@ def provisional_graph(
     arch = preset(arch)
     module = capture(model, example) if module is None else module
     found = plan(module)
-    unsigned_inputs = all(bool(t.min() >= 0) for t in examples(example))
-    nonnegative = found.nonnegative() if unsigned_inputs else set()
+    nonnegative = found.nonnegative() if module.meta["nonnegative"] else set()
     roots = found.roots()
     signed = {roots[x.out] for x in found.layers if x.out not in nonnegative} | found.table_inputs()
 

@@ -323,9 +323,12 @@ GOOD = torch.rand(4, 1, 8, 8)
             [GOOD, GOOD[:, :, 1:]],
             r"^calibration batch 1: shape \(4, 1, 7, 8\) does not match \(N, 1, 8, 8\) with N >= 1\. Reshape or resize it\.$",
         ),
-        (["text"], r"^calibration batch 0 holds str; expected a tensor, or a tuple that starts with the model's inputs\.$"),
+        (["text"], r"^calibration batch 0 must be a tensor \(N, C, H, W\), or .*; found str\..*"),
         (5, r"^calibration must be a tensor, an array or an iterable of batches, found int\.$"),
-        (torch.rand(64), r"^example input 0 has shape \(1,\) .*"),
+        (
+            torch.rand(64),
+            r"^Sequential does not take calibration batch 0 \(shape \(64,\)\): layer '0' \(Conv2d\(1, 2, .* was given shape \(1,\): .*",
+        ),
     ],
 )
 def test_bad_calibration(calibration, message):

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 __all__ = ["make_plain", "plain"]
@@ -28,8 +28,14 @@ def make_plain(module: nn.Module) -> None:
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """A deep copy without parametrisations."""
-    model = copy.deepcopy(model)
+    """A deep copy without parametrisations: their tensors have the values that they have in evaluation mode."""
+    # Pruned and weight-normed modules hold tensors with a history, which deepcopy refuses; a forward makes them anew.
+    held = [t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor) and not t.is_leaf]
+    model = copy.deepcopy(model, {id(t): t.detach().clone() for t in held})
+    modes = {m: m.training for m in model.modules()}
+    model.eval()  # spectral norm changes its vectors whenever its weight is read in training mode
     for module in list(model.modules()):
         make_plain(module)
+    for m in model.modules():
+        m.training = modes[m]
     return model

@@ -11,6 +11,7 @@ from ..fx.nodes import is_constant, operator_name
 from ..fx.source import where
 from ..ops.functions import elementwise
 from ..ops.operator import traits
+from .regions import inline_regions
 from .steps import fold_steps
 
 __all__ = ["PASSES", "canonicalise"]
@@ -110,6 +111,7 @@ def one_name(module: GraphModule) -> None:
 
 
 PASSES: tuple[Callable[[GraphModule], None], ...] = (
+    inline_regions,
     out_of_place,
     one_name,
     own_forms,

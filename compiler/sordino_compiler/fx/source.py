@@ -5,10 +5,11 @@ from pathlib import PurePath
 
 from torch.fx import Node
 
-__all__ = ["module_path", "where"]
+__all__ = ["FOREIGN", "module_path", "where"]
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
-_FOREIGN = ("/torch/", "/torchao/", "/sordino/nn/", "/sordino_compiler/", "<eval_with_key>")
+FOREIGN = ("/torch/", "/torchao/", "/sordino/nn/", "/sordino_compiler/", "<eval_with_key>")
+"""Parts of the paths of files that are not the user's."""
 
 
 def module_path(node: Node) -> str:
@@ -24,6 +25,6 @@ def where(node: Node) -> str:
     """`layer1.0.conv2, model.py:31`, as far as it is known; else the node's own name."""
     line = ""
     for frame in _FRAME.finditer(node.meta.get("stack_trace") or ""):
-        if not any(part in frame["file"] for part in _FOREIGN):
+        if not any(part in frame["file"] for part in FOREIGN):
             line = f"{PurePath(frame['file']).name}:{frame['line']}"
     return ", ".join(part for part in (module_path(node), line) if part) or node.name

@@ -172,6 +172,13 @@ class Program:
         self.input_shapes = self.input_shapes or [known[name].shape for name in self.inputs if name in known]
         self.output_shapes = self.output_shapes or [known[name].shape for name in self.outputs if name in known]
 
+    def __repr__(self) -> str:
+        name = f"{self.meta['name']!r}, " if self.meta.get("name") else ""
+        return (
+            f"Program({name}{len(self.layers)} layers, {len(self.segments)} segments, inputs {self.input_shapes}, "
+            f"outputs {self.output_shapes}, arch={self.arch.name!r})"
+        )
+
     @property
     def ops(self) -> list[Op]:
         """All operations of all segments, in order."""

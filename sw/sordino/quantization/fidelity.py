@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from sordino_compiler.capture import capture, evaluation
+from sordino_compiler.capture import Call, evaluation, export
 from sordino_compiler.fx.source import where
 from sordino_compiler.plan import layer_names, plan
 from sordino_hw.spec.errors import InputError
@@ -83,12 +83,12 @@ class Fidelity:
 class FloatReference:
     """A float module, its exported graph, and the layers that the array will make of it.
 
-    Raises `InputError` and `CompileError` as `capture` and `plan` do.
+    Raises `InputError` and `CompileError` as `export` and `plan` do.
     """
 
-    def __init__(self, model: nn.Module, example: Sequence[Tensor]):
-        self.model = model
-        self.module = capture(model, tuple(example))
+    def __init__(self, model: nn.Module, call: Call, example: tuple[Tensor, ...]):
+        self.model, self.call = model, call
+        self.module = export(model, call, example)
         found = plan(self.module)
         self.layers = dict(zip(layer_names(found), found.layers, strict=True))
 
@@ -98,7 +98,8 @@ class FloatReference:
         worst = math.inf
         with evaluation(self.model):
             for part in self._parts(inputs):
-                results = self.model(*(t.clone() for t in part)), self.module(*part)
+                args, kwargs = self.call.arguments([t.clone() for t in part])
+                results = self.model(*args, **kwargs), self.module(*part)
                 real, found = ([t for t in pytree.tree_leaves(r) if isinstance(t, Tensor)] for r in results)
                 worst = min([worst, *(_Noise().add(a, b).decibel() for a, b in zip(real, found, strict=False))])
         other = any(getattr(m, "exports_another_form", False) for m in self.model.modules())

@@ -1,8 +1,9 @@
 """`quantize`, `prepare_qat` and `finish_qat`: torchao's PT2E flow with our own quantizer."""
 
-import inspect
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from sordino_compiler.capture import examples
+from sordino_compiler.capture import Call, as_module, call_of
 from sordino_compiler.capture.norms import fold_norms, freeze
 from sordino_compiler.fx.modules import shallow_copy
 from sordino_compiler.fx.nodes import constant
@@ -32,7 +33,7 @@ Calibration = Tensor | np.ndarray | Iterable
 
 
 def quantize(
-    model: nn.Module,
+    model: Any,
     calibration: Calibration,
     arch: str | ArchConfig = "ulx3s-85f",
     *,
@@ -45,11 +46,13 @@ def quantize(
 
     Parameters
     ----------
-    model : nn.Module
-        In training or evaluation mode; it is not changed.
+    model : nn.Module, ExportedProgram or function
+        In training or evaluation mode, of any floating-point precision, also in wrappers of PyTorch; it is not changed.
     calibration : tensor or array (N, C, H, W); or an iterable of batches
-        Typical inputs; some hundred are enough. A batch may be a tensor, or a tuple or list whose first items are the
-        inputs (labels behind them are ignored), so a DataLoader will do.
+        Typical inputs; some hundred are enough. A batch may be a tensor or array, a tuple or list whose first items are the
+        inputs (labels behind them are ignored), or a dict by argument name or of what forward reads; so a DataLoader or a
+        data set will do. Images without the batch dimension are taken one by one. Integers are taken as numbers: preprocess images
+        as the model wants them.
     arch : str or ArchConfig
         Decides the width of activations and of the requantiser's mantissa.
     method : str
@@ -65,8 +68,9 @@ def quantize(
     arch = preset(arch)
     if method not in METHODS:
         raise InputError(f"unknown calibration method {method!r}: choose one of {', '.join(METHODS)}.")
-    example, batches = load(model, calibration, batch_size)
-    reference = FloatReference(model, example)
+    model = as_module(model)
+    call, example, batches = load(model, calibration, batch_size)
+    reference = FloatReference(model, call, example)
     module, _ = shallow_copy(reference.module)
     fold_norms(module)
     freeze(module)
@@ -84,22 +88,32 @@ def quantize(
     return quantised
 
 
-def load(model: nn.Module, calibration: Calibration, size: int) -> tuple[tuple[Tensor, ...], list[tuple[Tensor, ...]]]:
-    """One example per input, and the checked batches."""
-    batches = list(_batches(calibration, size))
-    if not batches:
+def load(model: nn.Module, calibration: Calibration, size: int) -> tuple[Call, tuple[Tensor, ...], list[tuple[Tensor, ...]]]:
+    """How the model is called, one example per input, and the checked batches."""
+    items = iter([calibration] if isinstance(calibration, Tensor | np.ndarray | Mapping) else _items(calibration))
+    first = next(items, None)
+    if first is None or (isinstance(first, Tensor | np.ndarray) and np.ndim(first) and not len(first)):
         raise InputError(
             "the calibration set is empty. Pass a tensor (N, C, H, W) or batches of typical inputs; some hundred are enough."
         )
-    count = _arguments(model)
-    head = _inputs(batches[0], count)
-    if not head or not all(isinstance(t, Tensor | np.ndarray) for t in head):
-        raise InputError(
-            f"calibration batch 0 holds {', '.join(type(t).__name__ for t in head) or 'nothing'}; "
-            "expected a tensor, or a tuple that starts with the model's inputs."
-        )
-    example = examples(tuple(torch.as_tensor(t)[:1].detach().float() for t in head))
-    return example, [check_batch(_inputs(b, count), example, f"calibration batch {i}") for i, b in enumerate(batches)]
+    call, inputs = call_of(model, first, "calibration batch 0", labels=True)
+    example = tuple(t[:1].clone() for t in inputs)
+    parts = chain([inputs], (call.inputs(b, f"calibration batch {i}") for i, b in enumerate(items, 1)))
+    batches = [check_batch(b, example, f"calibration batch {i}") for i, b in enumerate(parts)]
+    if call.unbatched:
+        batches = [tuple(torch.cat(column) for column in zip(*batches, strict=True))]
+    return call, example, [tuple(t[i : i + size] for t in b) for b in batches for i in range(0, len(b[0]), size)]
+
+
+def _items(calibration: Any) -> Iterable:
+    """The batches of an iterable, or the items of a data set."""
+    if isinstance(calibration, str | bytes) or not (isinstance(calibration, Iterable) or hasattr(calibration, "__getitem__")):
+        raise InputError(f"calibration must be a tensor, an array or an iterable of batches, found {type(calibration).__name__}.")
+    if isinstance(calibration, tuple) and calibration and all(isinstance(n, int) for n in calibration):
+        raise InputError(f"calibration: {calibration} is a shape, without values. Pass a tensor or batches of typical inputs.")
+    if isinstance(calibration, Iterable):
+        return calibration
+    return (calibration[i] for i in range(len(calibration)))
 
 
 def observe(prepared: GraphModule, batches: list[tuple[Tensor, ...]], batch: int | None, progress: bool) -> None:
@@ -163,24 +177,3 @@ def snap_thresholds(prepared: GraphModule, plan: Plan, activations: dict[str, Ac
         else:
             node.update_arg(1, float(snapped))
     prepared.recompile()
-
-
-def _batches(calibration: Calibration, size: int) -> Iterator:
-    """Batches of a tensor, an array, or an iterable of batches."""
-    if isinstance(calibration, Tensor | np.ndarray):
-        yield from (calibration[i : i + size] for i in range(0, len(calibration), size))
-    elif isinstance(calibration, Iterable):
-        yield from calibration
-    else:
-        raise InputError(f"calibration must be a tensor, an array or an iterable of batches, found {type(calibration).__name__}.")
-
-
-def _inputs(batch, count: int) -> tuple:
-    """The model's inputs of one batch; what follows them, labels for instance, is left out."""
-    return tuple(batch)[:count] if isinstance(batch, list | tuple) else (batch,)
-
-
-def _arguments(model: nn.Module) -> int:
-    """Tensors that forward must be given."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    return max(1, sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters))

@@ -40,6 +40,11 @@ class QuantizedModel:
         lowered, self._origin = lower_quantised(self.module, self.arch)
         self.graph, self.layers = lowered.graph, lowered.layers
 
+    def __repr__(self) -> str:
+        weights = sum(row["weights"] for row in self.report())
+        shapes = ", ".join(f"(N, {', '.join(map(str, t.shape[1:]))})" for t in self.example)
+        return f"QuantizedModel({self.name!r}, {len(self.graph.nodes)} layers, {weights:,} weights, input {shapes}, arch={self.arch.name!r})"
+
     # -- inputs and outputs ----------------------------------------------------------------------------------------
 
     @property

@@ -2,12 +2,13 @@
 
 import copy
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from sordino_compiler.capture import capture
+from sordino_compiler.capture import as_module, export
 from sordino_compiler.capture.norms import fold_norms
 from sordino_compiler.fx.nodes import operator_name
 from sordino_hw.spec.arch import ArchConfig, preset
@@ -56,7 +57,7 @@ DROPOUTS = ("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.
 
 
 def prepare_qat(
-    model: nn.Module,
+    model: Any,
     calibration: Calibration,
     arch: str | ArchConfig = "ulx3s-85f",
     *,
@@ -72,10 +73,11 @@ def prepare_qat(
     largest magnitude. Raises `InputError` and `CompileError`, and warns of the calibration data, as `quantize` does.
     """
     arch = preset(arch)
-    example, batches = load(model, calibration, batch_size)
+    model = as_module(model)
+    call, example, batches = load(model, calibration, batch_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = copy.deepcopy(capture(model, example))  # a pruned module cannot be copied, its graph can
+        module = copy.deepcopy(export(model, call, example))  # a pruned module cannot be copied, its graph can
     fold_norms(module)
     batch = module.meta["batch"]
     quantizer = SordinoQuantizer(arch, "minmax")

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
-from torch import Tensor, nn
 
 from sordino_compiler.driver import compile_graph
 from sordino_compiler.estimate import LayerEstimate, estimate
@@ -52,6 +52,9 @@ class Report:
     """Words of activation memory in use while each layer runs; of a network that does not fit, the words that whole tensors want."""
     fits: tuple[str, ...] = ()
     """Of a supported model that does not fit `arch`: the presets that it fits."""
+
+    def __repr__(self) -> str:
+        return f"Report(ok={self.ok}, {len(self.nodes)} operators, arch={self.arch.name!r}); print it for the whole"
 
     @property
     def ok(self) -> bool:
@@ -186,8 +189,8 @@ class Report:
 
 
 def check(
-    model: nn.Module,
-    example: Tensor | Sequence[Tensor],
+    model: Any,
+    example: Any,
     arch: str | ArchConfig = "ulx3s-85f",
     densities: Sequence[float] = DENSITIES,
     *,
@@ -195,9 +198,10 @@ def check(
 ) -> Report:
     """What of `model` the array supports, whether it fits `arch`, its use of memory, and predicted cycles and time.
 
-    `example`: one input [batch, c, h, w], or several. `clock`: MHz, by default the one that was measured for a preset. Nothing is
-    trained, quantised or simulated, and the model is exported once; it takes seconds. Raises `InputError` for a bad example and
-    `CompileError` if `torch.export` cannot trace the model; operators that are not supported, and what does not fit, are in the report.
+    `model`: an `nn.Module`, also compiled, in a wrapper, or in half precision; an `ExportedProgram`; a function. `example`: one input
+    [batch, c, h, w], an array or its shape; a tuple for several; a dict by argument name, or what forward takes. `clock`: MHz, by default the one that was measured for a preset. Nothing is
+    trained, quantised or simulated, and the model is exported once; it takes seconds. Raises `InputError` for what is no
+    model, and for an example that it does not take, and `CompileError` if `torch.export` cannot trace the model; operators that are not supported, and what does not fit, are in the report.
     """
     arch = preset(arch)
     inspection = inspect(model, example)
@@ -225,7 +229,7 @@ def check(
     )
 
 
-def _compiled(model: nn.Module, example: Tensor | Sequence[Tensor], arch: ArchConfig, inspection: Inspection) -> Program | None:
+def _compiled(model: Any, example: Any, arch: ArchConfig, inspection: Inspection) -> Program | None:
     """The model compiled for `arch`; None where it does not fit."""
     try:
         return compile_graph(provisional_graph(model, example, arch, inspection.module))

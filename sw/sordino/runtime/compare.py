@@ -1,14 +1,16 @@
 """`compare`: where two executions of a network differ first, or how far they are from the float module."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
 from torch import nn
+from torch.export import ExportedProgram
 
+from sordino_compiler.capture import as_module, call_of
 from sordino_compiler.graph import Graph
 from sordino_hw.spec.errors import InputError, ToolError
 from sordino_hw.spec.isa import PERF_FIELDS
@@ -16,7 +18,7 @@ from sordino_hw.spec.program import Program
 from sordino_sim.backend import Result
 
 from .accelerator import Accelerator
-from .arrays import quantised_input, to_numpy
+from .arrays import quantised_input
 
 if TYPE_CHECKING:
     from ..quantization import Fidelity, QuantizedModel
@@ -92,7 +94,7 @@ def compare(a: "nn.Module | Execution", b: "Execution", *inputs: Any, tolerance:
 
     Raises `InputError` for inputs that do not fit, and if the two have no tensor in common.
     """
-    if isinstance(a, nn.Module) or isinstance(b, nn.Module):
+    if isinstance(b, nn.Module) or isinstance(a, nn.Module | ExportedProgram) or inspect.isfunction(a):
         return _against_float(a, b, inputs)
     left, where = _trace(a, inputs)
     right, other = _trace(b, inputs)
@@ -169,9 +171,10 @@ def _against_float(model: Any, other: Any, inputs: Sequence[Any]) -> "Fidelity":
         stages = {"quantised": other, "integers": other.graph}
     elif isinstance(other, Accelerator):
         stages = {other.backend: other}
-    traces = {stage: _trace(what, inputs)[0] for stage, what in stages.items()}  # this checks the inputs
-    tensors = tuple(torch.as_tensor(to_numpy(f"input {i}", x)).float() for i, x in enumerate(inputs))
-    reference = FloatReference(model, tuple(t[:1] for t in tensors))
+    module = as_module(model)
+    call, tensors = call_of(module, inputs[0] if len(inputs) == 1 else inputs, "the input of compare")
+    traces = {stage: _trace(what, tensors)[0] for stage, what in stages.items()}  # this checks the inputs
+    reference = FloatReference(module, call, tensors)
     rows = [reference.exported(tensors)]
     for stage, integers in traces.items():
         tensor = other.program.tensors if isinstance(other, Accelerator) else stages["integers"].values

@@ -58,7 +58,7 @@ def compile(
         )
     graph, inputs = (model, ()) if isinstance(model, Graph) else (model.graph, model.example)
     if example is not None and not isinstance(model, Graph):
-        inputs = model.check_inputs((example,) if isinstance(example, torch.Tensor) else tuple(example))
+        inputs = model.check_inputs((example,) if isinstance(example, torch.Tensor | np.ndarray) else tuple(example))
     target = graph.arch if arch is None else preset(arch)
     if target.hash != graph.arch.hash:
         for field in ("event_bits", "mantissa_bits"):
@@ -72,7 +72,9 @@ def compile(
         density = DEFAULT if isinstance(model, Graph) else _measured(model, inputs)
     program = compile_graph(graph, dense=dense, reuse=reuse, name=name or getattr(model, "name", ""), density=density)
     if not isinstance(model, Graph):
-        outputs = model(*(e[:1] for e in model.example))
+        outputs = model(
+            *(torch.cat([e[:1], e[:1]]) for e in model.example)
+        )  # two: a squeeze() in forward would take a batch of one away
         outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
         program.input_shapes = [tuple(e.shape[1:]) for e in model.example]
         program.output_shapes = [tuple(y.shape[1:]) for y in outputs]
