@@ -226,7 +226,7 @@ def _entries_read(model: nn.Module, batch: Mapping) -> tuple:
             return super().__getitem__(key)
 
         def get(self, key: Any, default: Any = None) -> Any:
-            return self[key] if key in self else default
+            return self[key] if key in self else default  # noqa: SIM401 (this get is what records)
 
     values = {k: _float(v, "the batch") if isinstance(v, Tensor | np.ndarray) else v for k, v in batch.items()}
     failed = attempt(model, (Recording(values),), {})
