@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +32,10 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             m.training = mode
 
 
-def _as_float(model: nn.Module) -> list[tuple[dict, str, Tensor]]:
+def _as_float(model: nn.Module) -> list[tuple[Any, str, Tensor]]:
     """Replaces what is not float32 on the CPU; returns what was where. What was one tensor stays one."""
     made: dict[int, Tensor] = {}
-    before: list[tuple[dict, str, Tensor]] = []
+    before: list[tuple[Any, str, Tensor]] = []
     for m in model.modules():
         for place in (m._parameters, m._buffers, vars(m)):
             for name, t in place.items():
