@@ -106,8 +106,16 @@ def one_name(module: GraphModule) -> None:
         name = operator_name(node)
         if name in ("aten.max", "aten.min") and node.target._overloadname == "other":
             node.target = _aten.maximum.default if name == "aten.max" else _aten.minimum.default
-        elif name in ("aten.expand", "aten.expand_as") and is_constant(node.args[0]) and all(map(elementwise, node.users)):
+        elif name in ("aten.expand", "aten.expand_as") and is_constant(node.args[0]) and all(map(_enlarges, node.users)):
             node.replace_all_uses_with(node.args[0])
+
+
+def _enlarges(user: Node) -> bool:
+    """Whether an operator is element-wise, and has an operand of its result's size that is no constant: the others need not be enlarged."""
+    if not elementwise(user):
+        return False
+    moving = [n for n in user.all_input_nodes if not is_constant(n)]
+    return any(len(n.meta["val"].shape) == len(user.meta["val"].shape) and n.meta["val"].shape[1:] == user.meta["val"].shape[1:] for n in moving)
 
 
 PASSES: tuple[Callable[[GraphModule], None], ...] = (
