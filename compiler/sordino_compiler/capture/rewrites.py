@@ -115,7 +115,10 @@ def _enlarges(user: Node) -> bool:
     if not elementwise(user):
         return False
     moving = [n for n in user.all_input_nodes if not is_constant(n)]
-    return any(len(n.meta["val"].shape) == len(user.meta["val"].shape) and n.meta["val"].shape[1:] == user.meta["val"].shape[1:] for n in moving)
+    return any(
+        len(n.meta["val"].shape) == len(user.meta["val"].shape) and n.meta["val"].shape[1:] == user.meta["val"].shape[1:]
+        for n in moving
+    )
 
 
 PASSES: tuple[Callable[[GraphModule], None], ...] = (
