@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import sordino as sd
 from sordino.cli import app
 from sordino.experiments.own import read_data
+from sordino.report.schema import validate
 
 NET = """
 from torch import nn
@@ -30,6 +31,11 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.fc(self.pool(self.relu(self.conv(x))).flatten(1))
+
+class Smooth(Net):
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.SiLU()
 
 class Narrow(Net):
     def __init__(self):
@@ -104,6 +110,26 @@ def test_from_images_to_a_program(arrays):
     np.save("x.npy", x.astype(np.float32) / 255)
     works("compile", "net.py:Net", "--weights", "net.safetensors", "-c", "x.npy", "-o", "again.sdn")
     assert (sd.Accelerator("again.sdn")(np.load("x.npy")).argmax(1) == y).mean() > 0.95
+
+
+def test_a_smooth_activation_fades_on_request(arrays):
+    own = ("train", "net.py:Smooth", "--data", arrays, "--example", "1,8,8", "--epochs", 6, "--lr", 0.02)
+    refuses(r"sparsify: the model has no ReLU to replace; its activations are 'silu'\. .*", *own)
+    works(*own, "--replace", "silu=blend", "--json", "t.json", "-o", "smooth.safetensors")
+    figures = json.loads(Path("t.json").read_text())
+    validate(Path("t.json").read_text(), "train")
+    assert figures["replace"] == {"silu": "blend"} and figures["density"] < 0.7 and figures["test_accuracy"] > 0.9
+    assert len(figures["history"]) == 6 + 3 + 6, "plain, blend, sparse"
+    x, y = np.load(arrays)["test_x"].astype(np.float32) / 255, np.load(arrays)["test_y"]
+    np.save("x.npy", x)
+    works("compile", "net.py:Smooth", "--weights", "smooth.safetensors", "-c", "x.npy", "-o", "smooth.sdn")
+    assert (sd.Accelerator("smooth.sdn")(x).argmax(1) == y).mean() > 0.9
+    refuses(
+        r"--replace silu=later: an activation is replaced =now, the default, or =blend, not =later\.",
+        *own,
+        "--replace",
+        "silu=later",
+    )
 
 
 def test_class_folders(folders):

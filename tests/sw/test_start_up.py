@@ -85,11 +85,13 @@ def test_names_that_the_help_shows_are_those_that_exist():
     from sordino.experiments.study import LADDERS, STUDY_TASKS
     from sordino.experiments.tasks import TASKS
     from sordino.nn import METHODS
+    from sordino.sparsity.activations import SMOOTH
     from sordino.sparsity.cost import COSTS
     from sordino_hw.fpga import DEVICES
 
     assert set(names.METHODS) == set(METHODS)
     assert tuple(TASKS) == names.TASKS and tuple(STUDY_TASKS) == names.STUDY_TASKS and tuple(LADDERS) == names.LADDERS
+    assert tuple(SMOOTH) == names.SMOOTH
     assert set(names.COSTS) == set(COSTS) and tuple(DEVICES) == names.DEVICES
 
 

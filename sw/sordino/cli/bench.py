@@ -190,6 +190,101 @@ def _network_row(r: dict[str, Any], rtl: bool) -> list[str]:
     return cells
 
 
+@bench.command(short_help="MLPerf Tiny's four networks, beside published latencies.")
+@click.option(
+    "--networks",
+    type=Names(("kws", "vww", "ic", "ad")),
+    default="kws,vww,ic,ad",
+    show_default=True,
+    help="Networks, comma-separated.",
+)
+@click.option(
+    "--densities",
+    "-d",
+    type=Numbers(float, "1,0.45,0.15"),
+    help="Densities of the output of every ReLU, comma-separated. [default: 1,0.45,0.15]",
+)
+@click.option("--rtl", is_flag=True, help="Run those that fit the architecture on the RTL too, and compare the cycles (minutes).")
+@arch_option
+@clock_option
+@seed_option
+@json_option
+def tiny(
+    networks: str,
+    densities: tuple[float, ...] | None,
+    rtl: bool,
+    arch: ArchConfig,
+    clock: float | None,
+    seed: int,
+    json: str | None,
+) -> None:
+    """Latency of MLPerf Tiny's networks at several activation densities, with random weights: the accuracy is not measured.
+
+    The time is that of the array. Loading weights and moving activations is not counted. A network that does not fit the
+    architecture's memories runs with deeper ones, by the timing model alone.
+    """
+    check_folder(json)
+    from ..experiments.tiny_bench import DENSITIES, bench_tiny
+
+    with _layers() as progress:
+        figures = bench_tiny(arch, tuple(networks.split(",")), densities or DENSITIES, seed, rtl, clock, progress)
+    _print_tiny(figures)
+    save_json(json, "bench tiny", figures)
+
+
+def _print_tiny(figures: dict[str, Any]) -> None:
+    from ..table import Table
+
+    out, rows, mhz = console(), figures["rows"], figures["clock_mhz"]
+    names = list(dict.fromkeys(r["network"] for r in rows))
+    densities = list(dict.fromkeys(r["wanted_density"] for r in rows))
+    table = Table(
+        title=f"MLPerf Tiny on {figures['arch']['name']}, {figures['multipliers']} multipliers, mean of {figures['images']} inputs"
+    )
+    for name in (
+        "network",
+        "MACs",
+        "density",
+        "cycles",
+        *(("ms",) if mhz else ()),
+        "η",
+        "memories",
+        *(("RTL",) if rows[0]["on_rtl"] else ()),
+    ):
+        table.add_column(name, justify="left" if name in ("network", "memories", "RTL") else "right")
+    for r in rows:
+        first = r["wanted_density"] == densities[0]
+        table.add_row(
+            f"{r['network']}, {r['model']}" if first else "",
+            f"{r['macs']:,}" if first else "",
+            f"{r['density']:.2f}",
+            f"{r['cycles']:,.0f}",
+            *((f"{r['ms']:.3f}",) if mhz else ()),
+            f"{r['eta']:.2f}",
+            "the architecture's" if r["memory"] == "architecture" else "deeper",
+            *(("equal" if r["on_rtl"] else "",) if rows[0]["on_rtl"] else ()),
+        )
+    out.print(table)
+    for r in rows:
+        if r["refused"] and r["wanted_density"] == densities[0]:
+            out.print(f"{r['network']} does not fit: {r['refused']}", markup=False, highlight=False)
+    if mhz:
+        best = Table(title="Milliseconds an inference: published ones of MLPerf Tiny, and the array's")
+        for name in ("system", *names):
+            best.add_column(name, justify="left" if name == "system" else "right")
+        for system, ms in figures["published_ms"].items():
+            best.add_row(system, *("-" if ms[n] is None else f"{ms[n]:g}" for n in names))
+        for density in densities:
+            mine = {r["network"]: r for r in rows if r["wanted_density"] == density}
+            best.add_row(
+                f"{figures['arch']['name']}, {mhz:g} MHz, density {density:g}",
+                *(f"{mine[n]['ms']:.3f}{'*' if mine[n]['refused'] else ''}" for n in names),
+            )
+        out.print(best)
+        if any(r["refused"] for r in rows):
+            out.print("*: with deeper memories than the architecture has.")
+
+
 @bench.command(short_help="Speed of the simulators.")
 @click.option("--images", "-n", type=click.IntRange(1, 450), default=450, show_default=True, help="Images for the models.")
 @arch_option

@@ -1,9 +1,10 @@
 """Names that help and completion show. They stand here as text because the modules that define them import PyTorch; a test
 compares the two."""
 
-__all__ = ["COSTS", "DEVICES", "LADDERS", "METHODS", "STUDY_TASKS", "TASKS"]
+__all__ = ["COSTS", "DEVICES", "LADDERS", "METHODS", "SMOOTH", "STUDY_TASKS", "TASKS"]
 
 METHODS = ("relu", "star", "l1", "hoyer", "transformed-l1", "fatrelu", "channel-thresholds", "arts", "wta", "cats", "dal")
+SMOOTH = ("silu", "hardswish", "gelu", "leaky_relu", "prelu")
 TASKS = ("digits",)
 STUDY_TASKS = ("digits", "digits-wide", "digits-bottleneck", "digits-mixed", "digits-strided", "video", "video-moving")
 LADDERS = ("relu", "l1", "hoyer", "transformed-l1", "fatrelu", "channel-thresholds", "arts", "star", "wta", "dal", "cats")

@@ -13,12 +13,12 @@ from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
 
 from .common import INPUT, OUTPUT, Names, arch_option, check_folder, console, json_option, progress_bar, save_json, seed_option
-from .names import METHODS, TASKS
+from .names import METHODS, SMOOTH, TASKS
 
 if TYPE_CHECKING:
     from ..experiments.tasks import Kind
 
-OWN = ("data", "weights", "example", "prune_share", "qat", "batch_size", "lr")
+OWN = ("data", "weights", "example", "replace", "prune_share", "qat", "batch_size", "lr")
 """Parameters that only a network of one's own has."""
 
 
@@ -43,6 +43,13 @@ OWN = ("data", "weights", "example", "prune_share", "qat", "batch_size", "lr")
 )
 @click.option("--example", "-e", metavar="SHAPE", help="Own network: shape of an input, such as 3,32,32 (channels, height, width).")
 @click.option("--weights", "-w", type=INPUT, help="Own network: weights of the plain network; it is not trained then.")
+@click.option(
+    "--replace",
+    type=Names((*SMOOTH, "all")),
+    multiple=True,
+    help=f"Own network: activations to replace that are rarely zero: {', '.join(SMOOTH)}, all, or a pattern of module paths; each with =blend "
+    "if they are to fade during training. [default: ReLUs and clamps alone are replaced]",
+)
 @click.option("--prune", "prune_share", type=click.FloatRange(0, 1), help="Own network: share of the weight rows to prune.")
 @click.option(
     "--qat", type=click.IntRange(min=1), metavar="EPOCHS", help="Own network: quantisation-aware training; writes a .sdn too."
@@ -95,7 +102,7 @@ def _task(task: str, kind: "Kind", output: Path, state: Path, arch: ArchConfig, 
         raise InputError(
             f"unknown task {task!r}: the example tasks are {', '.join(TASKS)}. A network of your own is FILE.py:NAME, with --data."
         )
-    if given := [name for name in OWN if options[name] is not None]:
+    if given := [name for name in OWN if options[name] not in (None, ())]:
         raise InputError(f"--{given[0].removesuffix('_share').replace('_', '-')} is for a network of your own, FILE.py:NAME.")
     plain = None
     if options["start"] is not None:
@@ -148,7 +155,13 @@ def _own(spec: str, kind: "Kind", output: Path, state: Path, arch: ArchConfig, *
         epochs["epochs"] = 0
     given = {k: options[k] for k in ("batch_size", "lr", "seed") if options[k] is not None}
     recipe = OwnRecipe(
-        kind, _method_options(options), prune=options["prune_share"] or 0.0, qat_epochs=options["qat"] or 0, **given, **epochs
+        kind,
+        _method_options(options),
+        _replace(options["replace"]),
+        prune=options["prune_share"] or 0.0,
+        qat_epochs=options["qat"] or 0,
+        **given,
+        **epochs,
     )
     with progress_bar() as bar:
         result = train_own(network, data, recipe, arch, state=state, metrics=options["metrics"], progress=bar)
@@ -186,6 +199,16 @@ def _shape(text: str) -> tuple[int, int, int]:
     if min(channels, height, width) < 1:
         raise InputError(f"--example {text}: sizes must be positive.")
     return channels, height, width
+
+
+def _replace(texts: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, how = text.partition("=")
+        if equals and how not in ("now", "blend"):
+            raise InputError(f"--replace {text}: an activation is replaced =now, the default, or =blend, not ={how}.")
+        found[name] = how or "now"
+    return found
 
 
 def _method_options(options: Mapping[str, Any]) -> dict[str, float]:
@@ -239,6 +262,8 @@ def _state(output: Path, settings: dict[str, Any], fresh: bool) -> Iterator[Path
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
     return str(value) if isinstance(value, Path) else value
 
 

@@ -25,6 +25,8 @@ from ..data import CIFAR100, ClassFolders, Split
 from ..nn import density, method, sites
 from ..quantization import QuantizedModel, finish_qat, prepare_qat
 from ..sparsity import sparsify
+from ..sparsity.activations import How
+from ..sparsity.blend import Blend
 from ..sparsity.prune import finish_pruning, prune
 from ..train import Epoch, accuracy, fit
 from .recipe import Phase, train_sparse
@@ -42,6 +44,8 @@ class OwnRecipe:
     method: str | Mapping[str, str | None] = "star"
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the method, such as `strength`."""
+    replace: Mapping[str, How] = field(default_factory=dict)
+    """Which smooth activations are replaced too, and how; see `sparsify`. A third more epochs blend, where one is to."""
     epochs: int = 30
     """Of the plain network."""
     sparse_epochs: int = 30
@@ -73,7 +77,8 @@ class OwnTrained:
         """Everything but the models, as JSON values."""
         kind = self.recipe.method
         return {
-            **{k: v for k, v in asdict(self.recipe).items() if k not in ("method", "options")},
+            **{k: v for k, v in asdict(self.recipe).items() if k not in ("method", "options", "replace")},
+            "replace": dict(self.recipe.replace),
             "method": kind if isinstance(kind, str) else dict(kind),
             "options": dict(self.recipe.options),
             "validation_accuracy": self.validation_accuracy,
@@ -166,6 +171,8 @@ def train_own(
     for option in recipe.options:
         if not any(option in inspect.signature(layer).parameters for layer in layers):
             raise InputError(f"train: the method {', '.join(filter(None, names))} has no option {option!r}")
+    if recipe.method != "relu":
+        _sparsified(model, data.train[0][:2], recipe)  # what it refuses is better known before the training than after it
     history: list[Epoch] = []
 
     def phase(network: nn.Module, name: str, epochs: int, **options: Any) -> None:
@@ -202,8 +209,16 @@ def train_own(
     )
 
 
+def _sparsified(model: nn.Module, calibration: Tensor, recipe: OwnRecipe) -> nn.Module:
+    replace = dict(recipe.replace) or None
+    return sparsify(model, recipe.method, calibration=calibration, cost="fanout", replace=replace, **recipe.options)
+
+
 def _sparse(model: nn.Module, data: Split, recipe: OwnRecipe, phase: Callable[..., None]) -> nn.Module:
-    model = sparsify(model, recipe.method, calibration=data.train[0][:1024], cost="fanout", **recipe.options)
+    model = _sparsified(model, data.train[0][:1024], recipe)
+    if "blend" in recipe.replace.values():
+        fading = max(1, recipe.sparse_epochs // 3)
+        phase(model, "blend", fading + 1, before_epoch=Blend(fading))
 
     def train(part: Phase) -> None:
         phase(model, part.name, part.epochs, penalty_weight=part.penalty_weight)
@@ -251,7 +266,10 @@ def load_own_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module | N
             noise = tuple(torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)) for shape in document.get("shapes", ()))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it was said when the network was trained
-                model = sparsify(model, document["method"], calibration=noise or None, **options)
+                model = sparsify(
+                    model, document["method"], calibration=noise or None, replace=document.get("replace") or None, **options
+                )
+            Blend(1)(model, 1)  # what was to fade has faded
         model.load_state_dict(tensors)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: the weights do not fit the model. {' '.join(str(error).split())}") from None

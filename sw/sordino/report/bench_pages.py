@@ -98,6 +98,34 @@ def _network(d: Figures) -> Page:
     return Page(f"{d['workload']} on {d['arch']['name']}", [d["note"], f"{_array(d['arch'])}."], cards, sections)
 
 
+def _tiny(d: Figures) -> Page:
+    mhz = d["clock_mhz"]
+    names, densities = (list(dict.fromkeys(r[key] for r in d["rows"])) for key in ("network", "wanted_density"))
+    by = {(r["network"], r["wanted_density"]): r for r in d["rows"]}
+    rows = [
+        [
+            f"{r['network']}, {r['model']}",
+            f"{r['wanted_density']:g}",
+            f"{r['cycles']:,.0f}",
+            *((ms(r["ms"]),) if mhz else ()),
+            f"{r['eta']:.2f}",
+            f"{r['macs']:,}",
+            "the architecture's" if r["memory"] == "architecture" else "deeper",
+        ]
+        for r in d["rows"]
+    ]
+    head = ["network", "density", "cycles", *(("compute",) if mhz else ()), "η", "MACs", "memories"]
+    refused = [f"{n} does not fit: {r['refused']}" for n in names if (r := by[n, densities[0]])["refused"]]
+    sections = [Section("By activation density", " ".join(refused), Table(head, rows))]
+    if mhz:
+        published = [[s, *("–" if t[n] is None else f"{t[n]:g}" for n in names)] for s, t in d["published_ms"].items()]
+        ours = [[f"the array at {mhz:g} MHz, density {x:g}", *(f"{by[n, x]['ms']:.3f}" for n in names)] for x in densities]
+        text = "Milliseconds an inference, 1000 / median throughput in MLPerf Tiny's public results; the array's without loading and links."
+        sections.append(Section("Beside published latencies", text, Table(["system", *names], published + ours)))
+    note = f"{_array(d['arch'])}, mean of {d['images']} inputs, random weights: accuracies are not measured."
+    return Page(f"MLPerf Tiny on {d['arch']['name']}", [note], [], sections)
+
+
 def _sim(d: Figures) -> Page:
     cards = [
         Card(f"{d['verilator_cycles_per_second'] / 1e6:.2f} million", "cycles a second, RTL in Verilator"),
@@ -160,6 +188,7 @@ def _archs(d: Figures) -> Page:
 PAGES: dict[str, Callable[[Figures], Page]] = {
     "bench layer": _layer,
     "bench network": _network,
+    "bench tiny": _tiny,
     "bench sim": _sim,
     "bench fpga": _fpga,
     "doctor": _doctor,

@@ -310,6 +310,8 @@ class TrainOwn(Document):
     options: dict[str, Any]
     epochs: Count
     sparse_epochs: Count
+    replace: dict[str, Literal["now", "blend"]]
+    """Which smooth activations were replaced, and how."""
     prune: Share
     prune_epochs: Count
     qat_epochs: Count
@@ -424,6 +426,41 @@ class BenchNetwork(Document, NetworkFigures):
     """macs_in_bounds / nonzero_macs."""
     layers: list[NetworkLayer]
     seconds: Amount
+
+
+class TinyRun(Model):
+    network: Literal["kws", "vww", "ic", "ad"]
+    task: str
+    model: str
+    """Its name in the zoo."""
+    parameters: Count
+    macs: Count
+    wanted_density: Share
+    density: Share
+    """Of all tensors between the layers, measured."""
+    memory: Literal["architecture", "deep"]
+    """deep: deeper memories than the architecture has, because the network does not fit."""
+    refused: str | None
+    """Why it does not fit."""
+    segments: Count
+    cycles: Amount
+    """Mean over the inputs, without loading and links."""
+    eta: Amount
+    ms: Amount | None
+    on_rtl: bool
+    """Whether the RTL took the same number of cycles; false if it was not asked."""
+
+
+class BenchTiny(Document):
+    command: Literal["bench tiny"]
+    arch: Architecture
+    multipliers: Count
+    clock_mhz: Amount | None
+    seed: int
+    images: Count
+    rows: list[TinyRun]
+    published_ms: dict[str, dict[str, Amount | None]]
+    """By system and network: 1000 / median throughput in MLPerf Tiny's public results."""
 
 
 class BenchSim(Document):
@@ -640,6 +677,7 @@ DOCUMENTS: dict[str, tuple[type[Document], ...]] = {
     "bench layer": (BenchLayer, BenchSuite),
     "bench network": (BenchNetwork,),
     "bench sim": (BenchSim,),
+    "bench tiny": (BenchTiny,),
     "bench fpga": (BenchFpga,),
     "study": (StudyDocument,),
     "arch list": (ArchList,),

@@ -8,7 +8,7 @@ the array ends: at the maps of their heads. What follows (boxes, non-maximum sup
 torch: `ssd.detections`, `yolox.detections`, `deeplab.labels`.
 """
 
-from . import deeplab, mobilenet_v1, mobilenet_v2, pilotnet, resnet, ssd, vgg, yolox
+from . import deeplab, mobilenet_v1, mobilenet_v2, pilotnet, resnet, ssd, tiny, vgg, yolox
 from .checkpoint import load_checkpoint
 from .macs import count_macs
 from .registry import Entry, entry, model, names
@@ -26,6 +26,7 @@ __all__ = [
     "pilotnet",
     "resnet",
     "ssd",
+    "tiny",
     "vgg",
     "yolox",
 ]
