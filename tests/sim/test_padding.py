@@ -59,6 +59,11 @@ MODELS = {
     "below all, padded again": lambda y: F.max_pool2d(F.pad(y, (0, 1, 0, 1), value=-INF), 3, 2, 1, return_indices=True)[0],
     "below all, of a length": lambda y: F.max_pool1d(F.pad(y.mean(2), (0, 1), value=-INF), 3, 2, 1),
     "windows in a value alone": lambda y: largest(F.pad(y, (2, 2, 2, 2), value=-1.0)),
+    "reflected": lambda y: mean(F.pad(y, (1, 2, 3, 1), mode="reflect")),
+    "replicated": lambda y: F.pad(y, (2, 3, 1, 3), mode="replicate"),
+    "around": lambda y: F.pad(y, (3, 2, 2, 0), mode="circular"),
+    "around a length": lambda y: F.pad(y.mean(2), (3, 2), mode="circular"),
+    "a convolution's mode": lambda y: F.conv2d(F.pad(y, (1, 1, 1, 1), mode="reflect"), torch.full((8, 1, 3, 3), 1 / 9), groups=8),
     "channels": lambda y: F.pad(y, (0, 0, 0, 0, 2, 3)),
     "channels and edges": lambda y: F.pad(y, (1, 2, 0, 1, 2, 3)),
     "fewer channels": lambda y: F.pad(y, (0, 0, 0, 0, -2, 1)),
@@ -99,6 +104,9 @@ class Edges(nn.Module):
         return (
             F.pad(x, (1, 0, 2, 1), value=3.0),
             F.pad(x, (1, 0, 0, 1, 3, 4)),
+            F.pad(x, (2, 1, 0, 2), mode="reflect"),
+            F.pad(x, (3, 1, 2, 2), mode="replicate"),
+            F.pad(x, (1, 3, 2, 0), mode="circular"),
             largest(F.pad(x, (0, 1, 0, 1), value=-INF)),
             y,
             torch.cat([F.max_pool2d(y, 2), F.avg_pool2d(y, 2)], 1),
@@ -118,12 +126,19 @@ def test_on_the_rtl(arch):
         assert np.abs(found[name] - real.numpy()).max() <= 1, name
 
 
-@given(st.lists(st.integers(0, 3), min_size=6, max_size=6), st.sampled_from([0.0, 4.0, 7.0]), st.integers(1, 6), st.integers(1, 6))
+@given(
+    st.lists(st.integers(0, 3), min_size=6, max_size=6),
+    st.sampled_from(["constant", "value", "reflect", "replicate", "circular"]),
+    st.integers(4, 6),
+    st.integers(4, 6),
+)
 @settings(max_examples=8, deadline=None)
-def test_padding_at_random(pads, value, h, w):
+def test_padding_at_random(pads, mode, h, w):
     class Pad(nn.Module):
         def forward(self, x):
-            return F.pad(x, pads if value == 0 else pads[:4], value=value) * 1
+            if mode == "value":
+                return F.pad(x, pads[:4], value=7.0)
+            return F.pad(x, pads if mode == "constant" else pads[:4], mode)
 
     x = torch.randint(0, 100, (2, 3, h, w), generator=torch.Generator().manual_seed(h * w))
     graph = provisional_graph(Pad(), torch.zeros(1, 3, h, w), "ulx3s-85f")

@@ -1,4 +1,4 @@
-"""Padding: by zeros, by another value, of channels, and negative padding, which crops."""
+"""Padding: by zeros, by another value, by the edges, of channels, and negative padding, which crops."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from ..fx.nodes import arguments, feature_rank, feature_shape, is_constant
+from ..fx.nodes import arguments, feature_rank, feature_shape, is_constant, operator_name
 from ..graph import Window
 from .affine import ScaledLayer
 from .conv import Conv
@@ -16,9 +16,9 @@ from .lanewise import Lanewise, moved
 from .layer import Layer
 from .operator import operator
 from .planner import Padding, Planner
-from .regions import Region, Regions
+from .regions import Reach, Region, Regions, Span, span_window, spans
 
-__all__ = ["ChannelPad", "PadLayer", "ValuePadLayer"]
+__all__ = ["ChannelPad", "EdgePadLayer", "PadLayer", "ValuePadLayer"]
 
 
 # -- meaning and layers ----------------------------------------------------------------------------------------------
@@ -122,6 +122,48 @@ class ValuePadLayer(ScaledLayer):
         )
 
 
+@dataclass
+class EdgePadLayer(Layer):
+    """Rows and columns of the value itself around it: reflected, repeated, or from the other side.
+
+    The columns are written first, beside the rows that the value has; then whole rows are copied within the output.
+    """
+
+    padding: Padding
+    mode: str
+
+    @property
+    def keeps_sign(self) -> bool:
+        return True
+
+    def lower(self, low, value, inputs, source):
+        (c, h, w), (top, left, bottom, right) = low.values[self.inputs[0]].shape, self.padding
+        size, inside = self.shape[1:], range(top, top + h)
+        every, all_columns = Span(range(h), 0, 1, 1), Span(range(size[1]), 0, 1, 1)
+        regions = []
+
+        def copy(rows: Span, columns: Span, of: tuple[int, int], to: range, reads_output: bool) -> None:
+            out = replace(value, shape=(c, len(rows.outputs), len(columns.outputs)))
+            window, repeat = span_window(rows, columns, of), (rows.repeat, columns.repeat)
+            names = (value.name,) if reads_output else inputs
+            node = moved(self, low, "pad", window=window, repeat=repeat, out=out, inputs=names, source=source)
+            regions.append(Region(to, columns.outputs, node, reads_output))
+
+        for columns in spans([Reach(int(i), 1) for i in self._along(w, left, right)], repeats=True):
+            copy(every, columns, (h, w), inside, reads_output=False)
+        rows = self._along(h, top, bottom) + top
+        for first, part in ((0, rows[:top]), (top + h, rows[top + h :])):
+            for span in spans([Reach(int(i), 1) for i in part], repeats=True):
+                outputs = range(first + span.outputs.start, first + span.outputs.stop, span.outputs.step)
+                copy(span, all_columns, size, outputs, reads_output=True)
+        return Regions.of(value, inputs, regions, source)
+
+    def _along(self, size: int, before: int, after: int) -> np.ndarray:
+        """The input that each output of an axis is."""
+        modes = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+        return np.pad(np.arange(size), (before, after), mode=modes[self.mode])  # type: ignore[call-overload]
+
+
 # -- forms -----------------------------------------------------------------------------------------------------------
 
 _aten = torch.ops.aten
@@ -149,6 +191,16 @@ def crops_first(module: GraphModule, node: Node) -> None:
     node.args, node.kwargs = (x, rest) if plain else (x, rest, a.get("value") or 0), {}
 
 
+_MODES = {"aten.reflection_pad": "reflect", "aten.replication_pad": "replicate", "aten._pad_circular": "circular"}
+
+
+def by_mode(module: GraphModule, node: Node) -> None:
+    """The operators of single modes become `aten.pad`."""
+    a = arguments(node)
+    mode = next(mode for name, mode in _MODES.items() if operator_name(node).startswith(name))
+    node.target, node.args, node.kwargs = _aten.pad.default, (a["self"], list(list(a.values())[1]), mode), {}
+
+
 # -- rules -----------------------------------------------------------------------------------------------------------
 
 
@@ -162,9 +214,10 @@ def within_an_image(planner: Planner, node: Node, a: dict[str, Any]) -> str | No
 
 
 def known_mode(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """Padding is by a constant. Use nn.ZeroPad2d."""
-    mode = a.get("mode") or "constant"
-    return None if mode == "constant" else f"mode {mode!r}"
+    """Padding that reflects, replicates or goes around takes rows and columns, and is not negative. Crop by a slice in front of it."""
+    mode, pads = a.get("mode") or "constant", list(a["pad"])
+    good = mode == "constant" or (min(pads) >= 0 and not any(pads[2 * (feature_rank(node) - 1) :]))
+    return None if good else f"mode {mode!r} with padding {pads}"
 
 
 def zero_channels(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
@@ -193,13 +246,18 @@ _RULES = (within_an_image, known_mode, zero_channels, finite_value)
 
 @operator(
     "aten.pad",
-    becomes="padding of the layer after it; else VEC (1x1)",
+    becomes="zeros: padding of the layer after it, else VEC (1x1); reflect, replicate, circular: VEC (1x1), one for each set of rows and "
+    "columns that move alike",
     constraints=_RULES,
     rewrite=crops_first,
     homogeneous=True,
 )
-def zero_pad(planner: Planner, node: Node, a: dict[str, Any]) -> None:
-    planner.pad(node, a["self"], _sides(a))
+def pad(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    mode = a.get("mode") or "constant"
+    if mode == "constant":
+        planner.pad(node, a["self"], _sides(a))
+    else:
+        planner.add(EdgePadLayer(node, node, [planner.value(a["self"])], feature_shape(node), _sides(a), mode))
 
 
 @operator(
@@ -215,3 +273,16 @@ def constant_pad(planner: Planner, node: Node, a: dict[str, Any]) -> None:
         planner.add(ChannelPadLayer(node, node, [source], shape, channels[0], padding))
     else:
         planner.add(ValuePadLayer(node, node, [source], shape, padding, float(a["value"])))
+
+
+@operator(
+    "aten.reflection_pad1d",
+    "aten.reflection_pad2d",
+    "aten.replication_pad1d",
+    "aten.replication_pad2d",
+    "aten._pad_circular",
+    becomes="as aten.pad",
+    rewrite=by_mode,
+)
+def pad_by_mode(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+    raise AssertionError("`by_mode` leaves no such call")
