@@ -94,6 +94,7 @@ def test_few_regions_for_sizes_that_do_not_divide():
     assert len(adaptive(6, 13, repeats=True)) == 1, "three taps, two apart"
     assert len(adaptive(7, 1, repeats=True)) == 1, "one input, repeated"
     assert len(adaptive(7, 4, repeats=True)) == 2, "every second output reads one input, the others two"
+    assert max(len(adaptive(o, n, repeats=True)) for n, o in ((512, 300), (1000, 617), (97, 41))) < 32
     assert spans([Reach(i, 3) for i in range(5)])[0].outputs == range(5)
 
 
@@ -121,6 +122,8 @@ MODELS = {
     "average in one dimension": lambda y: F.avg_pool1d(y.mean(2), 3, 2, 1, True, False),
     "adaptive average": lambda y: F.adaptive_avg_pool2d(y, (3, 7)),
     "adaptive average, larger": lambda y: F.adaptive_avg_pool2d(F.max_pool2d(y, 4), (5, 3)),
+    "adaptive average of many regions": lambda y: F.adaptive_avg_pool2d(F.interpolate(y, scale_factor=2), (13, 11)),
+    "adaptive maximum of many regions": lambda y: F.adaptive_max_pool2d(F.interpolate(y, scale_factor=2), (13, 11)),
     "adaptive maximum": lambda y: F.adaptive_max_pool2d(y, (3, 5)),
     "adaptive maximum, relu behind": lambda y: F.relu(F.adaptive_max_pool2d(y - 0.1, 1)),
     "maximum with places unread": lambda y: F.max_pool2d(y, 2, return_indices=True)[0],

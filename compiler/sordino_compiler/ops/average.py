@@ -15,7 +15,7 @@ from . import constraints as must
 from .affine import ScaledLayer
 from .operator import operator
 from .planner import Planner
-from .regions import Reach, Region, Regions, Span, adaptive, span_window, spans
+from .regions import Reach, Region, Regions, Span, adaptive, along_each_axis, span_window, spans
 
 __all__ = ["AverageLayer", "pooled"]
 
@@ -103,6 +103,7 @@ def avg_pool(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     "aten.adaptive_avg_pool2d",
     "aten.adaptive_avg_pool1d",
     becomes="VEC (MAC), one for each region of outputs whose windows are alike and evenly spaced",
+    rewrite=along_each_axis,
     homogeneous=True,
 )
 def adaptive_avg_pool(planner: Planner, node: Node, a: dict[str, Any]) -> None:

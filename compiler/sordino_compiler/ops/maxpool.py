@@ -20,7 +20,7 @@ from . import constraints as must
 from .layer import Layer
 from .operator import operator, traits
 from .planner import Planner
-from .regions import Reach, Region, Regions, Span, adaptive, span_window, spans
+from .regions import Reach, Region, Regions, Span, adaptive, along_each_axis, span_window, spans
 
 __all__ = ["MaxPool", "MaxPoolLayer"]
 
@@ -223,7 +223,7 @@ def max_pool(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     constraints=(no_places,),
     rewrite=values_only,
 )
-@operator("sordino.adaptive_max_pool", becomes=_BECOMES, constraints=(window_size,), homogeneous=True)
+@operator("sordino.adaptive_max_pool", becomes=_BECOMES, constraints=(window_size,), rewrite=along_each_axis, homogeneous=True)
 def adaptive_max_pool(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     source = planner.value(a["input"])
     axes = zip(feature_shape(node)[1:], feature_shape(source)[1:], strict=True)

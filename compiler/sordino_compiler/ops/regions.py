@@ -5,16 +5,18 @@ over an edge, or sizes do not divide, these differ from output to output; but ev
 the fewest such groups, and `Regions` computes the rectangles of two axes' groups one after the other.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from torch.fx import GraphModule, Node
 
 from ..graph import Computation, Value, Window
 from ..slots import compact
 
-__all__ = ["Reach", "Region", "Regions", "Span", "adaptive", "span_window", "spans"]
+__all__ = ["Reach", "Region", "Regions", "Span", "adaptive", "along_each_axis", "span_window", "spans"]
 
 
 class Reach(NamedTuple):
@@ -89,6 +91,25 @@ def span_window(rows: Span, columns: Span, size: tuple[int, int], dilation: tupl
     bottom, right = (s.first + (len(s.outputs) // s.repeat - 1) * s.stride + (s.taps - 1) * step + 1 - n for s, n, step in axes)
     stride = (max(rows.stride, 1), max(columns.stride, 1))
     return Window((rows.taps, columns.taps), stride, (-rows.first, -columns.first, bottom, right), dilation)
+
+
+MOST_AT_ONCE = 64
+"""Regions of a pooling along both axes; with more, rows are pooled first, then columns."""
+
+
+def along_each_axis(module: GraphModule, node: Node) -> None:
+    """An adaptive pooling of too many regions in two steps, columns after rows."""
+    x, *others = node.all_input_nodes
+    value = x.meta["val"]
+    size, outputs = value.shape[2:], node.meta["val"].shape[2:]
+    counts = [len(adaptive(o, n, repeats=True)) for o, n in zip(outputs, size, strict=True)]
+    if others or min(counts) == 1 or math.prod(counts) <= MOST_AT_ONCE:
+        return
+    to = [outputs[0], size[1]]
+    with module.graph.inserting_before(node):
+        rows = module.graph.call_function(node.target, (x, to))  # type: ignore[arg-type]
+    rows.meta = {**node.meta, "val": value.new_empty((*value.shape[:2], *to))}
+    node.replace_input_with(x, rows)
 
 
 @dataclass(frozen=True)
