@@ -32,6 +32,12 @@ class Value:
     shape: tuple[int, int, int]
     scale: float
     signed: bool
+    lowest: int | None = None
+    """The least integer, where the range is not `ArchConfig.act_range`: as many values, more of them on one side of 0."""
+
+    def range(self, arch: ArchConfig) -> tuple[int, int]:
+        """Smallest and largest integer, inclusive."""
+        return arch.act_range(self.signed) if self.lowest is None else (self.lowest, self.lowest + (1 << arch.act_bits) - 1)
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,13 @@ class Requant:
             y = self.table.astype(np.int64)[y + 128]
         return np.where(np.abs(y) < self.threshold[col], 0, y)
 
-    def problems(self, channels: int, signed: bool, arch: ArchConfig) -> Iterator[str]:
-        """What is wrong with it as the post-processing of so many channels."""
+    def problems(self, out: Value, arch: ArchConfig) -> Iterator[str]:
+        """What is wrong with it as the post-processing that makes `out`."""
+        channels = out.shape[0]
         for name in ("bias", "mantissa", "shift", "threshold"):
             if getattr(self, name).shape != (channels,):
                 yield f"requant {name} shape {getattr(self, name).shape}"
-        lo, hi = arch.act_range(signed)
+        lo, hi = out.range(arch)
         if self.table is None:
             if not lo <= self.lo <= self.hi <= hi:
                 yield f"clamp {self.lo}..{self.hi} outside {lo}..{hi}"
@@ -268,7 +275,7 @@ class Computation(Node):
                 yield f"residual weight shape {self.residual_weight.shape}"
             if self.residual_weight.min() < -16384 or self.residual_weight.max() > 16383:
                 yield "residual weight outside -16384..16383"
-        yield from self.requant.problems(channels, self.out.signed, arch)
+        yield from self.requant.problems(self.out, arch)
 
     # -- layout ----------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ def provisional_graph(model: Any, example: Any, arch: str | ArchConfig, module: 
     found = plan(module)
     nonnegative = found.nonnegative() if module.meta["nonnegative"] else set()
     roots = found.roots()
-    signed = {roots[x.out] for x in found.layers if x.out not in nonnegative} | found.table_inputs()
+    signed = {roots[x.out] for x in found.layers if x.out not in nonnegative}
 
     def scale_of(node: Node) -> Scale:
         if node not in roots:

@@ -16,7 +16,7 @@ that breaks one is refused with that rule, what was found, and the line of the m
 
 **Tables.** Element-wise operators that together depend on one activation, however they are written, become one table of 256 entries: `x * relu6(x + 3) / 6`,
 `torch.where(x > 0, x, 0.1 * x)`, `(x > 0.5) * x`. A layer has one table, which is fused into the convolution, sum or pooling before it if nothing else reads that. A table's index is
-the value in front of it in signed 8 bits; clamps in front of it bound that index. Where the function is infinite, the entry is the largest activation of that sign; where
+the value in front of it in 8 bits, over the range in which calibration finds it; clamps in front of it bound that range. Where the function is infinite, the entry is the largest activation of that sign; where
 it is not a number (a square root below 0), it has the value of the nearest entry where it is one. A program segment has as many different tables as the architecture
 (`tables`); a program that needs more is cut into further program segments, between which the host loads the next ones.
 """

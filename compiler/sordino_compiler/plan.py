@@ -60,11 +60,6 @@ class Plan:
                         parent[n] = group[0]
         return {n: find(n) for n in parent}
 
-    def table_inputs(self) -> set[Node]:
-        """Roots whose integers index a table directly (an activation that no layer could take in): they are signed."""
-        roots = self.roots()
-        return {roots[x.inputs[0]] for x in self.layers if x.activation.table and not x.table_is_fused}
-
     def nonnegative(self) -> set[Node]:
         """The `out` nodes that cannot be negative, whatever the weights, if no input is."""
         found: set[Node] = set()

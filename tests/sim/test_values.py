@@ -177,8 +177,8 @@ def test_infinities_become_the_largest_activations():
     torch.manual_seed(0)
     model = Net(then(lambda y: y.abs().log()))
     q = quantize(model, torch.randn(16, 3, 6, 5))
-    table = q.graph.nodes[1].requant.table
-    assert table[128] == -128 == table.min() and np.abs(table).max() <= 128
+    table, out = q.graph.nodes[1].requant.table, q.graph.nodes[1].out
+    assert table.min() == table[-q.table_entry(out.name).lo] == out.range(q.arch)[0] < -128
 
 
 def test_constants_per_position_and_inside_tables_are_trained():
@@ -198,8 +198,9 @@ def test_constants_per_position_and_inside_tables_are_trained():
     k = float(after["prepared.k"].detach())
     q = finish_qat(qat)
     assert max(row.largest for row in layerwise(q, x)) <= 1
-    index = torch.arange(-128, 128) * q.table_scale(q.graph.nodes[1].out.name)
-    expected = (torch.sin(k * index) / q.graph.nodes[1].out.scale).round().clamp(-128, 127)
+    entry, out = q.table_entry(q.graph.nodes[1].out.name), q.graph.nodes[1].out
+    index = torch.arange(entry.lo, entry.hi + 1) * entry.scale
+    expected = (torch.sin(k * index) / out.scale).round().clamp(*out.range(q.arch))
     assert np.abs(q.graph.nodes[1].requant.table - expected.numpy()).max() <= 1
 
 
@@ -223,3 +224,37 @@ def test_remedies(name):
     with pytest.raises(CompileError, match=message):
         quantize(Net(refused), torch.randn(4, 3, 6, 5))
     agree(Net(remedy))
+
+
+@pytest.mark.parametrize("arch", ["ulx3s-85f", "icebreaker"])
+def test_asymmetric_ranges_pass_through_every_kind_of_reader(arch):
+    """Behind a table most integers lie above 0; what reads them must neither clip nor misplace them."""
+    torch.manual_seed(2)
+
+    def readers(s, y):
+        y = F.silu(3 * y)
+        pooled = F.max_pool2d(y, 3, 1, 1)
+        parts = torch.cat([y, pooled], 1)
+        return (
+            s.d(F.prelu(y, s.q.flatten() / 4)) + s.d(torch.maximum(y, pooled)),
+            torch.sin(y),
+            F.avg_pool2d(parts, 2),
+            y[:, 2:5] - pooled[:, 4:7],
+        )
+
+    graph = agree(Net(readers), arch=arch)
+    (value,) = (n.out for n in graph.nodes if n.label == "conv" and n.requant.table is not None)
+    lo, hi = value.range(graph.arch)
+    assert value.lowest == lo and -lo < hi // 4 and hi - lo + 1 == 1 << graph.arch.act_bits
+
+
+def test_the_index_of_a_table_covers_what_enters_it():
+    torch.manual_seed(3)
+    model = Net(then(lambda y: torch.sqrt(F.relu(y) + 0.1)))
+    x = torch.randn(16, 3, 6, 5)
+    q = quantize(model, x)
+    node = q.graph.nodes[1]
+    entry = q.table_entry(node.out.name)
+    assert (entry.lo, entry.hi, entry.table_offset) == (0, 255, 128)
+    assert len(np.unique(node.requant.table)) > 140
+    assert (node.requant.lo, node.requant.hi) == (-128, 127)

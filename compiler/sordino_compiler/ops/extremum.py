@@ -49,7 +49,7 @@ class Extremum(Computation):
         yield from super().problems(ins, arch)
         if self.out.shape != ins[0].shape or self.window != Window((1, 1)):
             yield f"shape {self.out.shape} should be {ins[0].shape}, without a kernel"
-        if any((v.scale, v.signed) != (self.out.scale, self.out.signed) for v in ins):
+        if any((v.scale, v.signed, v.lowest) != (self.out.scale, self.out.signed, self.out.lowest) for v in ins):
             yield "an operand has another scale or sign"
         if (self.residual_weight != 1).any():
             yield "a factor other than 1"

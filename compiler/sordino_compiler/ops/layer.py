@@ -50,6 +50,8 @@ class Layer:
     """Whether multiplications and additions of constants behind it may be fused."""
     named_by_module: ClassVar[bool] = False
     """Whether it is called by the path of the module that it comes from."""
+    asymmetric: ClassVar[bool] = False
+    """Whether its outputs usually reach further on one side of 0 than on the other; so do those of a table."""
 
     @property
     def own_scale(self) -> bool:

@@ -35,6 +35,20 @@ class Scale:
     def signed(self) -> bool:
         return self.lo < 0
 
+    @property
+    def lowest(self) -> int | None:
+        """The least integer, where there are more of them on one side of 0 than on the other; None of a usual range."""
+        return self.lo if self.signed and self.lo != -(self.hi + 1) else None
+
+    @property
+    def table_offset(self) -> int:
+        """What is subtracted from the integers to index a table, which -128..127 do."""
+        return 0 if self.lo >= -128 and self.hi <= 127 else self.lo + 128
+
+    def range(self, arch: ArchConfig) -> tuple[int, int]:
+        """Smallest and largest integer on `arch`, inclusive."""
+        return arch.act_range(self.signed) if self.lowest is None else (self.lo, self.hi)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -73,23 +87,23 @@ class Lowering:
         if layer.table_is_fused:
             assert layer.pre is not None
             return self.scale_of(layer.pre)
-        target = self.scale_of(layer.inputs[0])
-        if not target.signed:
-            raise self.fail(
-                layer, "a table is indexed by signed integers, but its input is unsigned. Quantise the model with sordino.quantize."
-            )
-        return target
+        return self.scale_of(layer.inputs[0])
 
     def requant(self, layer: Layer, bias, mantissa, shift) -> Requant:
         """The post-processing of a layer, with these parameters of the requantiser [channels]."""
         act, target = layer.activation, self.target(layer)
-        lo, hi = (max(target.lo, -128), min(target.hi, 127)) if act.table else self.arch.act_range(target.signed)
+        mantissa, shift = np.asarray(mantissa, np.int64), np.asarray(shift, np.int64)
+        lo, hi = (target.lo, target.hi) if act.table else target.range(self.arch)
         lo, hi = max(lo, _bound(act.lo, target.scale)), min(hi, _bound(act.hi, target.scale))
+        if act.table:
+            first = target.table_offset
+            lo, hi = max(lo - first, -128), min(hi - first, 127)
+            bias = np.rint(bias - np.ldexp(float(first) / np.maximum(mantissa, 1), shift)).clip(-BIAS_MAX, BIAS_MAX)
         channels = layer.shape[0]
         return Requant(
             np.asarray(bias, np.int64),
-            np.asarray(mantissa, np.int64),
-            np.asarray(shift, np.int64),
+            mantissa,
+            shift,
             min(lo, hi),
             hi,
             self._threshold(layer, channels),
@@ -108,12 +122,12 @@ class Lowering:
             return np.zeros(channels, np.int64)
         real = constant(self.module, arguments(t)["threshold"]).double().numpy()
         out = self.scale_of(layer.out)
-        return threshold_steps(np.broadcast_to(real, (channels,)), out.scale, self.arch.act_range(out.signed)[1])
+        return threshold_steps(np.broadcast_to(real, (channels,)), out.scale, out.range(self.arch)[1])
 
     def _table(self, layer: Layer, target: Scale) -> np.ndarray:
         out = self.scale_of(layer.out)
-        index = torch.arange(-128, 128, dtype=torch.float32)
-        lo, hi = self.arch.act_range(out.signed)
+        index = torch.arange(-128, 128, dtype=torch.float32) + target.table_offset
+        lo, hi = out.range(self.arch)
         real = Activation(table=layer.activation.table).tabulated(index * torch.tensor(target.scale, dtype=torch.float32))
         return quantise(real.numpy(), out.scale, lo, hi).astype(np.int16)
 

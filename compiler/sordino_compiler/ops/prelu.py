@@ -73,7 +73,7 @@ class PReLU(Computation):
             inputs=self.inputs,
             weight=np.ones((len(self.weight), 1, 1), np.int64),
             window=self.window,
-            requant=replace(Requant.identity(len(self.weight), arch, signed=True), hi=0),
+            requant=replace(Requant.identity(len(self.weight), arch, signed=True), lo=-(1 << arch.event_bits - 1), hi=0),
             label=self.kind,
             source=self.source,
         )
@@ -99,6 +99,7 @@ class PReLULayer(Layer):
     slope: Node
 
     quantised_anew: ClassVar[bool] = True
+    asymmetric: ClassVar[bool] = True
     takes_activations: ClassVar[bool] = True
     named_by_module: ClassVar[bool] = True
 

@@ -13,7 +13,7 @@ def prove_accumulators(graph: Graph) -> Graph:
     for n in graph.nodes:
         if not isinstance(n, Computation):
             continue
-        peaks = [max(abs(bound) for bound in graph.arch.act_range(values[i].signed)) for i in n.inputs]
+        peaks = [max(abs(bound) for bound in values[i].range(graph.arch)) for i in n.inputs]
         bound = n.peak(peaks)
         if bound.max() >= 1 << 31:
             raise CompileError(

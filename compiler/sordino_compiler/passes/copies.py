@@ -31,6 +31,7 @@ def insert_copies(graph: Graph) -> Graph:
 
     def copy(name: str, consumer: Node, slots: Slots) -> str:
         v = values[name]
+        lo, hi = v.range(graph.arch)
         out = replace(v, name=_fresh(f"{name}.{consumer.out.name}", values))
         values[out.name] = out
         append(
@@ -39,7 +40,7 @@ def insert_copies(graph: Graph) -> Graph:
                 inputs=(name,),
                 weight=np.ones((v.shape[0], 1, 1, 1), np.int8),
                 window=Window((1, 1)),
-                requant=Requant.identity(v.shape[0], graph.arch, v.signed),
+                requant=replace(Requant.identity(v.shape[0], graph.arch, v.signed), lo=lo, hi=hi),
                 groups=v.shape[0],
                 to=slots,
                 source=consumer.source,

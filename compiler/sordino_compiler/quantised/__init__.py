@@ -49,7 +49,8 @@ def lower_quantised(quantised: GraphModule, arch: ArchConfig) -> tuple[Lowered, 
                 "Quantise the model with sordino.quantize."
             )
         lo, hi = arch.act_range(scale.signed)
-        if not (lo <= scale.lo and scale.hi <= hi) and node in roots:
+        fits = lo <= scale.lo and scale.hi <= hi if scale.lowest is None else scale.hi - scale.lo == hi - lo and scale.hi >= 0
+        if not fits and node in roots:
             raise CompileError(
                 f"{operator_name(node)} {node.name!r} ({where(node)}): quantised to {scale.lo}..{scale.hi}, but activations of {arch.name} "
                 f"(event_bits={arch.event_bits}) are {lo}..{hi}. Quantise the model for this architecture: sordino.quantize(..., arch={arch.name!r})."

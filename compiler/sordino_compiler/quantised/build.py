@@ -42,7 +42,7 @@ def build(
     layers: dict[str, Layer] = {}
     for name, layer in zip(layer_names(plan), plan.layers, strict=True):
         scale = low.scale_of(layer.out)
-        value = Value(name, layer.shape, scale.scale, scale.signed)
+        value = Value(name, layer.shape, scale.scale, scale.signed, scale.lowest)
         inputs = tuple(low.values[n].name for n in layer.inputs)
         nodes.append(layer.lower(low, value, inputs, where(layer.core)))
         low.values[layer.out] = value

@@ -86,7 +86,7 @@ def top1_agreement(model: QuantizedModel, *inputs: Tensor | np.ndarray, output: 
     integer = model.graph.run(model.quantise_inputs(*inputs))[name].reshape(len(inputs[0]), -1)
     result = model(*inputs)
     logits: Tensor = result if isinstance(result, Tensor) else result[output]
-    ours = quantise(logits.reshape(len(logits), -1).numpy(), scale, *model.arch.act_range(value.signed))
+    ours = quantise(logits.reshape(len(logits), -1).numpy(), scale, *value.range(model.arch))
     a, b = ours.argmax(1), integer.argmax(1)
     rows = [
         {

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from sordino_compiler.graph import Graph, Value
 from sordino_compiler.ops.layer import Layer
+from sordino_compiler.ops.lowering import Scale
 from sordino_compiler.quantised import lower_quantised
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
@@ -77,7 +77,7 @@ class QuantizedModel:
         return {v.name: self._integers(t, v) for v, t in zip(self.inputs, tensors, strict=True)}
 
     def _integers(self, x: Tensor, value: Value) -> np.ndarray:
-        lo, hi = self.arch.act_range(value.signed)
+        lo, hi = value.range(self.arch)
         return quantise(x.numpy(), value.scale, lo, hi).reshape(len(x), *value.shape)
 
     # -- PyTorch's values, for comparison --------------------------------------------------------------------------
@@ -97,27 +97,29 @@ class QuantizedModel:
         values, result = self.graph.values, {}
         for name, layer in self.layers.items():
             value, act = values[name], layer.activation
-            lo, hi = self.arch.act_range(value.signed)
+            lo, hi = value.range(self.arch)
             scale = value.scale
-            if layer.table_is_fused:
-                lo, hi, scale = -128, 127, self.table_scale(name)
-            elif act.table:
-                entry = values[self.graph_inputs(name)[0]]
-                (lo, hi), scale = self.arch.act_range(entry.signed), entry.scale
+            first = 0
+            if act.table:
+                entry = self.table_entry(name)
+                lo, hi, scale, first = entry.lo, entry.hi, entry.scale, entry.table_offset
             x = seen[before[name]].clamp(act.lo, act.hi)
-            result[name] = quantise(x.numpy(), scale, lo, hi).reshape(len(x), *value.shape)
+            result[name] = quantise(x.numpy(), scale, lo, hi).reshape(len(x), *value.shape) - first
         return result
 
     def graph_inputs(self, name: str) -> tuple[str, ...]:
         """Names of the values that the node defining `name` reads."""
         return next(n.inputs for n in self.graph.nodes if n.out.name == name)
 
-    def table_scale(self, name: str) -> float:
-        """Scale of the index of a layer's fused table."""
-        pre = self.layers[name].pre
-        assert pre is not None
-        step: Any = next(u.args[1] for u in self._node(pre).users if "quantize_per_tensor" in str(u.target))
-        return float(step)
+    def table_entry(self, name: str) -> Scale:
+        """Scale and range of what enters a layer's table."""
+        layer = self.layers[name]
+        if not layer.table_is_fused:
+            entry = self.graph.values[self.graph_inputs(name)[0]]
+            return Scale(entry.scale, *entry.range(self.arch))
+        assert layer.pre is not None
+        step, _, lo, hi = next(u.args[1:5] for u in self._node(layer.pre).users if "quantize_per_tensor" in str(u.target))
+        return Scale(float(step), int(lo), int(hi))  # type: ignore[arg-type]
 
     def _node(self, node: Node) -> Node:
         return self._origin[node]

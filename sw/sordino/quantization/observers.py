@@ -5,6 +5,8 @@ at each step). The scale is computed on demand from what was observed, and a wei
 and output, so they agree whenever the graph is converted.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,9 +34,10 @@ class ActivationQuantizer(FakeQuantizeBase):
         What the largest integer stands for: `minmax` the largest magnitude seen, `percentile` the magnitude that
         `quantile` of the non-zero values do not exceed, `mse` the one with the least mean squared error.
     table_index : bool
-        The values index a table: signed 8 bits, whatever the architecture's activations.
-    signed : bool
-        Signed even if no negative value is seen. Otherwise the first negative value decides.
+        The values index a table: 8 bits, whatever the architecture's activations, and `asymmetric`.
+    asymmetric : bool
+        If negative values are seen, the integers reach as far on either side of 0 as the values do: as many of them as usual, and
+        never fewer for the larger side.
     layer : str
         Where the tensor is made, for messages.
 
@@ -48,27 +51,42 @@ class ActivationQuantizer(FakeQuantizeBase):
         method: str = "mse",
         quantile: float = 0.9999,
         table_index: bool = False,
-        signed: bool = False,
+        asymmetric: bool = False,
         layer: str = "",
         dtype: torch.dtype = torch.int16,
         **_,
     ):
         super().__init__()
         self.tensor, self.arch, self.method, self.quantile = tensor, arch, method, quantile
-        self.table_index, self.always_signed, self.layer = table_index, signed or table_index, layer or tensor
+        self.table_index, self.asymmetric, self.layer = table_index, asymmetric, layer or tensor
         self.dtype, self.qscheme, self.is_dynamic = dtype, torch.per_tensor_symmetric, False
         self.averaging = False
         self.register_buffer("negative", torch.zeros((), dtype=torch.bool))
         self.register_buffer("largest", torch.zeros(()))
+        self.register_buffer("ends", torch.zeros(2))
         self.register_buffer("counts", torch.zeros(BINS))
         self.register_buffer("span", torch.zeros(()))
         self._found: Tensor | None = None
+        self._top = 0.0
 
     def bounds(self) -> tuple[int, int]:
         """Smallest and largest integer."""
-        if self.table_index:
-            return -128, 127
-        return self.arch.act_range(self.always_signed or bool(self.negative))
+        self.calculate_qparams()
+        return self._bounds(self._top)
+
+    def _bounds(self, top: float) -> tuple[int, int]:
+        """As `bounds`, for values that are clipped at the magnitude `top`."""
+        below, above = (min(abs(float(end)), top) for end in self.ends)
+        if not (self.table_index or (self.asymmetric and self.negative)) or below == above:
+            return (-128, 127) if self.table_index else self.arch.act_range(bool(self.negative))
+        last = 255 if self.table_index else (1 << self.arch.act_bits) - 1
+        smaller = math.ceil(last * min(below, above) / (below + above))
+        return (smaller - last, smaller) if below > above else (-smaller, last - smaller)
+
+    def _steps(self, top: float) -> int:
+        """The integer that stands for the magnitude `top`."""
+        lo, hi = self._bounds(top)
+        return hi if lo == -(hi + 1) else max(-lo, hi)
 
     @property
     def quant_min(self) -> int:
@@ -90,6 +108,7 @@ class ActivationQuantizer(FakeQuantizeBase):
     def _observe(self, x: Tensor) -> None:
         self._found = None
         self.negative |= bool((x < 0).any())
+        ends = torch.stack([x.min().clamp(max=0), x.max().clamp(min=0)]) if x.numel() else self.ends
         size = x.abs()
         top = size.max() if size.numel() else size.new_zeros(())
         if not bool(torch.isfinite(top)):
@@ -99,8 +118,10 @@ class ActivationQuantizer(FakeQuantizeBase):
             )
         if self.averaging and self.largest > 0:
             self.largest += 0.01 * (top - self.largest)
+            self.ends += 0.01 * (ends - self.ends)
             return
         self.largest.copy_(torch.maximum(self.largest, top))
+        self.ends.copy_(torch.stack([torch.minimum(self.ends[0], ends[0]), torch.maximum(self.ends[1], ends[1])]))
         if self.averaging or self.method == "minmax" or top == 0:
             return
         if self.span == 0:
@@ -118,7 +139,8 @@ class ActivationQuantizer(FakeQuantizeBase):
             if not self.averaging and top > 0:
                 top = {"minmax": lambda: top, "percentile": self._percentile, "mse": self._least_error}[self.method]()
             # A tensor that was always zero: any scale will do.
-            self._found = torch.tensor([max(top, 2.0**-60 if top else 1.0) / self.bounds()[1]], dtype=torch.float64)
+            self._top = max(top, 2.0**-60 if top else 1.0)
+            self._found = torch.tensor([self._top / self._steps(self._top)], dtype=torch.float64)
         return self._found, torch.zeros(1, dtype=torch.int64)
 
     def _percentile(self) -> float:
@@ -127,9 +149,10 @@ class ActivationQuantizer(FakeQuantizeBase):
         return min((index + 1) / BINS * float(self.span), float(self.largest))
 
     def _least_error(self) -> float:
-        levels, counts = self.bounds()[1], self.counts.double()
+        counts = self.counts.double()
         centre = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS * float(self.span)
         tops = torch.linspace(0.2, 1.0, 33, dtype=torch.float64) * float(self.largest)
+        levels = torch.tensor([self._steps(float(top)) for top in tops])[:, None]
         step = tops[:, None] / levels
         error = (centre - torch.round(centre / step).clamp(max=levels) * step) ** 2
         return float(tops[(error * counts).sum(1).argmin()])

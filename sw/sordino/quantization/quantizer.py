@@ -41,13 +41,14 @@ class SordinoQuantizer(Quantizer):
         """Writes the annotations. Raises `CompileError` naming everything in the model that is not supported."""
         found = self.plan = plan(model)
         roots = found.roots()
-        signed = found.table_inputs()
         steps = fixed_steps(found, roots)
         for layer in found.layers:
             root = roots[layer.out]
             if layer.own_scale and root is layer.out:
                 fixed = {"step": steps[root]} if root in steps else {}
-                _annotation(layer.out).output_qspec = self._activation(layer.out, signed=layer.out in signed, **fixed)
+                asymmetric = (layer.asymmetric or bool(layer.activation.table)) and not fixed
+                spec = self._activation(layer.out, asymmetric=asymmetric, **fixed)
+                _annotation(layer.out).output_qspec = spec
             elif layer.own_scale or not {layer.activation.lo, layer.activation.hi} <= {-math.inf, 0.0, math.inf}:
                 # A clamp of its own keeps its input's scale, but its bounds are rounded to it.
                 _annotation(layer.out).output_qspec = SharedQuantizationSpec(root)
