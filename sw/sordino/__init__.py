@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sordino_hw.spec.program import Program
 
     from . import data, nn, train
+    from .onnx import load_onnx
     from .quantization import (
         Fidelity,
         QuantizationWarning,
@@ -75,6 +76,7 @@ __all__ = [
     "finish_qat",
     "layerwise",
     "load",
+    "load_onnx",
     "nn",
     "prepare_qat",
     "prune",
@@ -88,6 +90,7 @@ __all__ = [
 
 _NAMES_BY_MODULE = {
     "sordino_hw.spec.program": ("Program",),
+    ".onnx": ("load_onnx",),
     ".quantization": (
         "Fidelity",
         "QuantizationWarning",

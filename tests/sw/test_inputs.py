@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import sordino as sd
+from sordino import zoo
+from sordino.cli.models import load_weights
 from sordino_compiler.capture import as_module, call_of, capture
 
 torch.set_num_threads(1)
@@ -435,3 +437,34 @@ def test_remedies_for_a_branch_on_data():
     with pytest.raises(sd.CompileError, match=r".* NumPy is not traced: use operators of torch in forward, .*"):
         sd.check(Around(lambda m, x: m.n(torch.from_numpy(x.numpy() * 2))), X[:1])
     assert sd.check(Around(lambda m, x: m.n(x * 2)), X[:1]).ok
+
+
+CHECKPOINTS = {
+    "plain": lambda s: s,
+    "nested": lambda s: {"epoch": 3, "model": s},
+    "nested twice": lambda s: {"checkpoint": {"state_dict": s}, "best": 0.5},
+    "module.": lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+    "compiled": lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
+    "both": lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+    "Lightning": lambda s: {"state_dict": {"loss.weight": torch.ones(3), **{f"model.{k}": v for k, v in s.items()}}, "epoch": 1},
+    "with an optimizer": lambda s: {"optimizer": {"state": {}, "step": torch.ones(1)}, "weights": s},
+    "averaged": lambda s: {"n_averaged": torch.ones(()), **{f"module.{k}": v for k, v in s.items()}},
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_weights_are_found_in_a_checkpoint(name, tmp_path):
+    for load in (load_weights, zoo.load_checkpoint):
+        model = net()
+        with torch.no_grad():
+            model[0].weight.zero_()
+        torch.save(CHECKPOINTS[name](NET.state_dict()), tmp_path / "c.pt")
+        load(model, tmp_path / "c.pt")
+        assert all(torch.equal(v, NET.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("held", [{}, {"epoch": 3}, {"model": {"epoch": 3}}])
+def test_a_checkpoint_without_weights_is_refused(held, tmp_path):
+    torch.save(held, tmp_path / "c.pt")
+    with pytest.raises(sd.InputError, match=r"c\.pt: holds no weights\. Expected a dictionary from names to tensors, .*"):
+        load_weights(net(), tmp_path / "c.pt")

@@ -23,17 +23,24 @@ from .common import arch_option, check_folder, clock_option, console, json_optio
 def check(model: str, example: tuple[str, ...], arch: ArchConfig, clock: float | None, json: str | None) -> None:
     """Report, before any training: supported operators, memory, predicted cycles and time. Exit code 2 if it cannot be compiled.
 
-    MODEL is FILE.py:NAME, a class or function without arguments; or a checkpoint of `sordino train`.
+    MODEL is FILE.py:NAME, a class or function without arguments; an .onnx file; or a checkpoint of `sordino train`.
     """
     check_folder(json)
     from ..experiments.tasks import TASKS, load_checkpoint
     from ..runtime.check import check as check_model
-    from .models import example_inputs, factory
+    from .models import example_inputs, factory, onnx_model
 
     if model.endswith(".safetensors"):
         trained = load_checkpoint(model)
         network = trained.model
         inputs = example_inputs(example) or (TASKS[trained.task].data().train[0][:1],)
+    elif model.endswith(".onnx"):
+        network, given = onnx_model(model)
+        inputs = example_inputs(example) or given
+        if not inputs:
+            raise InputError(
+                f"check: {model} leaves sizes of its input free. Give a shape, such as --example 1,3,32,32 (batch first)."
+            )
     else:
         network = factory(model)
         if not example:

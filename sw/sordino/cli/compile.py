@@ -48,7 +48,7 @@ def compile(
 ) -> None:
     """Quantise a network and compile it to a .sdn file.
 
-    MODEL is a checkpoint of `sordino train`, or FILE.py:NAME, a class or function without arguments, with --weights.
+    MODEL is an .onnx file; a checkpoint of `sordino train`; or FILE.py:NAME, a class or function without arguments, with --weights.
     """
     from ..quantization import quantize
     from ..runtime.compile import compile as compile_model
@@ -73,11 +73,16 @@ def compile(
 def _sources(model: str, weights: Path | None, random_weights: bool, calibration: Path | None) -> tuple[Any, str, str, Any]:
     """The network, its name for people, the stem of its file, and the calibration inputs. Raises `InputError`."""
     from ..experiments.tasks import TASKS, load_checkpoint
-    from .models import factory, load_weights, tensors
+    from .models import factory, load_weights, onnx_model, tensors
 
-    if model.endswith(".safetensors"):
-        if weights is not None or random_weights:
-            raise InputError(f"{model} has its own weights; leave {'--weights' if weights else '--random-weights'} out.")
+    network: Any
+    if model.endswith((".safetensors", ".onnx")) and (weights is not None or random_weights):
+        raise InputError(f"{model} has its own weights; leave {'--weights' if weights else '--random-weights'} out.")
+    if model.endswith(".onnx"):
+        network, _ = onnx_model(model)
+        name = stem = Path(model).stem
+        samples = _calibration(calibration)
+    elif model.endswith(".safetensors"):
         trained = load_checkpoint(model)
         name = f"{trained.task} ({trained.method if isinstance(trained.method, str) else 'mixed'})"
         samples = (TASKS[trained.task].data().train[0],) if calibration is None else tensors(calibration)
@@ -94,12 +99,18 @@ def _sources(model: str, weights: Path | None, random_weights: bool, calibration
                 f"compile: {model} has no trained weights. Give them with --weights FILE (safetensors, or a .pt state dict); or, to "
                 "compile it untrained for a trial of size and speed, --random-weights."
             )
-        if calibration is None:
-            raise InputError("compile: give typical inputs with --calibration x.npy; some hundred are enough. They set the scales.")
-        samples = tensors(calibration)
+        samples = _calibration(calibration)
     if not samples or min(len(s) for s in samples) < 1:
         raise InputError(f"{calibration}: the calibration set is empty. Give typical inputs; some hundred are enough.")
     return network, name, stem, samples
+
+
+def _calibration(path: Path | None) -> Any:
+    from .models import tensors
+
+    if path is None:
+        raise InputError("compile: give typical inputs with --calibration x.npy; some hundred are enough. They set the scales.")
+    return tensors(path)
 
 
 def _figures(program: "Program", zeros: Mapping[str, float], images: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from sordino_hw.spec.errors import InputError, SordinoError
 
-__all__ = ["arrays", "example_inputs", "factory", "load_weights", "tensors"]
+__all__ = ["arrays", "example_inputs", "factory", "load_weights", "onnx_model", "tensors"]
 
 MAX_INFLATED = 1 << 31
 """Bytes that the arrays of one .npz file may have once they are inflated."""
@@ -28,7 +28,7 @@ def factory(spec: str) -> nn.Module:
     path = Path(file)
     if not file or path.suffix != ".py":
         raise InputError(
-            f"{spec}: name a model as FILE.py:NAME, where NAME is a class or function without arguments; or a checkpoint."
+            f"{spec}: name a model as FILE.py:NAME, where NAME is a class or function without arguments; or an .onnx file, or a checkpoint."
         )
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
@@ -52,6 +52,14 @@ def factory(spec: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec}: made a {type(model).__name__}, not a torch.nn.Module.")
     return model.eval()
+
+
+def onnx_model(path: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """The network of an ONNX file, and zeros of its inputs' shapes (nothing where the file leaves one free). Raises `InputError`."""
+    from ..onnx import load_onnx
+
+    model = load_onnx(path)
+    return model, model.example
 
 
 def arrays(path: Path) -> tuple[np.ndarray, ...]:
@@ -125,6 +133,7 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     from safetensors.torch import load_file
 
     from ..experiments.own import load_own_weights
+    from ..zoo.checkpoint import fitting
 
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
@@ -138,6 +147,7 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
         raise InputError(
             f"{path}: refused, it holds more than tensors ({type(error).__name__}). Save model.state_dict() as safetensors."
         ) from None
+    state = fitting(state, model.state_dict(), path)
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:

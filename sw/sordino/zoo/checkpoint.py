@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.text import printable
 
-__all__ = ["load_checkpoint"]
+__all__ = ["fitting", "load_checkpoint"]
 
 _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict")
 """Where training scripts keep the weights in a checkpoint that holds more than them."""
@@ -22,18 +22,18 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike, skip: Sequence[st
     """Loads weights into `model` in place, all of them or, on an error, none.
 
     path : a safetensors file (by its suffix), or a file of `torch.save`, which is read with `weights_only=True`: nothing
-        in it is executed. The weights may lie under "state_dict", "model" or "model_state" and carry the prefix
-        "module." of data-parallel training
+        in it is executed. The weights may lie deeper, such as under "state_dict", "model" or "model_state", and carry a prefix,
+        such as "module." of data-parallel training
     skip : prefixes of names to leave alone, on both sides, such as `["fc."]` for a head with other classes
 
     Raises `InputError` for a file that cannot be read, and names missing, unexpected and differently shaped tensors.
     """
     path = Path(path)
-    state = _weights(_read(path), path)
+    own = model.state_dict()
+    state = fitting(_read(path), own, path)
     adapt = getattr(model, "adapt", None)  # a network that stores a tensor in another form than its original
     if adapt is not None:
         state = adapt(state)
-    own = model.state_dict()
     skipped = tuple(skip)
     state = {k: v for k, v in state.items() if not k.startswith(skipped)} if skipped else dict(state)
     for name, value in own.items():
@@ -103,15 +103,34 @@ def _read(path: Path) -> Any:
         ) from None
 
 
-def _weights(read: Any, path: Path) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if isinstance(read, Mapping) and isinstance(read.get(wrapper), Mapping):
-            read = read[wrapper]
-            break
-    if not isinstance(read, Mapping) or not read or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in read.items()):
+def fitting(read: Any, own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that fit `own` best, by its names.
+
+    They may lie deeper in it, and carry a prefix: "module." of data-parallel training, "model." of a Lightning module, "_orig_mod." of
+    `torch.compile`. What does not carry the prefix of the others is of another part of the training, and is left out. Raises
+    `InputError` for a file without weights.
+    """
+    states = list(_states(read))
+    if not states:
         raise InputError(
             f"{path}: holds no weights. Expected a dictionary from names to tensors, by itself or under one of {', '.join(_WRAPPERS)}."
         )
-    prefix = "module."
-    wrapped = all(k.startswith(prefix) for k in read)
-    return {k.removeprefix(prefix) if wrapped else k: v for k, v in read.items()}
+    return max((_without_prefix(state, own) for state in states), key=lambda state: sum(name in state for name in own))
+
+
+def _states(read: Any, depth: int = 3) -> Iterable[Mapping[str, Tensor]]:
+    """Dictionaries from names to tensors within dictionaries: those under the usual names first."""
+    if not isinstance(read, Mapping) or not read:
+        return
+    if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in read.items()):
+        yield read
+    elif depth:
+        for key in sorted(read, key=lambda k: _WRAPPERS.index(k) if k in _WRAPPERS else len(_WRAPPERS)):
+            yield from _states(read[key], depth - 1)
+
+
+def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the prefix with which most names are those of `own`."""
+    prefixes = {""} | {k.removesuffix(name) for name in list(own)[:8] for k in state if k.endswith(f".{name}")}
+    best = max(sorted(prefixes, key=len), key=lambda prefix: sum(prefix + name in state for name in own))
+    return {k.removeprefix(best): v for k, v in state.items() if k.startswith(best)}
