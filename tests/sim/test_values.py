@@ -80,7 +80,7 @@ OTHERS = {
     "position, expanded": (lambda s, y: s.d(F.relu(y) + s.p.expand(y.shape[0], -1, -1, -1)), "conv"),
     "position, one channel, subtracted": (lambda s, y: s.d(y - s.p[:, :1]), "add"),
     "position, column": (lambda s, y: s.d(s.p[0, :, :, :1] - y), "conv"),
-    "channel by expand_as": (lambda s, y: s.d(y + s.q.expand_as(y)), "affine"),
+    "channel by expand_as": (lambda s, y: s.d(F.max_pool2d(y, 2) + s.q.expand_as(F.max_pool2d(y, 2))), "affine"),
     "one pixel added": (lambda s, y: s.d((y := F.relu(y)) + y.mean((2, 3), keepdim=True)), "add"),
     "one pixel added to a convolution": (lambda s, y: s.d(y) - s.d(y.mean((2, 3), keepdim=True)), "conv"),
     "one row, one column": (lambda s, y: s.d(y + F.max_pool2d(y, (6, 1)) - F.max_pool2d(y, (1, 5))), "add"),
@@ -202,6 +202,33 @@ def test_constants_per_position_and_inside_tables_are_trained():
     index = torch.arange(entry.lo, entry.hi + 1) * entry.scale
     expected = (torch.sin(k * index) / out.scale).round().clamp(*out.range(q.arch))
     assert np.abs(q.graph.nodes[1].requant.table - expected.numpy()).max() <= 1
+
+
+FOLDED = {
+    "product": lambda s, y: y * s.q,
+    "quotient of a number": lambda s, y: y / -0.3,
+    "chain": lambda s, y: 2 - (s.q * y + 0.3) / 1.5 - s.q,
+    "negation, alpha": lambda s, y: torch.rsub(-y, s.q, alpha=0.5),
+    "before a clamp": lambda s, y: F.relu6(torch.add(y, s.q, alpha=2) * 1.3),
+}
+
+
+@pytest.mark.parametrize("name", FOLDED)
+@pytest.mark.parametrize("bias", [False, True])
+def test_constants_behind_a_convolution_are_folded_into_it(name, bias):
+    torch.manual_seed(len(name))
+    model = Net(lambda s, y: s.d(FOLDED[name](s, y)))
+    model.c = nn.Conv2d(3, 9, 3, padding=1, bias=bias)
+    assert [n.label for n in agree(model).nodes] == ["input", "conv", "conv"]
+
+
+def test_folded_constants_are_trained():
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 6, 5)
+    qat = prepare_qat(Net(lambda s, y: s.d(F.relu(y * s.q + s.q))), x, "ulx3s-85f")
+    qat(x).square().mean().backward()
+    assert dict(qat.named_parameters())["prepared.q"].grad.abs().min() > 0
+    assert max(row.largest for row in layerwise(finish_qat(qat), x)) <= 1
 
 
 REMEDIES = {

@@ -1,4 +1,4 @@
-"""Batch norms of a float graph: into the weights of the layer before, or constants of a layer of their own.
+"""Batch norms and constants per channel of a float graph: into the weights of the layer before, or a layer of their own.
 
 The plan decides, because it knows the readers of every tensor: a layer whose output something else reads, too, keeps its
 weights. A quantiser's own folding must find no batch norm left to fold.
@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from sordino_hw.spec.errors import CompileError
 
-from ..fx.nodes import STANDS_FOR, arguments, attribute, constant, is_size, operator_name
+from ..fx.nodes import STANDS_FOR, arguments, attribute, constant, is_constant, is_size, operator_name
 from ..fx.source import where
 from ..ops.layer import Weighted
 from ..plan import plan
@@ -23,11 +23,11 @@ _aten = torch.ops.aten
 
 
 def fold_norms(module: GraphModule) -> None:
-    """Takes every batch norm out of a captured graph, in place; its function stays the same.
+    """Takes every batch norm out of a captured graph, in place, and products and sums with constants; its function stays the same.
 
     `w' = w * gamma / sqrt(var + eps)` where the layer before is a convolution or a fully connected one that nothing else reads,
-    else a product and a sum with one constant per channel. gamma, beta, weight and bias stay trainable, the statistics are
-    constants. Raises `CompileError` for a graph that cannot be planned, and for a norm whose factors are not finite.
+    else a product and a sum with one constant per channel. gamma, beta, weight, bias and other constants stay trainable, the
+    statistics are constants. Raises `CompileError` for a graph that cannot be planned, and for a norm whose factors are not finite.
     """
     layers = plan(module).layers
     front = dict.fromkeys(constants(module))
@@ -36,12 +36,14 @@ def fold_norms(module: GraphModule) -> None:
         first.prepend(node)  # a batch norm's parameters may stand behind the convolution that will read them
     for layer in layers:
         for norm in layer.norm:
-            if operator_name(norm) != "aten.batch_norm":
-                continue
-            if isinstance(layer, Weighted):
-                _into_weights(module, layer.core, norm)
-            else:
-                _as_constants(module, norm)
+            fused = isinstance(layer, Weighted)
+            if operator_name(norm) == "aten.batch_norm":
+                if fused:
+                    _into_weights(module, layer.core, norm)
+                else:
+                    _as_constants(module, norm)
+            elif fused:
+                _constant_into_weights(module, layer.core, norm)
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
@@ -109,6 +111,43 @@ def _into_weights(module: GraphModule, core: Node, norm: Node) -> None:
     core.args, core.kwargs = (a["input"], weight, bias, *core.args[3:]), {k: v for k, v in core.kwargs.items() if k != "bias"}
     norm.replace_all_uses_with(arguments(norm)["input"])
     graph.erase_node(norm)
+
+
+def _constant_into_weights(module: GraphModule, core: Node, node: Node) -> None:
+    """A product, quotient, sum or difference of a layer's output and a constant, or its negation."""
+    graph, a, weighted, name = module.graph, arguments(node), arguments(core), operator_name(node)
+    first = not is_constant(a["self"])
+    weight, bias, channels = weighted["weight"], weighted["bias"], weighted["weight"].meta["val"].shape[0]
+    alpha = a.get("alpha", 1)
+    own, of_constant = {"aten.add": (1, alpha), "aten.sub": (1, -alpha), "aten.rsub": (-alpha, 1)}.get(name, (1, 1))
+    own, of_constant = (own, of_constant) if first else (of_constant, own)
+
+    def call(operator: Any, *args: Any) -> Node:
+        return graph.call_function(operator, args)
+
+    with graph.inserting_before(core):
+        c: Any = 1 if name == "aten.neg" else a["other"] if first else a["self"]
+        if not isinstance(c, Node):
+            c = call(_aten.full.default, [1], float(c))
+        c = call(_aten.reshape.default, c, [-1])
+        if name in ("aten.mul", "aten.div", "aten.neg"):
+            gain = (
+                call(_aten.neg.default, c) if name == "aten.neg" else c if name == "aten.mul" else call(_aten.reciprocal.default, c)
+            )
+            bias = bias if bias is None else call(_aten.mul.Tensor, bias, gain)
+        else:
+            gain = call(_aten.full.default, [1], float(own))
+            offset = call(_aten.expand.default, call(_aten.mul.Tensor, c, float(of_constant)), [channels])
+            bias = offset if bias is None else call(_aten.add.Tensor, call(_aten.mul.Tensor, bias, gain), offset)
+        column = call(_aten.reshape.default, gain, [-1] + [1] * (len(weight.meta["val"].shape) - 1))
+        scaled = call(_aten.mul.Tensor, weight, column)
+    scaled.meta["val"] = weight.meta["val"]
+    core.args, core.kwargs = (
+        (weighted["input"], scaled, bias, *core.args[3:]),
+        {k: v for k, v in core.kwargs.items() if k != "bias"},
+    )
+    node.replace_all_uses_with(a["self"] if first else a["other"])
+    graph.erase_node(node)
 
 
 def _as_constants(module: GraphModule, norm: Node) -> None:

@@ -141,7 +141,7 @@ def broadcast_shapes(planner: Planner, node: Node, a: dict[str, Any]) -> str | N
     "aten.add",
     "aten.sub",
     "aten.rsub",
-    becomes="two tensors: fused into the convolution before it, else VEC with a residual; a constant: VEC (1x1); a constant per "
+    becomes="two tensors: fused into the convolution before it, else VEC with a residual; a constant: as a factor; a constant per "
     "position: CONV, whose kernel is the constant's image, over one pixel",
     constraints=(broadcast_shapes,),
     rewrite=operands_in_full,

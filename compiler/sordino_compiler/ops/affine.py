@@ -167,7 +167,7 @@ def through_reciprocal(module: GraphModule, node: Node) -> None:
 @operator(
     "aten.mul",
     "aten.div",
-    becomes="VEC (1x1), for a constant factor per tensor or channel",
+    becomes="a constant factor per tensor or channel: folded into the convolution or fully connected layer before it, if nothing else reads that; else VEC (1x1)",
     constraints=(constant_operand,),
     rewrite=through_reciprocal,
 )
@@ -181,6 +181,6 @@ def apply_constant(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     _fuse(planner, node, x if planner.known(x) else y, lambda layer: layer.takes_constants)
 
 
-@operator("aten.neg", becomes="VEC (1x1)")
+@operator("aten.neg", becomes="folded into the convolution or fully connected layer before it, else VEC (1x1)")
 def neg(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     _fuse(planner, node, a["self"], lambda layer: layer.takes_constants)

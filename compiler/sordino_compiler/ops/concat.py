@@ -37,7 +37,7 @@ class Concat(Rearrangement):
         for v in ins:
             if any(a != b for i, (a, b) in enumerate(zip(v.shape, shape, strict=True)) if i != axis):
                 yield f"part {v.name!r} has shape {v.shape}"
-            if v.scale != self.out.scale or v.signed != self.out.signed:
+            if (v.scale, v.signed, v.lowest) != (self.out.scale, self.out.signed, self.out.lowest):
                 yield f"part {v.name!r} has another scale or sign"
 
     def evaluate(self, inputs, arch):

@@ -176,6 +176,7 @@ class WeightedSum(Weighted):
     groups: int = field(default=1, kw_only=True)
 
     takes_norms: ClassVar[bool] = True
+    takes_constants: ClassVar[bool] = True
 
     @property
     def fan_in(self) -> int:
@@ -183,7 +184,10 @@ class WeightedSum(Weighted):
 
     def lower(self, low, value, inputs, source):
         if self.norm:
-            raise low.fail(self, "its batch norm was not folded before quantisation. Quantise the model with sordino.quantize.")
+            raise low.fail(
+                self,
+                "a batch norm or constants behind it were not folded before quantisation. Quantise the model with sordino.quantize.",
+            )
         weights = low.weights_of(self)
         s_in, target = low.scale_of(self.inputs[0]).scale, low.target(self)
         unit = s_in * weights.scale

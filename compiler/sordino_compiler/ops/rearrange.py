@@ -33,7 +33,7 @@ class Slice(Reading):
         (v,), shape = ins, self.out.shape
         if not 0 <= self.start < self.stop <= v.shape[0] or shape != (self.stop - self.start, *v.shape[1:]):
             yield f"shape {shape}"
-        if v.scale != self.out.scale or v.signed != self.out.signed:
+        if (v.scale, v.signed, v.lowest) != (self.out.scale, self.out.signed, self.out.lowest):
             yield "another scale or sign than its input"
 
     def evaluate(self, inputs, arch):
@@ -54,7 +54,7 @@ class Flatten(Reading):
         (v,) = ins
         if self.out.shape != (int(np.prod(v.shape)), 1, 1):
             yield f"shape {self.out.shape}"
-        if v.scale != self.out.scale or v.signed != self.out.signed:
+        if (v.scale, v.signed, v.lowest) != (self.out.scale, self.out.signed, self.out.lowest):
             yield "another scale or sign than its input"
 
     def evaluate(self, inputs, arch):
