@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 from types import ModuleType
 
-from sordino_hw.spec import arch, errors, program
+from sordino_hw.spec import arch, errors, host, program
 
 __all__ = ["architecture_page", "errors_page", "sdn_page"]
 
@@ -98,6 +98,7 @@ Image tensors are named `SEGMENT.NAME`, with the number of the program segment a
 | `tensors`, `layers` | lists of the objects below |
 | `inputs`, `outputs` | names of tensors |
 | `input_shapes`, `output_shapes` | their shapes in the model |
+| `host` | null, or the steps of the host: `inputs` (the caller's: `name`, `shape`), `before` and `after` the array, `returns` (the structure of what is returned) and the names of its `constants` |
 | `meta` | for people: name of the model, options of the compiler. No run depends on it |
 
 ## `Tensor`
@@ -118,10 +119,31 @@ Image tensors are named `SEGMENT.NAME`, with the number of the program segment a
 
 {fields(program.Op)}
 
+## Host steps
+
+{_text(host.__doc__)}
+
+A step has `op`, `attributes` (typed, as below), `inputs` and `outputs` (names of values; every value is defined once) and `source`. The array's inputs are values before it; its
+outputs, as real numbers, are values after it. The constants are the image tensors `host.0`, `host.1`, ... in the order of their names: without a batch, the same for
+every image. What is returned is `{{"value": name, "joined": bool}}`, `{{"literal": value}}`, or `{{"group": "list" | "tuple" | "dict" | "namedtuple", "items": [...],
+"keys": [...], "name": text}}`; with `joined` the first dimension is joined with the batch. More: [what runs on the host](../explanation/host.md).
+
+{_table(["op", "operands", "attributes", "meaning"], _operations())}
+
 ## Program segments
 
 {inspect.getdoc(program.Segment)}
 """
+
+
+def _operations() -> list[list[str]]:
+    def attributes(cls: type) -> str:
+        return ", ".join(f"`{f.name}: {getattr(f.type, '__name__', f.type)}`" for f in dataclasses.fields(cls))  # type: ignore[arg-type]
+
+    return [
+        [f"`{name}`", str(c.least) if c.least == c.most else f"{c.least} to {c.most}", attributes(c), _text(c.__doc__)]
+        for name, c in host.OPERATIONS.items()
+    ]
 
 
 def errors_page() -> str:

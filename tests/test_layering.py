@@ -40,6 +40,7 @@ FOLDERS: dict[str, set[str]] = {
     "compiler/sordino_compiler/ops": {SPEC, *GRAPH, f"{C}.emit", f"{C}.factors", f"{C}.fx", "numpy", "torch"},
     "compiler/sordino_compiler/capture": {SPEC, "numpy", f"{C}.fx", f"{C}.ops", f"{C}.plan", "torch"},
     "compiler/sordino_compiler/quantised": {SPEC, *GRAPH, f"{C}.fx", f"{C}.ops", f"{C}.plan", "numpy", "torch"},
+    "compiler/sordino_compiler/host": {SPEC, f"{C}.fx", "numpy", "torch"},
     "compiler/sordino_compiler/passes": {SPEC, *GRAPH, f"{C}.ops", "numpy"},
     "compiler/sordino_compiler/schedule": {SPEC, *GRAPH, f"{C}.emit", f"{C}.ops", "sordino_sim.timing", "numpy"},
     "compiler/sordino_compiler": {"sordino_compiler", "sordino_sim", SPEC, "numpy", "torch", "torchao"},

@@ -10,9 +10,10 @@ from torch.fx import GraphModule, Node
 from sordino_hw.spec.arch import ArchConfig, preset
 
 from .capture import capture
+from .edges import Cut, cut_edges
 from .factors import snap_factor
 from .fx.nodes import constant, operator_name
-from .fx.problems import Problem
+from .fx.problems import Problem, refuse
 from .fx.source import where
 from .graph import Graph
 from .ops import OPERATORS
@@ -20,7 +21,7 @@ from .ops.activation import BECOMES
 from .ops.affine import affine
 from .ops.layer import Weighted
 from .ops.lowering import Scale, Weights
-from .plan import Plan, plan
+from .plan import Plan
 from .quantised.build import build
 
 __all__ = ["Inspection", "NodeReport", "inspect", "provisional_graph"]
@@ -36,7 +37,7 @@ class NodeReport:
     shape: tuple[int, ...]
     """(channels, height, width), or () where it is not fixed."""
     becomes: str
-    """What it becomes on the array; empty if it is not supported."""
+    """What it becomes on the array, or that it is a step of the host; empty if it is not supported."""
     reason: str
     """Why it is not supported; empty if it is."""
 
@@ -51,8 +52,8 @@ class Inspection:
 
     nodes: list[NodeReport]
     problems: list[Problem]
-    module: GraphModule
-    """The captured model, for `provisional_graph`."""
+    cut: Cut
+    """The captured model, cut at the edges of the array, for `provisional_graph`."""
 
     @property
     def supported(self) -> bool:
@@ -65,36 +66,40 @@ def inspect(model: Any, example: Any) -> Inspection:
     Model and example, and their errors, are those of `capture`.
     """
     module = capture(model, example)
-    found = plan(module, strict=False)
+    cut = cut_edges(module)
     reasons: dict[str, list[str]] = {}
-    for p in found.problems:
+    for p in cut.problems:
         reasons.setdefault(p.node, []).append(p.reason)
-    known = found.alias.keys() | found.tables.keys()
+    tables, host = {n.name for n in cut.plan.tables}, {*cut.before, *cut.after}
+    known = tables | {n.name for n in (*cut.plan.alias, *cut.inputs, *host)}
     rows = []
     for node in module.graph.nodes:
-        if node.op not in ("call_function", "placeholder") or (node not in known and node.name not in reasons):
+        if node.name not in known and node.name not in reasons:
             continue
         name = operator_name(node)
         reason = " ".join(reasons.get(node.name, []))
         becomes = OPERATORS[name].becomes if name in OPERATORS else ""
-        becomes = "input" if node.op == "placeholder" else BECOMES if node in found.tables else becomes
+        becomes = "input" if node.op == "placeholder" else BECOMES if node.name in tables else becomes
+        if node in host:
+            becomes = f"host step {'before' if node in cut.before else 'after'} the array"
         shape = tuple(getattr(node.meta.get("val"), "shape", ()))[1:]
         sizes = tuple(int(s) for s in shape) if all(isinstance(s, int) for s in shape) else ()
         rows.append(NodeReport(node.name, name, where(node), sizes, "" if reason else becomes, reason))
-    return Inspection(rows, found.problems, module)
+    return Inspection(rows, cut.problems, cut)
 
 
-def provisional_graph(model: Any, example: Any, arch: str | ArchConfig, module: GraphModule | None = None) -> Graph:
+def provisional_graph(model: Any, example: Any, arch: str | ArchConfig, cut: Cut | None = None) -> Graph:
     """The model's integer graph with its present weights in 8 bits and made-up activation scales.
 
     Layers, shapes, zero weights and sizes are right, so it can be compiled and its cycles predicted; its values mean
-    nothing. `module`: the captured model, where `inspect` has made it already. Raises `CompileError` naming everything that is not
+    nothing. `cut`: the captured model, where `inspect` has made it already. Raises `CompileError` naming everything that is not
     supported.
     """
     arch = preset(arch)
-    module = capture(model, example) if module is None else module
-    found = plan(module)
-    nonnegative = found.nonnegative() if module.meta["nonnegative"] else set()
+    cut = cut_edges(capture(model, example)) if cut is None else cut
+    refuse(cut.problems)
+    module, found = cut.core, cut.plan
+    nonnegative = found.nonnegative() if module.meta["nonnegative"] and not cut.before else set()
     roots = found.roots()
     signed = {roots[x.out] for x in found.layers if x.out not in nonnegative}
 
@@ -106,7 +111,8 @@ def provisional_graph(model: Any, example: Any, arch: str | ArchConfig, module: 
     weights = {x.core: _provisional_weights(module, x, arch) for x in found.layers if isinstance(x, Weighted)}
     layers = [dataclasses.replace(x, norm=[], bias=None) if isinstance(x, Weighted) else x for x in found.layers]
     bare = Plan(layers, found.outputs, [], found.alias)
-    return build(module, bare, arch, scale_of, lambda x: weights[x.core]).graph
+    graph = build(module, bare, arch, scale_of, lambda x: weights[x.core]).graph
+    return graph if cut.whole else dataclasses.replace(graph, outputs=list(dict.fromkeys(graph.outputs)))
 
 
 def _provisional_weights(module: GraphModule, layer: Weighted, arch: ArchConfig) -> Weights:

@@ -49,7 +49,7 @@ class Model(nn.Module):
     def __init__(self, function, layer=None):
         super().__init__()
         self.conv = nn.Conv2d(4, 4, 3, padding=1)
-        self.more = nn.Conv2d(4, 4, 1)
+        self.more = nn.Conv2d(4, 4, 3, padding=1)
         self.head = nn.Linear(256, 5)
         self.layer = layer or nn.Identity()
         self.function = function
@@ -59,16 +59,15 @@ class Model(nn.Module):
 
 
 FOLLOWED = {
-    "softmax at the end": (lambda m, x: m.conv(x).softmax(1), "return the logits and apply softmax on the host", lambda m, x: m.conv(x)),
-    "argmax": (lambda m, x: m.head(m.conv(x).flatten(1)).argmax(1, keepdim=True), "apply argmax on the host", lambda m, x: m.head(m.conv(x).flatten(1))),
-    "top 2": (lambda m, x: m.head(m.conv(x).flatten(1)).topk(2, 1), "return the tensor that it reads", lambda m, x: m.head(m.conv(x).flatten(1))),
-    "sums along a channel": (lambda m, x: m.conv(x).cumsum(1), "reduce on the host, behind the model", lambda m, x: m.conv(x)),
-    "standard deviation": (lambda m, x: m.conv(x).std((2, 3)), r"x\.square\(\)\.mean\(d\) - x\.mean\(d\)\.square\(\)", lambda m, x: (y := m.conv(x)).square().mean((2, 3)) - y.mean((2, 3)).square()),
+    "softmax": (lambda m, x: m.more(m.conv(x).softmax(1)), "leave it to the end of the model", lambda m, x: m.more(m.conv(x)).softmax(1)),
+    "argmax": (lambda m, x: m.more(m.conv(x).argmax(1, keepdim=True).float().expand(-1, 4, -1, -1)), "host computes argmax behind the last layer", lambda m, x: m.head(m.conv(x).flatten(1)).argmax(1)),
+    "top 4": (lambda m, x: m.more(m.conv(x).topk(4, 1)[0]), "return the tensor that it reads", lambda m, x: m.conv(x).topk(4, 1)[0]),
+    "sums along a channel": (lambda m, x: m.more(m.conv(x).cumsum(1)), "reduce on the host, behind the model", lambda m, x: m.conv(x).cumsum(1)),
+    "standard deviation": (lambda m, x: m.more(m.conv(x).std((2, 3), keepdim=True)), r"x\.square\(\)\.mean\(d\) - x\.mean\(d\)\.square\(\)", lambda m, x: (y := m.conv(x)).square().mean((2, 3)) - y.mean((2, 3)).square()),
     "product of two activations' matrices": (
-        lambda m, x: m.conv(x).flatten(2) @ x.flatten(2).transpose(1, 2), r"use nn\.Conv2d, or nn\.Linear", lambda m, x: m.head(m.conv(x).flatten(1))
+        lambda m, x: m.more((m.conv(x).flatten(2) @ x.flatten(2).transpose(1, 2)).unsqueeze(-1)), r"use nn\.Conv2d, or nn\.Linear", lambda m, x: m.head(m.conv(x).flatten(1))
     ),
     "group norm": (lambda m, x: m.more(F.group_norm(m.conv(x), 2)), r"train with nn\.BatchNorm2d", lambda m, x: m.more(m.layer(m.conv(x))), nn.BatchNorm2d(4)),
-    "truth value as a result": (lambda m, x: m.conv(x) > 0, r"write \(x > 0\)\.float\(\)", lambda m, x: (m.conv(x) > 0).float()),
     "random in evaluation": (lambda m, x: m.more(m.conv(x) + torch.randn_like(x)), "leave it out of forward", lambda m, x: m.more(m.conv(x))),
     "loss in forward": (lambda m, x: F.mse_loss(m.conv(x), x, reduction="none"), "leave it out of forward", lambda m, x: m.conv(x)),
     "spectrum": (lambda m, x: torch.fft.rfft(m.conv(x)).real, "give them to the model as its input", lambda m, x: m.conv(x)),
@@ -129,7 +128,7 @@ class Attention(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.qkv, self.out = nn.Conv2d(4, 12, 1), nn.Conv2d(4, 4, 1)
+        self.qkv, self.out = nn.Conv2d(4, 12, 1), nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, x):
         q, k, v = self.qkv(x).reshape(-1, 3, 2, 2, 64).permute(1, 0, 2, 4, 3).unbind(0)

@@ -25,7 +25,7 @@ def program(**changes) -> Program:
     a.conv(**REGISTERS | changes)
     a.vec(Mode.MAC, Flag.RESIDUAL)
     a.halt()
-    return SimpleNamespace(arch=PRESETS["ulx3s-85f"], segments=[SimpleNamespace(imem=a.imem)])  # type: ignore[return-value]
+    return SimpleNamespace(arch=PRESETS["ulx3s-85f"], segments=[SimpleNamespace(imem=a.imem)], host=None)  # type: ignore[return-value]
 
 
 def test_steps():

@@ -226,17 +226,17 @@ def test_a_forgery_without_changes_loads(saved):
 
 def test_another_version(saved):
     d, images = parts(saved)
-    for version in (1, 4):
+    for version in (1, 5):
         forge(saved, json.dumps({**d, "version": version}), images)
-        assert refused(saved) == f"format version {version}; this Sordino reads 2 and 3. Compile the model again."
+        assert refused(saved) == f"format version {version}; this Sordino reads 2 to 4. Compile the model again."
 
 
 def test_a_newer_version_says_which_sordino_is_needed(saved):
     d, images = parts(saved)
     mine = importlib.metadata.version("sordino")
-    forge(saved, json.dumps({**d, "version": 4, "needs": "99.1"}), images)
+    forge(saved, json.dumps({**d, "version": 5, "needs": "99.1"}), images)
     assert refused(saved) == (
-        f"format version 4. It needs Sordino 99.1 or newer, and this is {mine}: update Sordino, or compile the model again with this one."
+        f"format version 5. It needs Sordino 99.1 or newer, and this is {mine}: update Sordino, or compile the model again with this one."
     )
     forge(saved, json.dumps({**d, "arch": {**d["arch"], "needs": "99.1", "burst": 2}}), images)
     assert refused(saved).startswith(f"architecture: unknown field 'burst'. It needs Sordino 99.1 or newer, and this is {mine}: ")
@@ -249,7 +249,8 @@ def test_another_hash(saved):
 
 
 @pytest.mark.parametrize(
-    "document", ["", "{", "null", "[]", "3", '"x"', "{}", "[" * 100_000, '{"version": 2}', '{"version": 3}', "1" * 10_000]
+    "document",
+    ["", "{", "null", "[]", "3", '"x"', "{}", "[" * 100_000, '{"version": 2}', '{"version": 3}', '{"version": 4}', "1" * 10_000],
 )
 def test_documents_that_are_no_program(saved, document):
     forge(saved, document, parts(saved)[1])

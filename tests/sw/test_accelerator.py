@@ -238,14 +238,18 @@ def test_check_reports_what_compiling_gives(digits, digits_model, digits_program
     assert "aten.conv2d" in text and "Predicted cycles" in text and "\x1b" not in text
     assert set(report.to_dict()) == {
         *("arch", "ok", "problem", "operators", "memory", "segments", "predicted"),
-        *("activation_memory", "advice", "fits"),
+        *("activation_memory", "advice", "fits", "host"),
     }
 
 
 def test_check_names_what_is_not_supported():
     class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+
         def forward(self, x):
-            return torch.cumsum(x, 1)
+            return self.b(torch.cumsum(self.a(x), 1))
 
     report = sd.check(Odd(), torch.zeros(1, 3, 8, 8))
     assert (

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 __all__ = ["REMEDIES", "only_moves", "remedy"]
 
-_HEAD = "Return the logits and apply {0} on the host."
+_HEAD = "The host computes {0} behind the last layer: leave it to the end of the model."
 _CONSTANT_WEIGHTS = (
     "The array multiplies activations by constant weights: use nn.Conv2d, or nn.Linear for a matrix that is trained."
 )

@@ -11,10 +11,12 @@ from .isa import Flag, Opcode
 if TYPE_CHECKING:
     from .program import Program
 
-__all__ = ["BYTES", "STEPS", "Cost", "cost", "require_budget"]
+__all__ = ["BYTES", "HOST", "STEPS", "Cost", "cost", "require_budget"]
 
 STEPS = 10**9
 """Steps of one image that a program may take by default: minutes of the timing model."""
+HOST = 10**10
+"""Element operations of the host's steps that an image may take by default: some tens of seconds of NumPy."""
 BYTES = 8 << 30
 """Bytes of memory that the models of a program may take by default."""
 
@@ -26,7 +28,9 @@ class Cost:
     steps: int
     """Words that are read, spans that are looked at, and rows that are stored."""
     memory: int
-    """Bytes: memories of the machine, and the largest arrays of any operation."""
+    """Bytes: memories of the machine, the largest arrays of any operation, and the host steps' values."""
+    host: int = 0
+    """Element operations of the host's steps."""
 
 
 def cost(program: "Program") -> Cost:
@@ -37,17 +41,22 @@ def cost(program: "Program") -> Cost:
             if step.opcode in (Opcode.CONV, Opcode.VEC):
                 of_operation = _operation(step, program.arch)
                 steps, memory = steps + of_operation.steps, max(memory, of_operation.memory)
-    return Cost(steps, memory + _memories(program.arch))
+    memory += _memories(program.arch)
+    if program.host is None:
+        return Cost(steps, memory)
+    host, kinds = program.host, program.host_kinds()
+    return Cost(steps, memory + host.image_bytes(kinds) * host.chunk(kinds), host.work(kinds))
 
 
 def require_budget(program: "Program", limit: float) -> None:
     """Raises `BinaryError` for a program that takes over `limit` times `STEPS` or `BYTES`."""
     takes = cost(program)
-    needed = max(takes.steps / STEPS, takes.memory / BYTES)
+    needed = max(takes.steps / STEPS, takes.memory / BYTES, takes.host / HOST)
     if needed > limit:
         raise BinaryError(
-            f"The program may take {takes.steps:.3g} steps an image (words read, spans and outputs) and {takes.memory / (1 << 30):.3g} GiB: "
-            f"{needed:.3g} times what is allowed without being asked for ({STEPS:.0e} steps, {BYTES >> 30} GiB). If you trust it and can "
+            f"The program may take {takes.steps:.3g} steps an image (words read, spans and outputs), {takes.host:.3g} element operations of "
+            f"the host and {takes.memory / (1 << 30):.3g} GiB: {needed:.3g} times what is allowed without being asked for ({STEPS:.0e} steps, "
+            f"{HOST:.0e} element operations, {BYTES >> 30} GiB). If you trust it and can "
             f"wait, give --limit {-int(-needed // 1)}, or limit={-int(-needed // 1)} in Python; else compile a smaller model."
         )
 

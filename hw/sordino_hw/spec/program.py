@@ -12,30 +12,25 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from . import isa
-from .arch import ArchConfig, newer, update
+from .arch import ArchConfig
+from .documents import records, typed
 from .errors import ArchError, BinaryError
 from .files import replacing
+from .host import Argument, Group, Host, Kind, Leaf
+from .host.kinds import MOST_DIMENSIONS
 from .text import printable
 from .verify import verify
+from .versions import FORMAT_VERSION, NEEDS, current
 
-__all__ = ["Layer", "Op", "Program", "Segment", "Tensor"]
+__all__ = ["FORMAT_VERSION", "Layer", "Op", "Program", "Segment", "Tensor"]
 
-FORMAT_VERSION = 3
-"""Version 2, which had `input_shapes`, `output_shapes` and `Layer.mapping` in `meta`, is read too."""
-
-NEEDS = "0.1.0"
-"""The first release of Sordino that reads `FORMAT_VERSION`."""
-
-
-MOST_DIMENSIONS = 16
-"""Of a shape without its batch."""
 MOST_MACS = 1 << 20
 """Multiply-accumulates that one event can stand for: more than any cluster has multipliers."""
 LEAST_SCALE = 2.0**-100
@@ -152,8 +147,11 @@ _Rule = Callable[[object, str], None]
 class Program:
     """A compiled network. `inputs` and `outputs` name tensors.
 
-    `input_shapes` and `output_shapes` are the shapes, without the batch, in which the model takes and returns them: a vector of 10
+    `input_shapes` and `output_shapes` are the shapes, without the batch, in which the model has them: a vector of 10
     is a tensor (10, 1, 1) and may have the shape (10,). By default they are the shapes of the tensors.
+
+    `host` is what the model computes before and after the array, and the structure in which it returns results. None: the inputs are
+    passed as they are, and the outputs returned as a tensor, or as a tuple of several.
     """
 
     arch: ArchConfig
@@ -166,6 +164,7 @@ class Program:
     """Free JSON for people: name of the model, options of the compiler. No run depends on it."""
     input_shapes: list[tuple[int, ...]] = field(default_factory=list)
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    host: Host | None = None
 
     def __post_init__(self) -> None:
         known = self.tensors
@@ -183,6 +182,26 @@ class Program:
     def ops(self) -> list[Op]:
         """All operations of all segments, in order."""
         return [op for s in self.segments for op in s.ops]
+
+    # -- host steps ------------------------------------------------------------------------------------------------
+
+    @property
+    def edges(self) -> Host:
+        """`host`, or what None stands for."""
+        if self.host is not None:
+            return self.host
+        arguments = tuple(Argument(name, shape) for name, shape in zip(self.inputs, self.input_shapes, strict=True))
+        returned = tuple(Leaf(name) for name in self.outputs)
+        returns = returned[0] if len(returned) == 1 else Group("tuple", returned)
+        return Host(arguments, (), (), returns)
+
+    def host_kinds(self) -> dict[str, Kind]:
+        """Dtype and shape of every value of the host steps. Raises `ValueError` for steps that cannot be."""
+        inputs = dict(zip(self.inputs, self.input_shapes, strict=True))
+        outputs = dict(zip(self.outputs, self.output_shapes, strict=True))
+        if self.host is None:  # an output may be an input
+            outputs = {name: shape for name, shape in outputs.items() if name not in inputs}
+        return self.edges.kinds(inputs, outputs)
 
     # -- packing ---------------------------------------------------------------------------------------------------
 
@@ -233,6 +252,7 @@ class Program:
                 "outputs": self.outputs,
                 "input_shapes": self.input_shapes,
                 "output_shapes": self.output_shapes,
+                "host": None if self.host is None else self.host.document(),
                 "meta": self.meta,
             },
             sort_keys=True,
@@ -245,6 +265,8 @@ class Program:
             for i, s in enumerate(self.segments)
             for name, dtype in _IMAGES.items()
         }
+        if self.host is not None:
+            images |= {f"host.{i}": np.ascontiguousarray(c) for i, c in enumerate(self.host.constants.values())}
         document = self._document()
         with replacing(path, BinaryError) as temporary:
             save_file(images, temporary, {"program": document, "sha256": _digest(document, images)})
@@ -269,9 +291,9 @@ class Program:
             raise BinaryError(f"{path}: the checksum does not match: the file was changed or damaged. {remedy}")
         try:
             document.encode()
-            d = _current(json.loads(document), path)
+            d = current(json.loads(document), path)
             _require_text(d)
-            program, arch_hash = cls._from_document(d, images), _typed(int, d["arch_hash"], "arch_hash")
+            program, arch_hash = cls._from_document(d, images), typed(int, d["arch_hash"], "arch_hash")
         except ArchError as error:
             raise BinaryError(f"{path}: {printable(error, 500)}. {remedy}") from None
         except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
@@ -287,28 +309,31 @@ class Program:
     def _from_document(cls, d: dict, images: dict[str, np.ndarray]) -> "Program":
         """Inverse of `_document`. Raises `KeyError`, `TypeError` or `ValueError` for what it cannot have written."""
         expected = {f"{i}.{name}" for i in range(len(d["segments"])) for name in _IMAGES}
+        constants = {f"host.{i}" for i in range(len(d["host"]["constants"]))} if d["host"] is not None else set()
+        expected |= constants
         if set(images) != expected:
             raise ValueError(f"the images {sorted(set(images) ^ expected)} are missing or superfluous")
-        tensors = _records(Tensor, d["tensors"])
+        tensors = records(Tensor, d["tensors"])
         if len({t.name for t in tensors}) != len(tensors):
             raise ValueError("two tensors have one name")
         return cls(
-            arch=ArchConfig.from_dict(_typed(dict, d["arch"], "arch")),
+            arch=ArchConfig.from_dict(typed(dict, d["arch"], "arch")),
             segments=[
                 Segment(
                     **{name: images[f"{i}.{name}"] for name in _IMAGES},
-                    ops=[_op(*_typed(list, o, "ops")) for o in _typed(list, s["ops"], "ops")],
-                    cycle_limit=_typed(int, s["cycle_limit"], "cycle_limit"),
+                    ops=[_op(*typed(list, o, "ops")) for o in typed(list, s["ops"], "ops")],
+                    cycle_limit=typed(int, s["cycle_limit"], "cycle_limit"),
                 )
-                for i, s in enumerate(_typed(list, d["segments"], "segments"))
+                for i, s in enumerate(typed(list, d["segments"], "segments"))
             ],
             tensors={t.name: t for t in tensors},
-            layers=_records(Layer, d["layers"]),
-            inputs=list(_typed(tuple[str, ...], d["inputs"], "inputs")),
-            outputs=list(_typed(tuple[str, ...], d["outputs"], "outputs")),
-            meta=_typed(dict, d["meta"], "meta"),
+            layers=records(Layer, d["layers"]),
+            inputs=list(typed(tuple[str, ...], d["inputs"], "inputs")),
+            outputs=list(typed(tuple[str, ...], d["outputs"], "outputs")),
+            meta=typed(dict, d["meta"], "meta"),
             input_shapes=_shapes(d, "input"),
             output_shapes=_shapes(d, "output"),
+            host=None if d["host"] is None else Host.of(d["host"], {int(name[5:]): images[name] for name in constants}),
         )
 
     def check(self, what: str = "program") -> None:
@@ -328,6 +353,10 @@ class Program:
             rule(name == tensor.name, f"tensor {name}: its name is {tensor.name}")
             self._check_tensor(tensor, lambda ok, text, name=name: rule(ok, f"tensor {name}: {text}"))  # type: ignore[misc]
         self._check_links(rule)
+        try:
+            self.host_kinds()
+        except (ValueError, OverflowError) as error:
+            rule(False, f"host: {error}")
         verify(self, rule)
 
     def _check_links(self, rule: _Rule) -> None:
@@ -412,33 +441,6 @@ def _places(a: ArchConfig) -> dict[str, tuple[isa.Region, int, int]]:
     }
 
 
-def _current(d: dict, path: Path) -> dict:
-    """A program document in the form of `FORMAT_VERSION`. Raises `BinaryError` for a version that is not read."""
-    version = _typed(int, d["version"], "version")
-    if version == 2:
-        return _from_version_2(d)
-    if version > FORMAT_VERSION and isinstance(d.get("needs"), str) and newer(d["needs"]):
-        raise BinaryError(f"{path}: format version {version}. {update(d['needs'])}, or compile the model again with this one.")
-    if version != FORMAT_VERSION:
-        raise BinaryError(f"{path}: format version {version}; this Sordino reads 2 and {FORMAT_VERSION}. Compile the model again.")
-    if d["needs"] != NEEDS:
-        raise ValueError(f"needs is {d['needs']!r}")
-    return d
-
-
-def _from_version_2(d: dict) -> dict:
-    """Moves what version 2 had in `meta` to its fields."""
-    meta = dict(_typed(dict, d["meta"], "meta"))
-    mappings = _typed(dict, meta.pop("mapping", {}), "meta.mapping")
-    shapes = {t["name"]: t["shape"] for t in _typed(list, d["tensors"], "tensors")}
-    return d | {
-        "layers": [{**layer, "mapping": mappings.get(layer["name"], "")} for layer in _typed(list, d["layers"], "layers")],
-        "input_shapes": meta.pop("input_shapes", None) or [shapes[name] for name in d["inputs"]],
-        "output_shapes": meta.pop("output_shapes", None) or [shapes[name] for name in d["outputs"]],
-        "meta": meta,
-    }
-
-
 META = {"name": str, "dense": bool, "reuse": bool, "fold": bool, "random_weights": bool}
 """Fields of `Program.meta` that the compiler writes. Others are free."""
 
@@ -448,46 +450,20 @@ def _require_text(d: dict) -> None:
     json.dumps(d, ensure_ascii=False).encode()
     for name, kind in META.items():
         if name in d["meta"]:
-            _typed(kind, d["meta"][name], f"meta.{name}")
+            typed(kind, d["meta"][name], f"meta.{name}")
 
 
 def _shapes(d: dict, side: str) -> list[tuple[int, ...]]:
     """`input_shapes` or `output_shapes` of a program document. Raises `TypeError`, or `ValueError` for a wrong number of them."""
-    found = _typed(list, d[f"{side}_shapes"], f"{side}_shapes")
+    found = typed(list, d[f"{side}_shapes"], f"{side}_shapes")
     if len(found) != len(d[f"{side}s"]):
         raise ValueError(f"{side}_shapes has {len(found)} shapes for {len(d[f'{side}s'])} {side}s")
-    return [_typed(tuple[int, ...], shape, f"{side}_shapes") for shape in found]
-
-
-def _typed(kind: Any, value: Any, name: str) -> Any:
-    """`value` of a JSON document as `kind`: a plain type, or a tuple of one from a list. Raises `TypeError`."""
-    if get_origin(kind) is tuple:
-        items = get_args(kind)
-        if type(value) is list and (items[-1] is ... or len(items) == len(value)):
-            return tuple(_typed(items[0], item, name) for item in value)
-    elif type(value) is kind:
-        return value
-    elif kind is float and type(value) is int:
-        return float(value)
-    raise TypeError(f"{name} is {printable(repr(value))}")
+    return [typed(tuple[int, ...], shape, f"{side}_shapes") for shape in found]
 
 
 def _op(layer: Any, macs: Any) -> Op:
     """An operation from its two fields in a JSON document. Raises `TypeError`."""
-    return Op(_typed(int, layer, "ops.layer"), _typed(tuple[int, ...], macs, "ops.macs_per_event"))
-
-
-def _record(kind: type, fields: dict) -> Any:
-    """A dataclass from its fields in a JSON document, types checked. Raises `TypeError`."""
-    hints = get_type_hints(kind)
-    if type(fields) is not dict or set(fields) != set(hints):
-        raise TypeError(f"{kind.__name__} is {printable(repr(fields))}")
-    return kind(**{name: _typed(hint, fields[name], f"{kind.__name__}.{name}") for name, hint in hints.items()})
-
-
-def _records(kind: type, documents: list) -> list:
-    """A list of `_record`s."""
-    return [_record(kind, fields) for fields in _typed(list, documents, kind.__name__)]
+    return Op(typed(int, layer, "ops.layer"), typed(tuple[int, ...], macs, "ops.macs_per_event"))
 
 
 def _digest(document: str, images: dict[str, np.ndarray]) -> str:

@@ -29,6 +29,7 @@ def disasm(program: Path, tables: bool) -> None:
         print("# the weights are random: compiled with --random-weights")
     if tables:
         _print_tables(p)
+    _print_host(p)
     for i, s in enumerate(p.segments):
         print(
             f"# segment {i}: {len(s.imem)} instructions, {s.weight.shape[1]} weight rows, {len(s.ops)} operations, "
@@ -36,6 +37,25 @@ def disasm(program: Path, tables: bool) -> None:
         )
         for address, line in enumerate(disassemble(s.imem)):
             print(f"{address:5d}: {line}")
+
+
+def _print_host(p: "Program") -> None:
+    """The host's steps, with the kind of each result and its element operations, and what is returned."""
+    from sordino_hw.spec.host import step_work
+    from sordino_hw.spec.text import printable
+
+    host = p.host
+    if host is None:
+        return
+    kinds = p.host_kinds()
+    for side, steps in (("before", host.before), ("after", host.after)):
+        print(
+            f"# host, {side} the array: {len(steps)} steps, {sum(step_work(s, kinds) for s in steps):,} element operations an image"
+        )
+        for i, s in enumerate(steps):
+            results = ", ".join(str(kinds[n]) for n in s.outputs)
+            print(f"{i:5d}: {printable(f'{s} -> {results}; {step_work(s, kinds):,} operations; {s.source}', 400)}")
+    print(f"# returned: {printable(host.returned(), 400)}")
 
 
 def _print_tables(p: "Program") -> None:

@@ -2,7 +2,7 @@
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 @click.argument("program", metavar="FILE.sdn", type=INPUT)
 @click.argument("inputs", metavar="INPUT", type=INPUT)
 @backend_option
-@click.option("--output", "-o", type=OUTPUT, help="Write the network's output (.npy; .npz for several).")
-@click.option("--integers", is_flag=True, help="Input and output are the array's integers, not floats.")
+@click.option("--output", "-o", type=OUTPUT, help="Write what the network returns (.npy; .npz for several).")
+@click.option("--integers", is_flag=True, help="Input and output are the array's integers, not floats: no step of the host runs.")
 @click.option("--arch", type=ArchType(), help="Refuse a program that is compiled for another architecture.")
 @click.option("--waves", type=OUTPUT, help="Write waves (.fst or .vcd; back end verilator only).")
 @click.option(
@@ -73,6 +73,7 @@ def run(
     from ..report.tables import stats_table
     from ..report.trace import trace
     from ..runtime.accelerator import Accelerator
+    from ..runtime.edges import named
     from ..runtime.speed import Speed, clock_of, transfers
     from .models import arrays
 
@@ -84,12 +85,15 @@ def run(
             bar.update(task, description=backend, completed=done, total=total)
 
         with Accelerator(program, backend, arch=arch, waves=waves, progress=report, limit=limit) as acc:
-            result = acc.integers(*values) if integers else acc(*values)
+            if integers:
+                result = acc.integers(*values)
+                made = dict(zip(acc.program.outputs, result if isinstance(result, tuple) else (result,), strict=True))
+            else:
+                made = named(acc.program, acc.returned(*values))
             stats = acc.stats
-    outputs = result if isinstance(result, tuple) else (result,)
     out = console()
     if output is not None:
-        _write(output, dict(zip(acc.program.outputs, outputs, strict=True)))
+        _write(output, {name: y for name, y in made.items() if hasattr(y, "shape")})
         out.print(f"Output: {output}", markup=False)
     out.print(stats_table(stats, f"{program.name} on {backend}, {stats.images} images, {acc.program.arch.name}", out.width))
     speed = None
@@ -108,8 +112,15 @@ def run(
         "arch": acc.program.arch.to_dict(),
         "stats": stats.to_dict(),
         "time": speed.to_dict() if speed else None,
+        "returned": [_returned(name, y) for name, y in made.items()],
     }
     save_json(json, "run", figures)
+
+
+def _returned(name: str, y: Any) -> dict[str, Any]:
+    if hasattr(y, "shape"):
+        return {"name": name, "dtype": str(y.dtype), "shape": list(y.shape), "value": None}
+    return {"name": name, "dtype": "literal", "shape": [], "value": y}
 
 
 def _write(path: Path, outputs: "dict[str, np.ndarray]") -> None:

@@ -12,8 +12,11 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from sordino_compiler.capture import Call, evaluation, export
+from sordino_compiler.edge_steps import entering
+from sordino_compiler.edges import cut_edges
+from sordino_compiler.fx.problems import refuse
 from sordino_compiler.fx.source import where
-from sordino_compiler.plan import layer_names, plan
+from sordino_compiler.plan import layer_names
 from sordino_hw.spec.errors import InputError
 
 from ..table import Table
@@ -89,8 +92,11 @@ class FloatReference:
     def __init__(self, model: nn.Module, call: Call, example: tuple[Tensor, ...]):
         self.model, self.call = model, call
         self.module = export(model, call, example)
-        found = plan(self.module)
-        self.layers = dict(zip(layer_names(found), found.layers, strict=True))
+        self.cut = cut_edges(self.module)
+        refuse(self.cut.problems)
+        self.layers = dict(zip(layer_names(self.cut.plan), self.cut.plan.layers, strict=True))
+        self.entering = entering(self.cut)
+        """From the model's inputs to the array's, in floats."""
 
     @torch.no_grad()
     def exported(self, inputs: Sequence[Tensor]) -> LayerFidelity:
@@ -128,8 +134,8 @@ class FloatReference:
         own = {n: _Noise() for n in given}
         for i, part in enumerate(self._parts(inputs)):
             here = given if self.module.meta["batch"] is None else {n: v[i : i + 1] for n, v in given.items()}
-            _Measured(self.module, here, total, substitute=False).run(*part)
-            _Measured(self.module, here, own, substitute=True).run(*part)
+            _Measured(self.cut.core, here, total, substitute=False).run(*self.entering(*part))
+            _Measured(self.cut.core, here, own, substitute=True).run(*self.entering(*part))
         rows = []
         for name, layer in self.layers.items():
             if name in values:

@@ -1,7 +1,7 @@
 """`quantize`, `prepare_qat` and `finish_qat`: torchao's PT2E flow with our own quantizer."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 
 from sordino_compiler.capture import Call, as_module, call_of
 from sordino_compiler.capture.norms import fold_norms, freeze
+from sordino_compiler.edges import Cut
 from sordino_compiler.fx.modules import shallow_copy
 from sordino_compiler.fx.nodes import constant
 from sordino_compiler.ops.lowering import threshold_steps
@@ -71,7 +72,7 @@ def quantize(
     model = as_module(model)
     call, example, batches = load(model, calibration, batch_size)
     reference = FloatReference(model, call, example)
-    module, _ = shallow_copy(reference.module)
+    module, _ = shallow_copy(reference.cut.core)
     fold_norms(module)
     freeze(module)
     batch = module.meta["batch"]
@@ -81,8 +82,8 @@ def quantize(
         prepared = prepare_pt2e(module, quantizer)
         activations = link(prepared)
         switch(prepared, rounding=False, observing=True)
-        observe(prepared, batches, batch, progress)
-        quantised = finish(prepared, quantizer.plan, activations, arch, example, batch, type(model).__name__)
+        observe(prepared, batches, batch, progress, reference.entering)
+        quantised = finish(prepared, quantizer.plan, activations, arch, example, batch, type(model).__name__, reference.cut)
     warn_of_calibration(batches)
     warn_of_result(reference, quantised, batches)
     return quantised
@@ -116,17 +117,19 @@ def _items(calibration: Any) -> Iterable:
     return (calibration[i] for i in range(len(calibration)))
 
 
-def observe(prepared: GraphModule, batches: list[tuple[Tensor, ...]], batch: int | None, progress: bool) -> None:
-    """Runs the batches through a prepared graph, under a progress bar."""
+def observe(
+    prepared: nn.Module, batches: list[tuple[Tensor, ...]], batch: int | None, progress: bool, entering: Callable[..., tuple]
+) -> None:
+    """Runs the batches through a prepared graph, under a progress bar. `entering` leads from the model's inputs to the graph's."""
     with Progress(transient=True, disable=not progress) as bar:
         task = bar.add_task("calibrating", total=sum(len(b[0]) for b in batches))
         for b in batches:
             for part in [b] if batch is None else [tuple(t[i : i + 1] for t in b) for i in range(len(b[0]))]:
-                prepared(*part)
+                prepared(*entering(*part))
             bar.advance(task, len(b[0]))
 
 
-def finish(prepared: GraphModule, plan: Plan | None, activations, arch, example, batch, name: str) -> QuantizedModel:
+def finish(prepared: GraphModule, plan: Plan | None, activations, arch, example, batch, name: str, cut: Cut) -> QuantizedModel:
     """Converts a prepared graph whose observers have seen data."""
     assert plan is not None
     switch(prepared, rounding=False, observing=False)
@@ -134,7 +137,7 @@ def finish(prepared: GraphModule, plan: Plan | None, activations, arch, example,
     snap_thresholds(prepared, plan, activations)
     converted = convert_pt2e(prepared)
     converted.meta["batch"] = batch
-    return QuantizedModel(converted, arch, example, name)
+    return QuantizedModel(converted, arch, example, name, cut)
 
 
 def switch(module: nn.Module, rounding: bool, observing: bool) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 from torch import Tensor
 
 from sordino_compiler.graph import Computation, Node
-from sordino_hw.spec.numbers import quantise
 
 from .model import QuantizedModel
 
@@ -81,12 +80,10 @@ def top1_agreement(model: QuantizedModel, *inputs: Tensor | np.ndarray, output: 
     Both compare integers; of equal logits the first class wins in both.
     """
     name = model.graph.outputs[output]
-    value = model.graph.values[name]
-    scale = value.scale
+    scale = model.graph.values[name].scale
     integer = model.graph.run(model.quantise_inputs(*inputs))[name].reshape(len(inputs[0]), -1)
-    result = model(*inputs)
-    logits: Tensor = result if isinstance(result, Tensor) else result[output]
-    ours = quantise(logits.reshape(len(logits), -1).numpy(), scale, *value.range(model.arch))
+    ours = model.torch_values(*inputs)[name]
+    ours = ours.reshape(len(ours), -1)
     a, b = ours.argmax(1), integer.argmax(1)
     rows = [
         {

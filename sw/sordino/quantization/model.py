@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
+from sordino_compiler.edge_steps import Edges, edges
+from sordino_compiler.edges import Cut
 from sordino_compiler.graph import Graph, Value
 from sordino_compiler.ops.layer import Layer
 from sordino_compiler.ops.lowering import Scale
@@ -15,6 +18,8 @@ from sordino_compiler.quantised import lower_quantised
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.numbers import quantise
+
+from ..runtime.edges import restored, returned
 
 __all__ = ["QuantizedModel"]
 
@@ -32,13 +37,21 @@ class QuantizedModel:
     arch: ArchConfig
     example: tuple[Tensor, ...]
     name: str = "model"
+    cut: Cut | None = field(default=None, repr=False)
+    """Where the array's part of the model begins and ends; None where it is the whole model."""
     graph: Graph = field(init=False)
     layers: dict[str, Layer] = field(init=False, repr=False)
     """The planned layer behind each value of `graph`."""
+    edges: Edges | None = field(init=False, repr=False, default=None)
+    """What the host computes before and after the array; None where the array runs the whole model."""
 
     def __post_init__(self):
         lowered, self._origin = lower_quantised(self.module, self.arch)
         self.graph, self.layers = lowered.graph, lowered.layers
+        if self.cut is not None and not self.cut.whole:
+            self._exits = list(self.graph.outputs)
+            self.edges = edges(self.cut, [v.name for v in self.graph.inputs], self._exits)
+            self.graph.outputs = self.edges.outputs
 
     def __repr__(self) -> str:
         weights = sum(row["weights"] for row in self.report())
@@ -64,6 +77,25 @@ class QuantizedModel:
     def __call__(self, *inputs: Tensor | np.ndarray):
         """PyTorch's quantised model: float in, float out, in the structure that the model returns."""
         tensors = self.check_inputs(inputs)
+        if self.edges is None:
+            return self._array(tensors)
+        return restored(self.edges.host, self.returned(*tensors), tensors[0])
+
+    @torch.no_grad()
+    def returned(self, *inputs: Tensor | np.ndarray) -> dict[str, np.ndarray]:
+        """Every value that is returned, by name, as the host's steps make it of PyTorch's quantised activations."""
+        tensors = self.check_inputs(inputs)
+        if self.edges is None:
+            return {}
+        found = self._array(self._entering(tensors))
+        outputs = found if isinstance(found, list | tuple) else (found,)
+        named = {name: y.numpy() for name, y in reversed(list(zip(self._exits, outputs, strict=True)))}
+        host = self.edges.host
+        values = host.enter({a.name: t.numpy() for a, t in zip(host.inputs, tensors, strict=True)})
+        return returned(host, values, named)
+
+    def _array(self, tensors: Sequence[Tensor]) -> Any:
+        """The array's part, on its own inputs."""
         if self.module.meta.get("batch") is None:
             return self.module(*tensors)
         single = [self.module(*(t[i : i + 1] for t in tensors)) for i in range(len(tensors[0]))]
@@ -71,9 +103,17 @@ class QuantizedModel:
             return torch.cat(single)
         return type(single[0])(torch.cat(parts) for parts in zip(*single, strict=True))
 
+    def _entering(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The array's inputs, of those of the model."""
+        if self.edges is None:
+            return tuple(tensors)
+        host = self.edges.host
+        values = host.enter({a.name: t.numpy() for a, t in zip(host.inputs, tensors, strict=True)})
+        return tuple(torch.from_numpy(np.array(values[v.name], np.float32)) for v in self.inputs)
+
     def quantise_inputs(self, *inputs: Tensor | np.ndarray) -> dict[str, np.ndarray]:
         """Integers [batch, c, h, w] (int64) by input name, rounded as PyTorch's quantise node rounds."""
-        tensors = self.check_inputs(inputs)
+        tensors = self._entering(self.check_inputs(inputs))
         return {v.name: self._integers(t, v) for v, t in zip(self.inputs, tensors, strict=True)}
 
     def _integers(self, x: Tensor, value: Value) -> np.ndarray:
@@ -125,7 +165,7 @@ class QuantizedModel:
         return self._origin[node]
 
     def _interpret(self, inputs, wanted: set[Node]) -> dict[Node, Tensor]:
-        tensors = self.check_inputs(inputs)
+        tensors = self._entering(self.check_inputs(inputs))
         if self.module.meta.get("batch") is None:
             return _Recorder(self.module, wanted).record(tensors)
         parts = [_Recorder(self.module, wanted).record(tuple(t[i : i + 1] for t in tensors)) for i in range(len(tensors[0]))]

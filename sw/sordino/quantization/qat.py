@@ -10,7 +10,11 @@ from torch.fx import GraphModule
 
 from sordino_compiler.capture import as_module, export
 from sordino_compiler.capture.norms import fold_norms
+from sordino_compiler.edge_steps import entering, torch_edges
+from sordino_compiler.edges import Cut, cut_edges
+from sordino_compiler.fx.modules import shallow_copy
 from sordino_compiler.fx.nodes import operator_name
+from sordino_compiler.fx.problems import refuse
 from sordino_hw.spec.arch import ArchConfig, preset
 
 from ..sparsity.prune import masks
@@ -31,15 +35,22 @@ class QATModel(nn.Module):
     """
 
     def __init__(
-        self, prepared: GraphModule, quantizer: SordinoQuantizer, example: tuple[Tensor, ...], batch: int | None, name: str
+        self,
+        prepared: GraphModule,
+        quantizer: SordinoQuantizer,
+        example: tuple[Tensor, ...],
+        batch: int | None,
+        name: str,
+        cut: Cut,
     ):
         super().__init__()
         self.prepared = prepared
         self.quantizer, self.example, self.batch, self.name = quantizer, example, batch, name
         self.activations = link(prepared)
+        self.cut, self.edges = cut, torch_edges(cut)
 
     def forward(self, *inputs: Tensor):
-        return self.prepared(*inputs)
+        return self.prepared(*inputs) if self.edges is None else self.edges(self.prepared, *inputs)
 
     def train(self, mode: bool = True) -> "QATModel":
         """Dropout follows the mode, and ranges of activations are learnt in training only; batch norm keeps its statistics in both."""
@@ -77,7 +88,9 @@ def prepare_qat(
     call, example, batches = load(model, calibration, batch_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = copy.deepcopy(export(model, call, example))  # a pruned module cannot be copied, its graph can
+        cut = cut_edges(copy.deepcopy(export(model, call, example)))  # a pruned module cannot be copied, its graph can
+    refuse(cut.problems)
+    module, _ = shallow_copy(cut.core)
     fold_norms(module)
     batch = module.meta["batch"]
     quantizer = SordinoQuantizer(arch, "minmax")
@@ -87,10 +100,10 @@ def prepare_qat(
     for path, keep in masks(model).items():
         # A weight that is zero, has no gradient and no momentum stays zero, with weight decay too.
         prepared.get_parameter(path).register_hook(keep.clone().mul)
-    qat = QATModel(prepared, quantizer, example, batch, type(model).__name__).eval()
+    qat = QATModel(prepared, quantizer, example, batch, type(model).__name__, cut).eval()
     switch(prepared, rounding=False, observing=True)
     with torch.no_grad():
-        observe(prepared, batches, batch, progress)
+        observe(prepared, batches, batch, progress, entering(cut))
     warn_of_calibration(batches)
     for activation in qat.activations.values():
         activation.averaging = True
@@ -104,6 +117,7 @@ def finish_qat(model: QATModel) -> QuantizedModel:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model(*model.example)  # the weights have moved since their largest values were last seen
+        quantizer = model.quantizer
         return finish(
-            model.prepared, model.quantizer.plan, model.activations, model.quantizer.arch, model.example, model.batch, model.name
+            *(model.prepared, quantizer.plan, model.activations, quantizer.arch, model.example, model.batch, model.name, model.cut)
         )

@@ -158,6 +158,35 @@ class Operator(Model):
     supported: bool
 
 
+class HostStep(Model):
+    """What the host computes before or after the array, of an image."""
+
+    side: Literal["before", "after"]
+    step: str
+    """The operation with its operands and attributes."""
+    source: str
+    """Operator of the exported graph, and where it comes from in the model."""
+    shape: list[int]
+    """Of the result, without the batch."""
+    operations: Count
+    """Element operations."""
+    milliseconds: Amount
+    """Measured on the machine that ran the command."""
+
+
+class Returned(Model):
+    """One part of what a network returns."""
+
+    name: str
+    """Its keys and positions in the structure, joined by points; of a tensor by itself, or in a tuple of tensors, its name."""
+    dtype: str
+    """Of the array; `literal` for a constant."""
+    shape: list[int]
+    """With the batch."""
+    value: bool | int | float | str | None
+    """Of a constant; null for arrays."""
+
+
 class PredictedLayer(Model):
     name: str
     kind: str
@@ -209,6 +238,7 @@ class Check(Document):
     """By memory."""
     segments: Count
     """Program segments, each loaded by the host."""
+    host: list[HostStep]
     predicted: list[Prediction]
     advice: Advice | None
     activation_memory: list[LiveMemory]
@@ -260,6 +290,8 @@ class Run(Document):
     stats: Stats
     time: Time | None
     """Null for the back end golden, which counts no cycles."""
+    returned: list[Returned]
+    """What a call returns, in order; with --integers the array's outputs."""
 
 
 class Epoch(Model):

@@ -1,7 +1,7 @@
 """`Accelerator`: one interface over every back end, floats in and floats out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +16,7 @@ from sordino_sim.golden.model import Golden
 from sordino_sim.timing.model import Timing
 
 from .arrays import like, quantised_input, to_numpy
+from .edges import Edges, restored
 from .stats import Stats
 
 __all__ = ["BACKENDS", "Accelerator", "load"]
@@ -23,6 +24,10 @@ __all__ = ["BACKENDS", "Accelerator", "load"]
 BACKENDS = ("golden", "timing", "verilator")
 CHUNK = 64
 """Images that are run at a time, so that memory does not grow with the batch."""
+
+_Arrays = Mapping[str, np.ndarray]
+_Enter = Callable[[_Arrays], tuple[_Arrays, _Arrays]]
+_Leave = Callable[[_Arrays, _Arrays], dict[str, np.ndarray]]
 
 
 def load(path: str | os.PathLike) -> Program:
@@ -43,7 +48,7 @@ class Accelerator:
     limit : refuse a program that may take more than so many times the ordinary steps or memory (`sordino_hw.spec.budget`)
 
     `acc(x)` takes float arrays of the model's shape (such as [batch, c, h, w]), NumPy or torch, and returns the same kind
-    in the shape that the model returns. With several inputs, `acc(x1, x2)`; several outputs come as a tuple.
+    in the structure that the model returns. With several inputs, `acc(x1, x2)`. Steps before and after the array run on the host.
     `acc.integers(x)` does the same on integers. Both leave the figures of the call in `acc.stats`.
 
     Raises `ArchError` if `arch` is another than the program's, `BinaryError` for a damaged file or one
@@ -84,20 +89,25 @@ class Accelerator:
             self._backend = Verilator(self.program, waves=waves, limit=limit)
 
     def __call__(self, *inputs: Any) -> Any:
-        values = {n: self.quantise(n, x) for n, x in self._named(inputs).items()}
-        outputs = self._run(values)
-        made = []
-        for name, shape in zip(self.program.outputs, self.program.output_shapes, strict=True):
-            y = outputs[name].astype(np.float32) * np.float32(self.program.tensors[name].scale)
-            made.append(like(inputs[0], y.reshape(len(y), *shape)))
-        return made[0] if len(made) == 1 else tuple(made)
+        return restored(self.program.edges, self.returned(*inputs), inputs[0])
+
+    def returned(self, *inputs: Any) -> dict[str, np.ndarray]:
+        """Every value that a call returns, by name. Raises `InputError` for inputs that do not fit."""
+        edges = Edges(self.program)
+        return self._run(edges.check(inputs), edges.chunk, edges.enter, edges.leave)
+
+    def quantised(self, *inputs: Any) -> dict[str, np.ndarray]:
+        """The array's inputs, int16 [batch, c, h, w] by name, as the host makes them of the network's. Raises `InputError`."""
+        edges = Edges(self.program)
+        return edges.enter(edges.check(inputs))[1]
 
     def integers(self, *inputs: Any) -> Any:
         """The network on integers: arrays [batch, c, h, w] in, int16 [batch, c, h, w] out, NumPy or torch as given.
 
         Raises `InputError` for a wrong number of inputs, shape, dtype or range.
         """
-        outputs = self._run({n: to_numpy(n, x) for n, x in self._named(inputs).items()})
+        values = {n: to_numpy(n, x) for n, x in self._named(inputs).items()}
+        outputs = self._run(values, CHUNK, lambda part: (part, part), lambda _, made: dict(made))
         made = [like(inputs[0], outputs[n]) for n in self.program.outputs]
         return made[0] if len(made) == 1 else tuple(made)
 
@@ -153,13 +163,18 @@ class Accelerator:
         show = self.progress
         return None if show is None else lambda done, _: show(first + done, batch)
 
-    def _run(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs a batch in chunks and sets `stats`. Returns the outputs: int16 [batch, c, h, w] by name."""
-        batch = len(next(iter(values.values())))
+    def _run(self, given: dict[str, np.ndarray], size: int, enter: _Enter, leave: _Leave) -> dict[str, np.ndarray]:
+        """Runs a batch in chunks of `size` images and sets `stats`. Returns what `leave` makes of the outputs, by name.
+
+        `enter`: from a chunk to what `leave` is given, and the array's inputs; `leave`: from that and the array's outputs to results.
+        """
+        batch = len(next(iter(given.values())))
         parts: list[Result] = []
-        for first in range(0, max(batch, 1), CHUNK):
-            chunk = {n: v[first : first + CHUNK] for n, v in values.items()}
-            parts.append(self._backend.run(chunk, (), self._progress(first, batch)))
+        made: list[dict[str, np.ndarray]] = []
+        for first in range(0, max(batch, 1), size):
+            kept, integers = enter({n: v[first : first + size] for n, v in given.items()})
+            parts.append(self._backend.run(integers, (), self._progress(first, batch)))
+            made.append(leave(kept, parts[-1].outputs))
         records = [p.records for p in parts if p.records is not None]
         whole = Result(
             outputs={n: np.concatenate([p.outputs[n] for p in parts]) for n in self.program.outputs},
@@ -170,4 +185,4 @@ class Accelerator:
             nonzero={n: np.concatenate([p.nonzero[n] for p in parts]) for n in self.program.tensors},
         )
         self._stats = Stats.of(self.program, self.backend, whole)
-        return whole.outputs
+        return {n: np.concatenate([m[n] for m in made]) for n in made[0]}

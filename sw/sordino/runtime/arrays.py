@@ -8,7 +8,7 @@ import numpy as np
 from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.numbers import quantise
 
-__all__ = ["like", "quantised_input", "to_numpy"]
+__all__ = ["like", "quantised", "quantised_input", "real_input", "to_numpy"]
 
 
 def _is_tensor(x: Any) -> bool:
@@ -67,11 +67,24 @@ def quantised_input(
 
     Raises `InputError` for a wrong shape or dtype, and for NaNs and infinities.
     """
+    return quantised(real_input(name, x, shape, tensor_shape), tensor_shape, scale, limits)
+
+
+def quantised(x: np.ndarray, tensor_shape: tuple[int, int, int], scale: float, limits: tuple[int, int]) -> np.ndarray:
+    """Floats [batch, ...] as integers of an input: int16 [batch, c, h, w]."""
+    return quantise(x, scale, *limits).reshape(-1, *tensor_shape).astype(np.int16)
+
+
+def real_input(name: str, x: Any, *shapes: tuple[int, ...]) -> np.ndarray:
+    """The input `name` as an array of floats [batch, *shape], of one of some shapes; the first is what messages name.
+
+    Raises `InputError` for a wrong shape or dtype, and for NaNs and infinities.
+    """
     x = to_numpy(name, x)
     if x.dtype.kind != "f":
         raise InputError(f"input {name!r} has dtype {x.dtype}; give floats, or integers to Accelerator.integers")
-    if x.ndim == 0 or x.shape[1:] not in (shape, tensor_shape) or not len(x):
-        wanted = ", ".join(map(str, shape))
+    if x.ndim == 0 or x.shape[1:] not in shapes or not len(x):
+        wanted = ", ".join(map(str, shapes[0]))
         raise InputError(f"input {name!r} has shape {x.shape}; it must be [batch, {wanted}] with at least one image")
     bad = ~np.isfinite(x)
     if bad.any():
@@ -79,4 +92,4 @@ def quantised_input(
         raise InputError(
             f"input {name!r} has {int(bad.sum())} values that are NaN or infinite, the first at {where}. Clean the data."
         )
-    return quantise(x, scale, *limits).reshape(-1, *tensor_shape).astype(np.int16)
+    return x

@@ -9,8 +9,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from sordino_compiler.driver import compile_graph
+from sordino_compiler.edge_steps import edges
+from sordino_compiler.edges import Cut
 from sordino_compiler.estimate import LayerEstimate, estimate
 from sordino_compiler.fx.problems import listed
+from sordino_compiler.graph import Graph
 from sordino_compiler.inspection import Inspection, NodeReport, inspect, provisional_graph
 from sordino_hw.spec.arch import PRESETS, ArchConfig, preset
 from sordino_hw.spec.errors import CompileError
@@ -18,6 +21,7 @@ from sordino_hw.spec.program import Program
 
 from ..table import Table
 from .advice import Advice, advise
+from .edges import StepCost, costs
 from .memory import live_words, memory_use, wanted_words
 from .speed import Speed, clock_of, transfers
 
@@ -50,6 +54,8 @@ class Report:
     """Predicted time by assumed density."""
     live: list[tuple[str, int]] = field(default_factory=list)
     """Words of activation memory in use while each layer runs; of a network that does not fit, the words that whole tensors want."""
+    host: list[StepCost] = field(default_factory=list)
+    """What the host computes before and after the array."""
     fits: tuple[str, ...] = ()
     """Of a supported model that does not fit `arch`: the presets that it fits."""
 
@@ -91,6 +97,7 @@ class Report:
             "operators": [{**dataclasses.asdict(n), "shape": list(n.shape), "supported": n.supported} for n in self.nodes],
             "memory": {k: {"used": used, "depth": depth} for k, (used, depth) in self.memory.items()},
             "segments": self.segments,
+            "host": [{**dataclasses.asdict(s), "shape": list(s.shape)} for s in self.host],
             "predicted": [
                 {
                     "density": d,
@@ -144,6 +151,8 @@ class Report:
         else:
             yield self._memory()
             yield self._cycles(options.max_width >= WIDE)
+        if self.host:
+            yield self._host()
         yield Text(self.verdict)
 
     def __str__(self) -> str:
@@ -167,6 +176,17 @@ class Report:
         )
         for name, (used, depth) in self.memory.items():
             table.add_row(name, f"{used:,}", f"{depth:,}", f"{used / depth:.0%}")
+        return table
+
+    def _host(self) -> Table:
+        table = Table(title="Steps on the host, of an image (measured here)")
+        table.add_column("side")
+        table.add_column("step", overflow="fold", min_width=8)
+        for name in ("operations", "µs"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("where", overflow="fold")
+        for s in self.host:
+            table.add_row(s.side, s.step, f"{s.operations:,}", f"{1e3 * s.milliseconds:,.0f}", s.source)
         return table
 
     def _cycles(self, wide: bool) -> Table:
@@ -208,13 +228,17 @@ def check(
     if not inspection.supported:
         return Report(arch, inspection.nodes, " ".join(listed(inspection.problems)))
     graph = None
+    host: list[StepCost] = []
     try:
-        graph = provisional_graph(model, example, arch, inspection.module)
+        graph = provisional_graph(model, example, arch, inspection.cut)
+        host = _host_costs(inspection.cut, graph)
         program = compile_graph(graph)
     except CompileError as error:
         programs = {a.name: _compiled(model, example, a, inspection) for a in PRESETS.values() if a.hash != arch.hash}
         live = [] if graph is None else wanted_words(graph)
-        return Report(arch, inspection.nodes, str(error), live=live, fits=tuple(n for n, p in programs.items() if p is not None))
+        return Report(
+            arch, inspection.nodes, str(error), live=live, host=host, fits=tuple(n for n, p in programs.items() if p is not None)
+        )
     estimates = {d: estimate(program, d) for d in densities}
     moved, measured = transfers(program), clock_of(arch, clock)
     return Report(
@@ -226,12 +250,24 @@ def check(
         estimates,
         {d: Speed(sum(e.cycles for e in layers), moved, measured) for d, layers in estimates.items()},
         live_words(program),
+        host,
     )
+
+
+def _host_costs(cut: Cut, graph: Graph) -> list[StepCost]:
+    """The host's steps around a provisional graph."""
+    if cut.whole:
+        return []
+    inputs = [v.name for v in graph.inputs]
+    names = dict(zip(dict.fromkeys(cut.plan.outputs), graph.outputs, strict=True))
+    found = edges(cut, inputs, [names[n] for n in cut.plan.outputs])
+    arrays = dict(zip(inputs, found.input_shapes, strict=True))
+    return costs(found.host, arrays, dict(zip(found.outputs, found.output_shapes, strict=True)))
 
 
 def _compiled(model: Any, example: Any, arch: ArchConfig, inspection: Inspection) -> Program | None:
     """The model compiled for `arch`; None where it does not fit."""
     try:
-        return compile_graph(provisional_graph(model, example, arch, inspection.module))
+        return compile_graph(provisional_graph(model, example, arch, inspection.cut))
     except CompileError:
         return None

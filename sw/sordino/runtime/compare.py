@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "Difference", "compare", "require_equal"]
 
+HOST = "host"
+"""In place of a layer's name, for what the host's steps make."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -34,24 +37,26 @@ class Difference:
 
     tensor: str
     layer: str
-    """Name of the layer that writes the tensor; empty for a network input."""
+    """Name of the layer that writes the tensor; empty for a network input, `host` for what the host's steps return."""
     source: str
     """Where the layer comes from in the user's model."""
     image: int
-    coordinate: tuple[int, int, int]
-    """(channel, row, column)"""
-    a: int
-    b: int
+    coordinate: tuple[int, ...]
+    """(channel, row, column); of what the host returns, the place in the image"""
+    a: int | float
+    b: int | float
     count: int
     """How many values of the tensor differ, in the whole batch."""
-    largest: int
+    largest: int | float
     """The largest absolute difference in the tensor."""
 
     def __str__(self) -> str:
         layer = f", layer {self.layer!r}" + (f" ({self.source})" if self.source else "") if self.layer else ""
-        c, y, x = self.coordinate
+        place = f"position {self.coordinate}"
+        if self.layer != HOST:
+            place = ", ".join(f"{name} {i}" for name, i in zip(("channel", "row", "column"), self.coordinate, strict=True))
         return (
-            f"tensor {self.tensor!r}{layer}: image {self.image}, channel {c}, row {y}, column {x}: {self.a} / {self.b}; "
+            f"tensor {self.tensor!r}{layer}: image {self.image}, {place}: {self.a} / {self.b}; "
             f"{self.count} values differ, by {self.largest} at most"
         )
 
@@ -65,7 +70,7 @@ class Comparison:
     values: int
     """How many values were compared."""
     difference: Difference | None
-    largest: dict[str, int]
+    largest: dict[str, int | float]
     """Largest absolute difference by tensor."""
 
     def __bool__(self) -> bool:
@@ -90,14 +95,17 @@ def compare(a: "nn.Module | Execution", b: "Execution", *inputs: Any, tolerance:
         float module that `b` was made of: then the result is a `Fidelity`, the signal to noise of every layer in dB, through
         every stage: the exported graph, PyTorch's quantised model, the integer graph (for an accelerator, its integers)
     inputs : floats [batch, c, h, w], NumPy or torch
-    tolerance : largest absolute difference, in integers, that counts as equal
+    tolerance : largest absolute difference, in integers, that counts as equal. Without one, what the host's steps return is compared
+        too, and is equal only bit by bit
 
     Raises `InputError` for inputs that do not fit, and if the two have no tensor in common.
     """
     if isinstance(b, nn.Module) or isinstance(a, nn.Module | ExportedProgram) or inspect.isfunction(a):
         return _against_float(a, b, inputs)
-    left, where = _trace(a, inputs)
-    right, other = _trace(b, inputs)
+    left, where = _trace(a, inputs, b)
+    right, other = _trace(b, inputs, a)
+    if tolerance == 0:
+        left, right = left | _returned(a, inputs, left), right | _returned(b, inputs, right)
     return _compared(left, right, {**other, **where}, tolerance)
 
 
@@ -133,28 +141,35 @@ def _compared(
     names = [n for n in left if n in right]
     if not names:
         raise InputError("compare: the two have no tensor in common; compile both from the same quantised model")
-    largest: dict[str, int] = {}
+    largest: dict[str, int | float] = {}
     first = None
     for name in names:
-        x, y = left[name].astype(np.int64), right[name].astype(np.int64)
+        kind = np.float64 if left[name].dtype.kind == "f" else np.int64
+        x, y = left[name].astype(kind), right[name].astype(kind)
         if x.shape != y.shape:
             raise InputError(
                 f"compare: tensor {name!r} has shape {x.shape} in one and {y.shape} in the other; are these the same model?"
             )
-        largest[name] = int(np.abs(x - y).max(initial=0))
-        if first is None and largest[name] > tolerance:
+        largest[name] = _gap(x, y).max(initial=0).item()
+        if first is None and not largest[name] <= tolerance:
             first = _difference(name, x, y, where.get(name, ("", "")), tolerance)
     return Comparison(tuple(names), sum(left[n].size for n in names), first, largest)
 
 
+def _gap(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Absolute differences; none where both are the same infinity, or both are no number."""
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(x - y)
+    return np.where((x == y) | ((x != x) & (y != y)), gap.dtype.type(0), gap)
+
+
 def _difference(name: str, x: np.ndarray, y: np.ndarray, where: tuple[str, str], tolerance: int) -> Difference:
     """The first value of a tensor [batch, c, h, w] that differs by more than the tolerance."""
-    gap = np.abs(x - y)
-    wrong = gap > tolerance
-    image, c, row, column = np.argwhere(wrong)[0].tolist()
-    place = (image, c, row, column)
+    gap = _gap(x, y)
+    wrong = ~(gap <= tolerance)
+    place = tuple(np.argwhere(wrong)[0].tolist())
     return Difference(
-        name, *where, image, (c, row, column), int(x[place]), int(y[place]), count=int(wrong.sum()), largest=int(gap.max())
+        *(name, *where, place[0], place[1:], x[place].item(), y[place].item()), count=int(wrong.sum()), largest=gap.max().item()
     )
 
 
@@ -173,7 +188,7 @@ def _against_float(model: Any, other: Any, inputs: Sequence[Any]) -> "Fidelity":
         stages = {other.backend: other}
     module = as_module(model)
     call, tensors = call_of(module, inputs[0] if len(inputs) == 1 else inputs, "the input of compare")
-    traces = {stage: _trace(what, tensors)[0] for stage, what in stages.items()}  # this checks the inputs
+    traces = {stage: _trace(what, tensors, other)[0] for stage, what in stages.items()}  # this checks the inputs
     reference = FloatReference(module, call, tensors)
     rows = [reference.exported(tensors)]
     for stage, integers in traces.items():
@@ -184,13 +199,16 @@ def _against_float(model: Any, other: Any, inputs: Sequence[Any]) -> "Fidelity":
     return Fidelity(tuple(rows), len(tensors[0]))
 
 
-def _trace(what: Any, inputs: Sequence[Any]) -> tuple[dict[str, np.ndarray], Mapping[str, tuple[str, str]]]:
-    """Every tensor by name, in order of execution, and the (layer, source) that writes each."""
+def _trace(what: Any, inputs: Sequence[Any], beside: Any = None) -> tuple[dict[str, np.ndarray], Mapping[str, tuple[str, str]]]:
+    """Every tensor by name, in order of execution, and the (layer, source) that writes each.
+
+    A graph does not know the host's steps: where what it is compared with has some, they make its inputs, too.
+    """
     from ..quantization import QuantizedModel
 
     if isinstance(what, Accelerator):
         program = what.program
-        values = {n: what.quantise(n, x) for n, x in zip(program.inputs, inputs, strict=True)}
+        values = what.quantised(*inputs)
         order = sorted((n for n in program.tensors if n not in values), key=lambda n: program.tensors[n].layer)
         tensors = what.run(values, order).tensors
         return values | {n: tensors[n] for n in order}, _layers(program)
@@ -200,6 +218,10 @@ def _trace(what: Any, inputs: Sequence[Any]) -> tuple[dict[str, np.ndarray], Map
         traced = what.torch_values(*inputs)
         return integers | {n.out.name: traced[n.out.name] for n in graph.nodes if n.out.name in traced}, _sources(graph)
     if isinstance(what, Graph):
+        if isinstance(beside, QuantizedModel) and beside.edges is not None:
+            return what.run(beside.quantise_inputs(*inputs)), _sources(what)
+        if isinstance(beside, Accelerator) and beside.program.host is not None:
+            return what.run(beside.quantised(*inputs)), _sources(what)
         if len(inputs) != len(what.inputs):
             raise InputError(f"compare: {len(inputs)} inputs given; the graph has {len(what.inputs)}")
         integers = {}
@@ -211,9 +233,19 @@ def _trace(what: Any, inputs: Sequence[Any]) -> tuple[dict[str, np.ndarray], Map
     raise InputError(f"compare: a {type(what).__name__} cannot be run; give an Accelerator, a QuantizedModel or its graph")
 
 
+def _returned(what: Any, inputs: Sequence[Any], known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the host's steps make of an execution, by name, as far as it is not among the tensors."""
+    from ..quantization import QuantizedModel
+
+    returns = isinstance(what, QuantizedModel) or (isinstance(what, Accelerator) and what.program.host is not None)
+    return {n: x for n, x in what.returned(*inputs).items() if n not in known} if returns else {}
+
+
 def _layers(program: Program) -> dict[str, tuple[str, str]]:
     """The (layer, source) that writes each tensor."""
-    return {layer.output: (layer.name, layer.source) for layer in program.layers}
+    steps = program.host.after if program.host else ()
+    made = {name: (HOST, step.source) for step in steps for name in step.outputs}
+    return made | {layer.output: (layer.name, layer.source) for layer in program.layers}
 
 
 def _sources(graph: Graph) -> dict[str, tuple[str, str]]:

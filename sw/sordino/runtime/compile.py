@@ -72,6 +72,10 @@ def compile(
         density = DEFAULT if isinstance(model, Graph) else _measured(model, inputs)
     program = compile_graph(graph, dense=dense, reuse=reuse, name=name or getattr(model, "name", ""), density=density)
     if not isinstance(model, Graph):
+        if model.edges is not None:
+            program.host, program.input_shapes = model.edges.host, list(model.edges.input_shapes)
+            program.output_shapes = list(model.edges.output_shapes)
+            return program
         outputs = model(
             *(torch.cat([e[:1], e[:1]]) for e in model.example)
         )  # two: a squeeze() in forward would take a batch of one away
