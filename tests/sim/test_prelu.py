@@ -13,6 +13,7 @@ from sordino_compiler.emit.mapping import Mapping
 from sordino_compiler.graph import Graph, Input, Requant, Value, Window
 from sordino_compiler.ops.prelu import PReLU
 from sordino_hw.spec.errors import CompileError
+from sordino_sim.golden.model import Golden
 
 torch.set_num_threads(1)
 
@@ -122,6 +123,19 @@ def test_the_output_is_written_twice_into_one_buffer():
     program = compile_graph(graph)
     assert len(program.ops) == 2 * len({s // ARCHS[0].lanes for s in program.tensors["y"].slots})
     assert set(program.tensors) == {"x", "y"}
+
+
+@pytest.mark.parametrize("count", [1, 9])
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(nn.Conv1d(3, 9, 3, padding=1), (3, 7)), (nn.Linear(3, 9), (3,)), (nn.Conv2d(3, 9, 1), (3, 4, 4))]
+)
+def test_one_slope_or_one_per_channel_in_any_dimensions(layer, shape, count):
+    torch.manual_seed(count)
+    model, x = nn.Sequential(layer, nn.PReLU(count, 0.2)), torch.randn(16, *shape)
+    q = quantize(model, x)
+    assert max(row.largest for row in layerwise(q, x)) <= 1
+    inputs, (name,) = q.quantise_inputs(x), q.graph.outputs
+    assert np.array_equal(Golden(compile_graph(q.graph)).run(inputs).outputs[name], q.graph.run(inputs)[name])
 
 
 def test_refusal():

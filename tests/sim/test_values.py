@@ -75,6 +75,7 @@ OTHERS = {
     "maximum": (lambda s, y: torch.maximum(s.d(y), s.d(F.relu(y))), "maximum"),
     "minimum, one pixel": (lambda s, y: s.d(torch.min(F.relu(y.mean((2, 3), keepdim=True)), F.relu(y))), "minimum"),
     "maxout": (lambda s, y: torch.max(y[:, :4], y[:, 4:8]), "maximum"),
+    "slopes per channel by where": (lambda s, y: s.d(torch.where(y > 0, y, s.q / 5 * y)), "prelu"),
     "swish with two readers": (lambda s, y: (s.d(y * (g := torch.sigmoid(y))), g), "activation"),
     "position": (lambda s, y: s.d(F.relu(y) + s.p), "conv"),
     "position, expanded": (lambda s, y: s.d(F.relu(y) + s.p.expand(y.shape[0], -1, -1, -1)), "conv"),

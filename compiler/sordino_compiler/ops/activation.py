@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch.fx import Node
+import torch
+from torch.fx import GraphModule, Node
 
-from ..fx.nodes import constant, feature_shape, is_constant, is_size
+from ..fx.nodes import constant, feature_rank, feature_shape, is_constant, is_size, operator_name
 from .affine import AffineLayer
 from .extremum import bounds_apart
 from .functions import CLAMPS, Function, activations, clamp_bounds
@@ -99,6 +100,27 @@ def _unreachable(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     raise AssertionError(f"{node.name!r} is element-wise, but neither a function of one value nor refused")
 
 
+def slope_below_zero(module: GraphModule, node: Node) -> None:
+    """`where(x > 0, x, c * x)`, with one constant c per channel, is a PReLU."""
+    if operator_name(node) != "aten.where" or len(node.args) != 3:
+        return
+    condition, x, below = node.args
+    if not (isinstance(x, Node) and isinstance(below, Node) and isinstance(condition, Node) and operator_name(below) == "aten.mul"):
+        return
+    slopes = [n for n in below.args if n is not x]
+    positive = operator_name(condition) in ("aten.gt", "aten.ge") and condition.args[0] is x and condition.args[1] == 0
+    if not positive or len(slopes) != 1 or not is_constant(slopes[0]) or feature_rank(node) < 2:
+        return
+    slope, channels = slopes[0], feature_shape(node)[0]
+    value = constant(module, slope)
+    if value.numel() != channels or value.dim() < feature_rank(node) or channels == 1:
+        return  # a slope of the whole tensor is a table; a vector of the last dimension is not one per channel
+    with module.graph.inserting_before(node):
+        weight = module.graph.call_function(torch.ops.aten.reshape.default, (slope, [-1]))
+    weight.meta["val"] = torch.empty(channels, device="meta")
+    node.target, node.args = torch.ops.aten.prelu.default, (x, weight)
+
+
 NAMED = (
     "abs", "acos", "asin", "atan", "ceil", "celu", "cos", "cosh", "elu", "erf", "exp", "exp2", "expm1", "floor", "gelu", "hardshrink",
     "hardsigmoid", "hardswish", "leaky_relu", "log", "log10", "log1p", "log2", "log_sigmoid", "mish", "pow", "reciprocal", "round",
@@ -107,7 +129,7 @@ NAMED = (
 )  # fmt: skip
 """Operators without another form than a table; any other element-wise one may be part of a function of one value as well."""
 
-operator(*(f"aten.{_name}" for _name in NAMED), becomes=BECOMES, constraints=(one_value,))(_unreachable)
+operator(*(f"aten.{_name}" for _name in NAMED), becomes=BECOMES, constraints=(one_value,), rewrite=slope_below_zero)(_unreachable)
 
 
 # -- thresholds and steps --------------------------------------------------------------------------------------------
