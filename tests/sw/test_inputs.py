@@ -468,3 +468,17 @@ def test_a_checkpoint_without_weights_is_refused(held, tmp_path):
     torch.save(held, tmp_path / "c.pt")
     with pytest.raises(sd.InputError, match=r"c\.pt: holds no weights\. Expected a dictionary from names to tensors, .*"):
         load_weights(net(), tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Sequential, lambda: NET.state_dict(), lambda: None, lambda: lambda x: NET(x)])
+def test_sparsify_takes_modules(make):
+    with pytest.raises(
+        sd.InputError, match=r"^sparsify: layers are replaced in a torch\.nn\.Module; found .*\. Give the module itself\.$"
+    ):
+        sd.sparsify(make(), "l1")
+
+
+def test_a_fixed_batch_of_a_half_model_is_named():
+    fixed = Around(lambda m, x: m.n[3](m.n[1](m.n[0](x)).view(4, 36)), net()).half()
+    with pytest.raises(sd.InputError, match=r"^Around takes batches of 4 images only, "):
+        sd.check(fixed, X[:4].half())

@@ -80,12 +80,12 @@ def call_of(model: nn.Module, batch: Any, what: str = "the example", labels: boo
             if failed is None:
                 return call, inputs
             failures.append(failed)
-    if not failures:
-        raise InputError(
-            f"{what} must be a tensor (N, C, H, W), or a tuple with one tensor for each argument of forward; "
-            f"found {_described(batch)}. Pass for instance torch.zeros(1, 3, 32, 32)."
-        )
-    raise _refusal(model, failures[0], what, batch)
+        if failures:
+            raise _refusal(model, failures[0], what, batch)
+    raise InputError(
+        f"{what} must be a tensor (N, C, H, W), or a tuple with one tensor for each argument of forward; "
+        f"found {_described(batch)}. Pass for instance torch.zeros(1, 3, 32, 32)."
+    )
 
 
 def _tried(model: nn.Module, call: Call, inputs: tuple[Tensor, ...]) -> Failure | None:

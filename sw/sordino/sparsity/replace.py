@@ -71,6 +71,8 @@ def sparsify(
     replace, for keys of `method` or `replace` that match nothing or contradict each other, and for a network that reads what an
     in-place activation has overwritten. Warns of activations that it left without being told to.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"sparsify: layers are replaced in a torch.nn.Module; found {_kind(model)}. Give the module itself.")
     methods: Methods = method if isinstance(method, Mapping) else {"*": method}
     model = copy.deepcopy(model)
     separate(model)
@@ -104,6 +106,10 @@ def sparsify(
     if cost != "uniform":
         weigh(model, cost, calibration, arch)
     return model
+
+
+def _kind(given: Any) -> str:
+    return f"the class {given.__name__}, not an instance" if isinstance(given, type) else f"a {type(given).__name__}"
 
 
 def _candidates(model: nn.Module, replace: Replace | None) -> tuple[dict[str, nn.Module], dict[str, str], list[Left]]:
