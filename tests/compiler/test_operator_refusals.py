@@ -88,7 +88,7 @@ def test_data_dependent_models_are_refused():
     model = Model(lambda m, x: m.conv(x) if x.sum() > 0 else x)
     with pytest.raises(
         CompileError,
-        match=r"^torch\.export cannot trace Model \(test_operator_refusals\.py:\d+\): .* compute both sides and choose with torch\.where, .*",
+        match=r"^torch\.export cannot trace Model \(test_operator_refusals\.py:\d+\): .*compute both sides and choose with torch\.where, .*",
     ):
         inspect(model, X)
 

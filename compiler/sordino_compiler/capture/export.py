@@ -111,8 +111,7 @@ def _export(model: nn.Module, call: Call, inputs: tuple[Tensor, ...]) -> tuple[G
     except SordinoError:  # a layer says why it cannot be exported
         raise
     except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CompileError(f"torch.export cannot trace {type(model).__name__}{_line(error)}: {reason} {_remedy(error)}") from error
+        raise CompileError(f"torch.export cannot trace {type(model).__name__}{_line(error)}: {_explained(error)}") from error
     return program.module(check_guards=False), 1
 
 
@@ -132,13 +131,15 @@ REMEDIES = (
         "NumPy is not traced: use operators of torch in forward, or convert before the model is called.",
     ),
 )
-"""What to do, by what the tracer says."""
+"""What is wrong and what to do, by what the tracer says."""
 
 
-def _remedy(error: Exception) -> str:
+def _explained(error: Exception) -> str:
+    """In our words where the cause is known, else in the tracer's."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return next(
-        (remedy for pattern, remedy in REMEDIES if re.search(pattern, str(error))),
-        "Check that forward takes the example's inputs, and has no branch that depends on the data.",
+        (text for pattern, text in REMEDIES if re.search(pattern, str(error))),
+        f"{reason} Check that forward takes the example's inputs, and has no branch that depends on the data.",
     )
 
 
