@@ -387,7 +387,7 @@ class _Maker:
             return None
         start = int(self.rng.integers(x.shape[0] - 1))
         stop = int(self.rng.integers(start + 1, x.shape[0] + 1))
-        return self.add(Slice, (stop - start, *x.shape[1:]), x.signed, (x,), start=start, stop=stop)
+        return self.add(Slice, (stop - start, *x.shape[1:]), x.signed, (x,), channels=tuple(range(start, stop)))
 
     def linear(self, x: Value) -> Value | None:
         c, h, w = x.shape

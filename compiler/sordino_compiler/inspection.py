@@ -21,7 +21,6 @@ from .ops.activation import BECOMES
 from .ops.affine import affine
 from .ops.layer import Weighted
 from .ops.lowering import Scale, Weights
-from .plan import Plan
 from .quantised.build import build
 
 __all__ = ["Inspection", "NodeReport", "inspect", "provisional_graph"]
@@ -71,7 +70,7 @@ def inspect(model: Any, example: Any) -> Inspection:
     for p in cut.problems:
         reasons.setdefault(p.node, []).append(p.reason)
     tables, host = {n.name for n in cut.plan.tables}, {*cut.before, *cut.after}
-    known = tables | {n.name for n in (*cut.plan.alias, *cut.inputs, *host)}
+    known = tables | {n.name for n in (*cut.plan.alias, *cut.plan.views, *cut.inputs, *host)}
     rows = []
     for node in module.graph.nodes:
         if node.name not in known and node.name not in reasons:
@@ -110,7 +109,7 @@ def provisional_graph(model: Any, example: Any, arch: str | ArchConfig, cut: Cut
 
     weights = {x.core: _provisional_weights(module, x, arch) for x in found.layers if isinstance(x, Weighted)}
     layers = [dataclasses.replace(x, norm=[], bias=None) if isinstance(x, Weighted) else x for x in found.layers]
-    bare = Plan(layers, found.outputs, [], found.alias)
+    bare = dataclasses.replace(found, layers=layers)
     graph = build(module, bare, arch, scale_of, lambda x: weights[x.core]).graph
     return graph if cut.whole else dataclasses.replace(graph, outputs=list(dict.fromkeys(graph.outputs)))
 

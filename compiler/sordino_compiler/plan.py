@@ -22,6 +22,7 @@ from .ops.layer import InputLayer, Layer, Unsupported
 from .ops.operator import Constraint, rule, traits
 from .ops.pad import PadLayer
 from .ops.planner import Planner
+from .ops.views import realise, unreadable
 
 __all__ = ["Plan", "layer_names", "plan"]
 
@@ -37,6 +38,8 @@ class Plan:
     """From every node that holds a layer's value unchanged to that layer's `out`."""
     tables: dict[Node, Node] = field(default_factory=dict)
     """From every node that is part of a table to the one with the table's result."""
+    views: set[Node] = field(default_factory=set)
+    """What views have made of a value, whether something reads it or not."""
 
     def roots(self) -> dict[Node, Node]:
         """From each layer's `out` to the node whose scale it has: the first of its group.
@@ -129,8 +132,8 @@ def _build(planner: Planner, node: Node) -> None:
         _unsupported(planner, node, reads)
         return
     args = arguments(node)
-    unfit = must.fixed_sizes(planner, node, args)
-    found = [(rule(must.fixed_sizes), unfit)] if unfit else _broken(planner, node, args, entry.constraints)
+    found = [] if entry.views else _unfit(planner, node, reads)
+    found = found or _broken(planner, node, args, entry.constraints)
     for text, what in found:
         planner.problem(node, text, what)
     if found:
@@ -141,13 +144,19 @@ def _build(planner: Planner, node: Node) -> None:
 
 def _function(planner: Planner, node: Node, function: Function) -> None:
     """Plans a function of one value, or reports its shape."""
-    unfit = None if planner.unshaped(function.source) else must.fixed_sizes(planner, node, {})
-    if unfit:
-        planner.problem(node, rule(must.fixed_sizes), unfit)
+    unfit = [] if planner.unshaped(function.source) else _unfit(planner, node, [function.source])
+    for text, what in unfit:
+        planner.problem(node, text, what)
     if unfit or planner.unshaped(function.source):
         _unsupported(planner, node, [function.source])
     else:
         table(planner, node, function)
+
+
+def _unfit(planner: Planner, node: Node, reads: Sequence[Node]) -> list[tuple[str, str]]:
+    """What is wrong with the dimensions that a node reads and makes."""
+    found = [what for n in dict.fromkeys(reads) if (what := planner.unreadable(n))]
+    return found or _broken(planner, node, {}, (must.fixed_sizes,))
 
 
 def _broken(planner: Planner, node: Node, args: dict[str, Any], constraints: Sequence[Constraint]) -> list[tuple[str, str]]:
@@ -163,7 +172,7 @@ def _cut(node: Node, reads: Sequence[Node]) -> str:
 
 def _unsupported(planner: Planner, node: Node, reads: list[Node]) -> None:
     """Stands in for a node that cannot be planned, so that the walk goes on and finds further problems."""
-    inputs = [planner.value(n) for n in reads]
+    inputs = [planner.value(n) for n in reads if not planner.unreadable(n)]
     entry, shape = traits(node), (1, 1, 1)
     fits = not any(planner.unshaped(n) for n in reads[:1]) or bool(entry and entry.weighted)
     try:
@@ -194,19 +203,23 @@ def plan(module: GraphModule, strict: bool = True) -> Plan:
     Raises `CompileError` naming every problem at once; with `strict` false they are in `Plan.problems` instead, and
     what could not be planned is `Unsupported`.
     """
-    planner = Planner(module, _padding_layer)
+    planner = Planner(module, _padding_layer, realise, unreadable, lambda n: bool((entry := traits(n)) and entry.views))
     outputs: list[Node] = []
     for node in module.graph.nodes:
         if node.op != "output":
             _build(planner, node)
             continue
         for n in pytree.tree_leaves(node.args[0]):
-            if planner.known(n):
+            if n in planner.views and planner.views[n].reshaped:
+                outputs.append(planner.value(planner.views[n].source))
+            elif planner.known(n) and (what := planner.unreadable(n)):
+                planner.problem(n, *what)
+            elif planner.known(n):
                 outputs.append(planner.value(n))
             elif n is not None:
                 planner.problem(node, "Every output is a tensor that depends on an input. Return activations only.")
     tables = {n: end for end, f in planner.functions.items() for n in f.nodes if n is end or n in planner.absorbed}
-    result = Plan(list(planner.layers.values()), outputs, planner.problems, planner.alias, tables)
+    result = Plan(list(planner.layers.values()), outputs, planner.problems, planner.alias, tables, set(planner.views))
     if strict:
         refuse(result.problems)
     result.check()

@@ -78,7 +78,7 @@ class Net:
         return self._add(Concat, name, (sum(self.shapes[p][0] for p in parts), *self.shapes[parts[0]][1:]), parts)
 
     def slice(self, name, x, start, stop):
-        return self._add(Slice, name, (stop - start, *self.shapes[x][1:]), (x,), start=start, stop=stop)
+        return self._add(Slice, name, (stop - start, *self.shapes[x][1:]), (x,), channels=tuple(range(start, stop)))
 
     def flatten(self, name, x):
         c, h, w = self.shapes[x]

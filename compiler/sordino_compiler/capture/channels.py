@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from ..fx.index_map import apply, concrete
 from ..fx.nodes import arguments, constant, is_constant, is_size, operator_name
 from ..ops.operator import traits
 
@@ -26,21 +27,23 @@ def maker(node: Node) -> tuple[Node, bool]:
 
 
 def readers(
-    node: Node, blocked: Callable[[Node], Exception], channels: int | None = None, constants: bool = False
-) -> list[tuple[Node, Node, int]]:
-    """What reads the channels of `node` with weights, also behind operators with f(kx) = k f(x): the reader, the node that it reads, and
-    how many neighbouring channels of that node stand for one of `node` (it may be flattened).
+    node: Node, blocked: Callable[[Node], Exception], origin: Tensor | None = None, constants: bool = False
+) -> list[tuple[Node, Node, Tensor]]:
+    """What reads the channels of `node` with weights, also behind views and operators with f(kx) = k f(x): the reader, the node that it
+    reads, and which channel of `node` each of that node's channels is made of: int64 [channels].
 
     With `constants`, products with a constant per channel count, too. Raises what `blocked` makes of a reader of another kind.
     """
-    channels = node.meta["val"].shape[1] if channels is None else channels
-    found: list[tuple[Node, Node, int]] = []
+    origin = torch.arange(node.meta["val"].shape[1]) if origin is None else origin
+    found: list[tuple[Node, Node, Tensor]] = []
     for user in node.users:
         entry = traits(user)
         if (entry and entry.weighted and user.args[0] is node) or (constants and _is_product(user)):
-            found.append((user, node, node.meta["val"].shape[1] // channels))
-        elif entry and (entry.homogeneous or entry.flattens):
-            found += readers(user, blocked, channels, constants)
+            found.append((user, node, origin))
+        elif entry and entry.homogeneous:
+            found += readers(user, blocked, origin, constants)
+        elif entry and entry.views and (moved := _moved(user, node, origin)) is not None:
+            found += readers(user, blocked, moved, constants)
         elif not is_size(user):
             raise blocked(user)
     return found
@@ -48,6 +51,18 @@ def readers(
 
 def _is_product(node: Node) -> bool:
     return operator_name(node) == "aten.mul" and sum(map(is_constant, node.args)) == 1
+
+
+def _moved(view: Node, source: Node, origin: Tensor) -> Tensor | None:
+    """The origins of the channels of a view; None if a channel has several."""
+    module, shape = view.graph.owning_module, [concrete(n, 1) for n in source.meta["val"].shape]
+    assert module is not None
+    given = origin.double().reshape(1, -1, *[1] * (len(shape) - 2)).expand(shape).contiguous()
+    found = apply(module, view, source, given, 1)
+    if not isinstance(found, Tensor) or found.dim() < 2 or len(found) != 1:
+        return None
+    flat = found.reshape(found.shape[1], -1)
+    return flat[:, 0].long() if bool((flat == flat[:, :1]).all()) else None
 
 
 def scale_output(module: GraphModule, made: Node, gain: Tensor) -> None:
@@ -61,10 +76,10 @@ def scale_output(module: GraphModule, made: Node, gain: Tensor) -> None:
         _replace(module, made, "bias", _scaled(module, a["bias"], gain))
 
 
-def scale_readers(module: GraphModule, found: list[tuple[Node, Node, int]], gain: Tensor) -> None:
+def scale_readers(module: GraphModule, found: list[tuple[Node, Node, Tensor]], gain: Tensor) -> None:
     """Multiplies by `gain`, one factor per channel, what the readers that `readers` found read."""
-    for user, source, repeats in found:
-        factors = gain.repeat_interleave(repeats)
+    for user, source, origin in found:
+        factors = gain[origin.to(gain.device)]
         a = arguments(user)
         if "weight" not in a:
             side = "other" if is_constant(a["other"]) else "self"

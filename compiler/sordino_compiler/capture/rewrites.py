@@ -12,6 +12,7 @@ from ..fx.source import where
 from ..ops.functions import elementwise
 from ..ops.operator import traits
 from .regions import inline_regions
+from .sink import sink_views
 from .steps import fold_steps
 
 __all__ = ["PASSES", "canonicalise"]
@@ -52,8 +53,9 @@ def out_of_place(module: GraphModule) -> None:
 
 _VIEWS = {
     f"aten.{name}"
-    for name in ("alias", "chunk", "detach", "expand", "flatten", "narrow", "permute", "reshape", "select", "slice", "split",
-                 "split_with_sizes", "squeeze", "transpose", "unflatten", "unsqueeze", "view")
+    for name in ("adjoint", "alias", "chunk", "detach", "diagonal", "expand", "expand_as", "flatten", "mT", "moveaxis", "movedim",
+                 "narrow", "numpy_T", "permute", "reshape", "reshape_as", "select", "slice", "split", "split_with_sizes", "squeeze",
+                 "swapaxes", "swapdims", "t", "tensor_split", "transpose", "unbind", "unflatten", "unsqueeze", "view", "view_as")
 } | {"getitem"}  # fmt: skip
 
 
@@ -71,8 +73,9 @@ def _aliases(node: Node) -> set[Node]:
 
 
 def own_forms(module: GraphModule) -> None:
-    """Every operator brings its calls into the form that it plans."""
+    """Views move behind what they may, and every operator brings its calls into the form that it plans."""
     for node in list(module.graph.nodes):
+        sink_views(module, node)
         entry = traits(node)
         if entry and entry.rewrite:
             entry.rewrite(module, node)
@@ -101,13 +104,16 @@ def activation_before_pooling(module: GraphModule) -> None:
 
 
 def one_name(module: GraphModule) -> None:
-    """`torch.max(x, y)` is `torch.maximum(x, y)`; and a constant that is enlarged for an element-wise operator need not be."""
+    """`torch.max(x, y)` is `torch.maximum(x, y)`; and a constant that is enlarged for an element-wise operator need not be.
+    A view becomes a reshape, which asks nothing of strides."""
     for node in list(module.graph.nodes):
         name = operator_name(node)
         if name in ("aten.max", "aten.min") and node.target._overloadname == "other":
             node.target = _aten.maximum.default if name == "aten.max" else _aten.minimum.default
         elif name in ("aten.expand", "aten.expand_as") and is_constant(node.args[0]) and all(map(_enlarges, node.users)):
             node.replace_all_uses_with(node.args[0])
+        elif name in ("aten.view", "aten._unsafe_view") and node.target._overloadname != "dtype":
+            node.target = _aten.reshape.default
 
 
 def _enlarges(user: Node) -> bool:

@@ -11,6 +11,7 @@ from . import (
     affine,
     average,
     concat,
+    contraction,
     conv,
     conv_transpose,
     extremum,
@@ -19,12 +20,14 @@ from . import (
     prelu,
     rearrange,
     reduce,
-    resize,
+    resample,
+    views,
 )
 from .concat import Concat
 from .conv import Conv, Relayout
 from .lanewise import Depthwise, Lanewise
 from .maxpool import MaxPool
+from .move import Move
 from .operator import OPERATORS
 from .rearrange import Flatten, Slice
 from .remedies import only_moves, remedy
@@ -38,6 +41,7 @@ __all__ = [
     "Flatten",
     "Lanewise",
     "MaxPool",
+    "Move",
     "Relayout",
     "Slice",
     "only_moves",
@@ -46,6 +50,7 @@ __all__ = [
 
 FAMILIES = (
     conv,
+    contraction,
     conv_transpose,
     affine,
     add,
@@ -55,9 +60,10 @@ FAMILIES = (
     maxpool,
     average,
     reduce,
-    resize,
+    resample,
     pad,
     concat,
     rearrange,
+    views,
 )
 """In the order of `docs/reference/operators.md`."""

@@ -130,15 +130,30 @@ def as_cat(module: GraphModule, node: Node) -> None:
     parts = list(a["tensors"])
     dim = {"hstack": 1, "dstack": 2, "vstack": 0}.get(name, a.get("dim") or 0)
     if name == "stack":
-        if rank > 4:
-            return  # reported by the operator's rule
         dim = dim % rank
+        if rank > 4:
+            _shown(module, node, parts, dim)
+            return
         for i, n in enumerate(parts):
             with module.graph.inserting_before(node):
                 parts[i] = module.graph.call_function(_aten.unsqueeze.default, (n, dim))
             parts[i].meta = {**node.meta, "val": _aten.unsqueeze.default(n.meta["val"], dim)}
     node.target, node.args, node.kwargs = _aten.cat.default, (parts, dim), {}
     constant_channels(module, node)
+
+
+def _shown(module: GraphModule, node: Node, parts: list[Node], dim: int) -> None:
+    """A stack of five dimensions as a concatenation of channels that views show in five; a batch in the second is left as it is."""
+    if dim == 0:
+        return  # reported by the operator's rule
+    value = parts[0].meta["val"]
+    joined = value.new_empty((value.shape[0], len(parts) * value.shape[1], *value.shape[2:]))
+    with module.graph.inserting_before(node):
+        cat = module.graph.call_function(_aten.cat.default, (parts, 1))
+        cat.meta = {**node.meta, "val": joined}
+        shown = module.graph.call_function(_aten.unflatten.int, (cat, 1, [len(parts), int(value.shape[1])]))
+        shown.meta = {**node.meta, "val": _aten.unflatten.int(joined, 1, [len(parts), int(value.shape[1])])}
+    node.target, node.args, node.kwargs = _aten.movedim.int, (shown, 1, dim), {}
 
 
 # -- from PyTorch ----------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from ..fx.nodes import arguments, constant, feature_rank, feature_shape, operato
 from ..graph import Computation, Window
 from ..slots import Slots, compact, packed
 from . import constraints as must
+from . import contraction
+from .contraction import rewritten
 from .lanewise import Depthwise
 from .layer import Weighted
 from .lowering import BIAS_MAX, Lowering
@@ -276,12 +278,6 @@ def conv(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     planner.add(ConvLayer(node, node, [source], shape, a["weight"], a["bias"], window=window, groups=a["groups"]))
 
 
-def vector_input(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """A fully connected layer takes (N, F). Flatten its input, or use a 1x1 convolution."""
-    rank = len(a["input"].meta["val"].shape)
-    return None if rank == 2 else f"an input of {rank} dimensions"
-
-
-@operator("aten.linear", becomes="CONV", constraints=(must.constant_weight, vector_input), weighted=True)
+@operator("aten.linear", becomes="CONV", constraints=(must.constant_weight,), rewrite=rewritten(contraction.linear), weighted=True)
 def linear(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     planner.add(LinearLayer(node, node, [planner.value(a["input"])], feature_shape(node), a["weight"], a["bias"]))

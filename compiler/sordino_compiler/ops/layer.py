@@ -48,6 +48,8 @@ class Layer:
     """Whether batch norms behind it may be fused."""
     takes_constants: ClassVar[bool] = False
     """Whether multiplications and additions of constants behind it may be fused."""
+    reads_in_place: ClassVar[bool] = False
+    """Whether the output is nothing but another reading of the input's memory."""
     named_by_module: ClassVar[bool] = False
     """Whether it is called by the path of the module that it comes from."""
     asymmetric: ClassVar[bool] = False

@@ -36,8 +36,8 @@ class Operator:
     """Whether its arguments `weight`, output channels first, and `bias` are trained: a gain per channel may go into them."""
     homogeneous: bool = False
     """Whether f(k x) = k f(x) in each channel for k > 0."""
-    flattens: bool = False
-    """Whether it only joins dimensions behind the batch, so that every channel becomes equally many neighbouring ones."""
+    views: bool = False
+    """Whether it only shows, repeats or reorders the values of its first operand: see `fx.index_map`."""
     monotone: bool = False
     """Whether it does not decrease, and works on every element alike."""
 

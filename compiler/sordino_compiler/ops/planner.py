@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch.fx import GraphModule, Node
 
+from ..fx.index_map import BATCH, IndexMap, followed, positions, whole
 from ..fx.nodes import is_size, operator_name
 from ..fx.problems import Problem
 from ..fx.source import where
@@ -19,15 +20,28 @@ Padding = tuple[int, int, int, int]
 class Planner:
     """State of one walk over a graph.
 
-    `padding_layer` makes the layer of a zero padding (node, its input, padding) that nothing has taken in.
+    `padding_layer` makes the layer of a zero padding (node, its input, padding) that nothing has taken in; `realise` gives a layer
+    or an alias to a node that views have made, if `unreadable` has nothing to say about it; `is_view` says whether a node is a view.
     """
 
-    def __init__(self, module: GraphModule, padding_layer: Callable[[Node, Node, Padding], Layer]):
-        self.module, self.padding_layer = module, padding_layer
+    def __init__(
+        self,
+        module: GraphModule,
+        padding_layer: Callable[[Node, Node, Padding], Layer],
+        realise: "Callable[[Planner, Node, IndexMap], None]",
+        unreadable: Callable[[Node, IndexMap], tuple[str, str] | None],
+        is_view: Callable[[Node], bool],
+    ):
+        self.module, self.padding_layer, self.realise, self.is_view = module, padding_layer, realise, is_view
+        self._unreadable = unreadable
         self.layers: dict[Node, Layer] = {}
         self.alias: dict[Node, Node] = {}
         self.pads: dict[Node, tuple[Node, Padding]] = {}
         """Zero paddings that no layer has taken in yet: node -> (its input, padding)."""
+        self.views: dict[Node, IndexMap] = {}
+        """What chains of views have made of a value."""
+        self.realised: dict[tuple, Node] = {}
+        """The nodes that already have a layer, by (source, shape, index)."""
         self.problems: list[Problem] = []
         self.shapeless: set[Node] = set()
         """Nodes that are not supported and whose value is no (channels, height, width) of fixed sizes."""
@@ -36,14 +50,37 @@ class Planner:
 
     def known(self, node: object) -> bool:
         """Whether `node` is an activation: a tensor that depends on an input."""
-        return isinstance(node, Node) and (node in self.alias or node in self.pads)
+        return isinstance(node, Node) and (node in self.alias or node in self.pads or node in self.views)
 
     def value(self, node: Node) -> Node:
         """The `out` node that holds the value of `node`; a padding becomes a layer of its own here."""
         if node in self.pads:
             source, padding = self.pads.pop(node)
             self.add(self.padding_layer(node, self.value(source), padding))
+        if node not in self.alias:
+            self.realise(self, node, self.views[node])
         return self.alias[node]
+
+    def seen(self, node: Node) -> IndexMap:
+        """The map of a node: through the views before it, or that of a value of its own."""
+        if node in self.views and (node not in self.alias or self.layers[self.alias[node]].reads_in_place):
+            return self.views[node]
+        source = self.value(node)
+        sizes = [n.meta["val"].shape[0] for n in self.module.graph.nodes if n.op == "placeholder"]
+        batch = next((s for s in sizes if isinstance(s, int)), BATCH)
+        return IndexMap(source, positions(node, batch), batch)
+
+    def follow(self, node: Node, x: Node) -> None:
+        """Notes that `node` is a view of `x`. It gets a layer, or an alias, as soon as something else than a view reads it."""
+        found = self.views[node] = followed(self.module, node, x, self.seen(x))
+        if self.unreadable(node):
+            return
+        if whole(found.index, found.source) or not all(self.is_view(u) for u in self.readers(node)):
+            self.value(node)
+
+    def unreadable(self, node: Node) -> tuple[str, str] | None:
+        """What keeps the array from reading an activation: the rule, and what was found; None if nothing does."""
+        return None if node not in self.views or node in self.alias else self._unreadable(node, self.views[node])
 
     def pad(self, node: Node, x: Node, added: Padding) -> None:
         """Notes that `node` is `x` with zeros around it: the layer that reads it may take them as its own padding."""
@@ -54,6 +91,8 @@ class Planner:
         """Notes that `node` is `x`."""
         if x in self.pads:
             self.pads[node] = self.pads[x]
+        elif x in self.views and x not in self.alias:
+            self.views[node] = self.views[x]
         else:
             self.alias[node] = self.value(x)
 
@@ -73,7 +112,7 @@ class Planner:
 
     def producer(self, node: Node, reader: Node) -> Layer | None:
         """The layer that makes `node`, if `reader` is the only one that reads it, so that it may be fused."""
-        if node in self.pads:
+        if node in self.pads or node not in self.alias:
             return None
         out = self.alias[node]
         chain = [n for n, o in self.alias.items() if o is out]

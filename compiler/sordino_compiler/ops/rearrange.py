@@ -1,20 +1,17 @@
-"""Slices, flattening, and what changes nothing: decisions of the allocation, without instructions."""
+"""Readings of a value in memory, and what changes nothing: decisions of the allocation, without instructions."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch.fx import Node
 
-from ..fx.nodes import feature_shape
 from ..graph import Reading
 from ..slots import Layout, width
-from .layer import Layer
 from .operator import operator
 from .planner import Planner
 
-__all__ = ["Flatten", "FlattenLayer", "Slice", "SliceLayer"]
+__all__ = ["Flatten", "Slice"]
 
 
 # -- meaning and layout ----------------------------------------------------------------------------------------------
@@ -22,176 +19,98 @@ __all__ = ["Flatten", "FlattenLayer", "Slice", "SliceLayer"]
 
 @dataclass(frozen=True)
 class Slice(Reading):
-    """Channels `start` to `stop` of the input."""
+    """Some channels of the input at evenly spaced pixels, counted row by row.
 
-    start: int
-    stop: int
+    Channel i of output pixel (y, x) is channel `channels[i]` of pixel `first + y * steps[0] + x * steps[1]`; without `steps`,
+    all pixels are what they are.
+    """
+
+    channels: tuple[int, ...]
+    first: int = 0
+    steps: tuple[int, int] | None = None
 
     kind: ClassVar[str] = "slice"
 
     def problems(self, ins, arch):
-        (v,), shape = ins, self.out.shape
-        if not 0 <= self.start < self.stop <= v.shape[0] or shape != (self.stop - self.start, *v.shape[1:]):
-            yield f"shape {shape}"
-        if (v.scale, v.signed, v.lowest) != (self.out.scale, self.out.signed, self.out.lowest):
+        (v,), (c, h, w) = ins, self.out.shape
+        if (
+            len(self.channels) != c
+            or len(set(self.channels)) != c
+            or not 0 <= min(self.channels) <= max(self.channels) < v.shape[0]
+        ):
+            yield f"channels {self.channels}"
+        if self.steps is None:
+            if (h, w) != v.shape[1:]:
+                yield f"shape {self.out.shape}"
+        elif min(self.first, *self.steps) < 0 or self.first + (h - 1) * self.steps[0] + (w - 1) * self.steps[1] >= np.prod(
+            v.shape[1:]
+        ):
+            yield f"pixels from {self.first} in steps of {self.steps}"
+        if v.scale != self.out.scale or v.signed != self.out.signed:
             yield "another scale or sign than its input"
 
+    def _pixels(self) -> np.ndarray:
+        """The input's pixels, int64 [h, w]."""
+        assert self.steps is not None
+        _, h, w = self.out.shape
+        return self.first + np.arange(h)[:, None] * self.steps[0] + np.arange(w) * self.steps[1]
+
     def evaluate(self, inputs, arch):
-        return inputs[0][:, self.start : self.stop]
+        (x,) = inputs
+        x = x[:, list(self.channels)]
+        return x if self.steps is None else x.reshape(*x.shape[:2], -1)[:, :, self._pixels()]
 
     def layout(self, inputs, shapes, lanes, fold=1):
-        x = inputs[0]
-        return Layout(x.buffer, x.row_pitch, x.pixel_pitch, x.slots[self.start : self.stop])
+        (x,), (_, _, w) = inputs, shapes[0]
+        slots = tuple(x.slots[c] for c in self.channels)
+        if self.steps is None:
+            return Layout(x.buffer, x.row_pitch, x.pixel_pitch, slots)
+        pixels = self._pixels()
+        words = pixels // w * x.row_pitch + pixels % w * x.pixel_pitch
+        (_, height, width), first = self.out.shape, int(words[0, 0])
+        down, right = int(words[min(1, height - 1), 0]) - first, int(words[0, min(1, width - 1)]) - first
+        even = first + np.arange(height)[:, None] * down + np.arange(width) * right
+        assert x.fold == 1 and np.array_equal(words, even), "its pixels are not evenly spaced in memory"
+        return Layout(x.buffer, down, right, tuple(first * lanes + s for s in slots))
 
 
 @dataclass(frozen=True)
 class Flatten(Reading):
-    """(c, h, w) to (c * h * w, 1, 1), in that order."""
+    """(c, h, w) to (n, 1, 1): element `index[i]` of the flattened input, int64 [n], each once; None: all, in order."""
+
+    index: np.ndarray | None = None
 
     kind: ClassVar[str] = "flatten"
 
     def problems(self, ins, arch):
         (v,) = ins
-        if self.out.shape != (int(np.prod(v.shape)), 1, 1):
-            yield f"shape {self.out.shape}"
-        if (v.scale, v.signed, v.lowest) != (self.out.scale, self.out.signed, self.out.lowest):
+        size = int(np.prod(v.shape))
+        if self.index is None:
+            if self.out.shape != (size, 1, 1):
+                yield f"shape {self.out.shape}"
+        elif self.out.shape != (len(self.index), 1, 1) or not 0 <= self.index.min() <= self.index.max() < size:
+            yield f"shape {self.out.shape} of {len(self.index)} elements, {self.index.min()}..{self.index.max()}"
+        elif len(np.unique(self.index)) != len(self.index):
+            yield "an element twice"
+        if v.scale != self.out.scale or v.signed != self.out.signed:
             yield "another scale or sign than its input"
 
     def evaluate(self, inputs, arch):
-        return inputs[0].reshape(len(inputs[0]), -1, 1, 1)
+        flat = inputs[0].reshape(len(inputs[0]), -1, 1, 1)
+        return flat if self.index is None else flat[:, self.index]
 
     def layout(self, inputs, shapes, lanes, fold=1):
         (c, h, w), x = shapes[0], inputs[0]
         columns = [i // x.fold * x.pixel_pitch * lanes + i % x.fold * c for i in range(w)]
         pixels = [y * x.row_pitch * lanes + column for y in range(h) for column in columns]
         slots = tuple(pixel + s for s in x.slots for pixel in pixels)
+        if self.index is not None:
+            slots = tuple(slots[i] for i in self.index)
         pitch = width(slots, lanes)
         return Layout(x.buffer, pitch, pitch, slots)
 
 
 # -- from PyTorch ----------------------------------------------------------------------------------------------------
-
-
-def _like(node: Node) -> torch.Tensor:
-    value = node.meta["val"]
-    return value[0] if isinstance(value, list | tuple) else value
-
-
-def _axis(node: Node, a: dict[str, Any]) -> int:
-    return int(a["dim"] if a["dim"] is not None else 0) % len(_like(node).shape)
-
-
-def channel_axis(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """Splitting works along the channels (dim=1). Use dim=1."""
-    axis = _axis(node, a)
-    return None if axis == 1 else f"dim={axis}"
-
-
-@dataclass
-class SliceLayer(Layer):
-    """Some neighbouring channels."""
-
-    start: int
-    """First channel."""
-
-    @property
-    def keeps_sign(self) -> bool:
-        return True
-
-    def lower(self, low, value, inputs, source):
-        return Slice(value, inputs, self.start, self.start + self.shape[0], source=source)
-
-
-def channel_axis_or_all(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """Slices take channels (dim=1); along other dimensions they take everything. Crop outside the model."""
-    whole = list(_like(node).shape[1:]) == list(a["self"].meta["val"].shape[1:])
-    axis = _axis(node, a)
-    start, end = a["start"], a.get("end")
-    everything = whole and (axis != 0 or (start in (0, None) and (end is None or end == (1 << 63) - 1)))
-    return None if axis == 1 or everything else f"dim={axis}"
-
-
-def unit_step(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """Slices take neighbouring channels (step 1). Reorder the channels of the layer before."""
-    return None if a.get("step", 1) == 1 else f"step {a['step']}"
-
-
-@operator("aten.slice", "aten.narrow", becomes="allocation", constraints=(channel_axis_or_all, unit_step))
-def slice_(planner: Planner, node: Node, a: dict[str, Any]) -> None:
-    x = a["self"]
-    source = planner.value(x)
-    if feature_shape(node) == feature_shape(x):
-        planner.alias[node] = source
-        return
-    start = a["start"] or 0
-    start = start + feature_shape(x)[0] if start < 0 else start
-    planner.add(SliceLayer(node, node, [source], feature_shape(node), start))
-
-
-@operator("aten.split", "aten.split_with_sizes", "aten.chunk", becomes="allocation", constraints=(channel_axis,))
-def split(planner: Planner, node: Node, a: dict[str, Any]) -> None:
-    planner.alias[node] = planner.value(a["self"])
-
-
-def part_of_split(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """Parts are taken of torch.split and torch.chunk only."""
-    parts = node.args[0]
-    name = str(getattr(parts, "target", ""))
-    return None if any(k in name for k in ("aten.split", "aten.chunk")) else f"a part of {name}"
-
-
-@operator("getitem", becomes="allocation (a part of a split)", constraints=(part_of_split,))
-def part(planner: Planner, node: Node, a: dict[str, Any]) -> None:
-    parts, index = node.args
-    assert isinstance(parts, Node) and isinstance(index, int)
-    sizes = [int(v.shape[1]) for v in parts.meta["val"]]
-    index = index % len(sizes)
-    planner.add(SliceLayer(node, node, [planner.value(parts)], feature_shape(node), sum(sizes[:index])))
-
-
-@dataclass
-class FlattenLayer(Layer):
-    """(N, C, H, W) to (N, C*H*W)."""
-
-    @property
-    def keeps_sign(self) -> bool:
-        return True
-
-    def lower(self, low, value, inputs, source):
-        return Flatten(value, inputs, source=source)
-
-
-def flatten_only(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """Reshapes flatten everything but the batch, to (N, C*H*W), or add or drop dimensions of size 1 behind the channels. Use
-    torch.flatten(x, 1)."""
-    x = next(iter(a.values()))
-    before, after = x.meta["val"].shape, node.meta["val"].shape
-    flat = len(after) == 2
-    moved = feature_shape(x) != feature_shape(node)
-    # An unsqueezed (N, C, 1, L) holds the same as (N, C, L); a channel axis that changes its size does not.
-    good = str(before[0]) == str(after[0]) and (flat or not moved)
-    return None if good else f"{tuple(map(str, before))} to {tuple(map(str, after))}"
-
-
-@operator(
-    "aten.flatten",
-    "aten.view",
-    "aten.reshape",
-    "aten._unsafe_view",
-    "aten.squeeze",
-    "aten.unsqueeze",
-    "aten.unflatten",
-    becomes="allocation; a flatten in front of a fully connected layer permutes its weights",
-    constraints=(flatten_only,),
-    flattens=True,
-)
-def reshape(planner: Planner, node: Node, a: dict[str, Any]) -> None:
-    x = next(iter(a.values()))
-    source = planner.value(x)
-    if feature_shape(node) == feature_shape(x):
-        planner.alias[node] = source
-    else:
-        planner.add(FlattenLayer(node, node, [source], feature_shape(node)))
 
 
 def float_tensor(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
@@ -214,6 +133,7 @@ def float_tensor(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
     becomes="nothing",
     constraints=(float_tensor,),
     homogeneous=True,
+    views=True,
 )
 def identity(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     planner.same(node, next(iter(a.values())))

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from ..graph import Graph, Node, Window
 from ..ops.conv import Conv
 from ..ops.rearrange import Flatten
@@ -16,14 +18,17 @@ def fold_flatten(graph: Graph) -> Graph:
     def fold(n: Node) -> Node:
         if not isinstance(n, Conv) or n.groups != 1 or n.window.padding != (0, 0, 0, 0) or n.window.kernel != (1, 1):
             return n
-        name = n.inputs[0]
-        while isinstance(producers[name], Flatten):
-            name = producers[name].inputs[0]
+        name, index = n.inputs[0], np.arange(n.weight.shape[1])
+        while isinstance(made := producers[name], Flatten):
+            index = index if made.index is None else made.index[index]
+            name = made.inputs[0]
         c, h, w = values[name].shape
-        if name == n.inputs[0] or max(h, w) > 255:
+        if name == n.inputs[0] or max(h, w) > 255 or len(index) < c * h * w:
             return n
+        weight = np.empty_like(n.weight)
+        weight[:, index] = n.weight
         return replace(
-            n, inputs=(name, *n.inputs[1:]), weight=n.weight.reshape(-1, c, h, w), window=Window((h, w), (1, 1), (0, 0, 0, 0))
+            n, inputs=(name, *n.inputs[1:]), weight=weight.reshape(-1, c, h, w), window=Window((h, w), (1, 1), (0, 0, 0, 0))
         )
 
     return replace(graph, nodes=[fold(n) for n in graph.nodes])

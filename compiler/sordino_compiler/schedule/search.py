@@ -127,13 +127,11 @@ def _sampled(outputs: Outputs, rows: int, densities: list[float]) -> float:
     x, n = layer.x, layer.node
     cropped = max(0, -n.window.padding[0])  # a phase of a transposed convolution may start below the first row
     below = cropped + (rows - 1) // n.repeat[0] * n.window.stride[0] + (n.window.kernel[0] - 1) * n.window.dilation[0] + 1
-    views = [(replace(x, base=0), min(x.shape[1], below), densities[0])]
-    words = views[0][1] * x.row_pitch
-    residual = None if layer.residual is None else replace(layer.residual, base=words)
-    if residual is not None:
-        views.append((residual, rows, densities[1]))
-        word = int(residual.slots.max()) // layer.arch.lanes + 1
-        words += max(rows * residual.row_pitch, width * residual.pixel_pitch, word)  # a pitch is 0 where all read the same
+    views, words = [_at(0, x, min(x.shape[1], below), densities[0])], _extent(x, min(x.shape[1], below), layer.arch.lanes)
+    residual = None
+    if layer.residual is not None:
+        views.append(_at(words, layer.residual, rows, densities[1]))
+        residual, words = views[1][0], words + _extent(layer.residual, rows, layer.arch.lanes)
     sample = replace(layer, x=views[0][0], residual=residual, out=replace(layer.out, shape=(c, rows, width), base=0))
     ops = [_bare(op) for op in Outputs(sample, outputs.columns, outputs.mapping).operations()]
     key = _digest(
@@ -145,6 +143,17 @@ def _sampled(outputs: Outputs, rows: int, densities: list[float]) -> float:
     if key not in _KNOWN:
         _KNOWN[key] = _time(ops, _pattern(views, words, layer.arch.lanes), layer.arch)
     return _KNOWN[key]
+
+
+def _at(first: int, v: View, rows: int, density: float) -> tuple[View, int, float]:
+    """The first rows of a value, moved so that they begin at word `first`, whichever way its rows and columns run."""
+    return replace(v, base=first - min(0, (rows - 1) * v.row_pitch) - min(0, (v.shape[2] - 1) * v.pixel_pitch)), rows, density
+
+
+def _extent(v: View, rows: int, lanes: int) -> int:
+    """The words from the first to the last of some rows of a value; a pitch may be negative, or 0 where all read the same."""
+    reach = (rows - 1) * abs(v.row_pitch) + (v.shape[2] - 1) * abs(v.pixel_pitch)
+    return max(rows * v.row_pitch, reach + int(v.slots.max()) // lanes + 1)
 
 
 def _digest(*parts: Any) -> bytes:
