@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch.fx import GraphModule, Node, map_arg
+from torch.fx import GraphModule, Node
 
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.numbers import wrap32
 
 from ..factors import exact_factor
-from ..fx.index_map import concrete
+from ..fx.index_map import apply
 from ..fx.nodes import feature_shape
 from ..graph import Computation, Window
 from ..slots import compact
@@ -193,15 +193,13 @@ def matrices(node: Node) -> tuple[np.ndarray, np.ndarray]:
     """The weights of a resizing call for rows and columns, float64 [outputs, inputs] each: it is run on unit vectors."""
     x = node.all_input_nodes[0]
     _, h, w = feature_shape(x)
-    two = len(x.meta["val"].shape) == 4
+    two, module = len(x.meta["val"].shape) == 4, node.graph.owning_module
+    assert module is not None
 
     def run(unit: torch.Tensor) -> torch.Tensor:
         """float64 [1, n, h, w] -> [n, out height, out width]"""
         given = unit if two else unit[:, :, 0]
-        sizes = {x: given}
-        values = (map_arg(a, lambda n: sizes[n] if n in sizes else concrete(n.meta["val"], 1)) for a in (node.args, node.kwargs))
-        args, kwargs = values
-        found = node.target(*args, **kwargs)[0]  # type: ignore[operator]
+        found = apply(module, node, x, given, 1)[0]
         return found if two else found[:, None]
 
     rows = run(torch.eye(h, dtype=torch.float64)[None, :, :, None].expand(1, h, h, w).contiguous())[:, :, 0].T
