@@ -97,7 +97,7 @@ def mapped(shape, parts) -> tuple[np.ndarray, np.ndarray]:
     (end,) = next(n for n in module.graph.nodes if n.op == "output").all_input_nodes
     found = known[end]
     assert found.problem == ""
-    return found.index, Chain(parts)(x)[0].numpy()
+    return found.index.numpy(), Chain(parts)(x)[0].numpy()
 
 
 @settings(max_examples=60, deadline=None)

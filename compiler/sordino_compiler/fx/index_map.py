@@ -6,9 +6,9 @@ values, whatever the dimensions in between: reshapes, permutations, slices, flip
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node, map_arg
@@ -51,12 +51,12 @@ class IndexMap:
         return isinstance(x, Tensor) and len(x) == self.batch and torch.equal(x.ravel(), positions(self.source, self.batch).ravel())
 
     @property
-    def index(self) -> np.ndarray:
+    def index(self) -> Tensor:
         """int64 [c, h, w]: the position of each element in one image of the source, flattened. There must be no `problem`."""
         x = self.found[0]
         c, *size = x.shape
         h, w = (1, 1, *size)[-2:] if len(size) < 2 else size
-        return x.reshape(c, h, w).numpy().astype(np.int64)
+        return x.reshape(c, h, w).long()
 
 
 def concrete(size: Any, batch: int) -> int:
@@ -70,7 +70,7 @@ def concrete(size: Any, batch: int) -> int:
 def positions(source: Node, batch: int) -> Tensor:
     """The positions of a value's elements, float64, in its own shape."""
     shape = [concrete(s, batch) for s in source.meta["val"].shape]
-    return torch.arange(int(np.prod(shape)), dtype=torch.float64).reshape(shape)
+    return torch.arange(prod(shape), dtype=torch.float64).reshape(shape)
 
 
 def apply(module: GraphModule, node: Node, x: Node, value: Any, batch: int) -> Any:
@@ -95,9 +95,9 @@ def followed(module: GraphModule, node: Node, x: Node, before: IndexMap) -> Inde
     return replace(before, found=apply(module, node, x, now, before.batch))
 
 
-def whole(index: np.ndarray, source: Node) -> bool:
+def whole(index: Tensor, source: Node) -> bool:
     """Whether a map takes every element of the source, in order and in the source's shape."""
-    return index.shape == feature_shape(source) and bool((index.ravel() == np.arange(index.size)).all())
+    return tuple(index.shape) == feature_shape(source) and torch.equal(index.ravel(), torch.arange(index.numel()))
 
 
 def fixed(node: Node, x: Node) -> bool:

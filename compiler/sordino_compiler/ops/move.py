@@ -47,8 +47,8 @@ class Move(Computation):
             yield f"size {self.size} should be {v.shape}"
         if self.index.shape != self.out.shape or self.index.min() < 0 or self.index.max() >= np.prod(v.shape):
             yield f"index of shape {self.index.shape}, {self.index.min()}..{self.index.max()}"
-        if v.scale != self.out.scale or v.signed != self.out.signed:
-            yield "another scale or sign than its input"
+        if (v.scale, v.signed, v.lowest) != (self.out.scale, self.out.signed, self.out.lowest):
+            yield "another scale or range than its input"
         if self.window != Window((1, 1)) or self.residual_weight is not None:
             yield "it has no kernel and no residual"
         yield from super().problems(ins, arch)

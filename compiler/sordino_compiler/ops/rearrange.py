@@ -46,8 +46,8 @@ class Slice(Reading):
             v.shape[1:]
         ):
             yield f"pixels from {self.first} in steps of {self.steps}"
-        if v.scale != self.out.scale or v.signed != self.out.signed:
-            yield "another scale or sign than its input"
+        if (v.scale, v.signed, v.lowest) != (self.out.scale, self.out.signed, self.out.lowest):
+            yield "another scale or range than its input"
 
     def _pixels(self) -> np.ndarray:
         """The input's pixels, int64 [h, w]."""
@@ -92,8 +92,8 @@ class Flatten(Reading):
             yield f"shape {self.out.shape} of {len(self.index)} elements, {self.index.min()}..{self.index.max()}"
         elif len(np.unique(self.index)) != len(self.index):
             yield "an element twice"
-        if v.scale != self.out.scale or v.signed != self.out.signed:
-            yield "another scale or sign than its input"
+        if (v.scale, v.signed, v.lowest) != (self.out.scale, self.out.signed, self.out.lowest):
+            yield "another scale or range than its input"
 
     def evaluate(self, inputs, arch):
         flat = inputs[0].reshape(len(inputs[0]), -1, 1, 1)

@@ -62,9 +62,9 @@ class FlattenLayer(Layer):
 
 def realise(planner: Planner, node: Node, view: IndexMap) -> None:
     """Gives `node` a layer, or an alias; which `unreadable` finds nothing wrong with."""
-    source, index = planner.value(view.source), view.index
+    source, index = planner.value(view.source), view.index.numpy()
     shape, size = feature_shape(node), feature_shape(source)
-    if whole(index, source):
+    if whole(view.index, source):
         planner.alias[node] = source
         return
     common: dict[str, Any] = {"core": node, "out": node, "inputs": [source], "shape": shape}
@@ -118,7 +118,7 @@ def unreadable(node: Node, view: IndexMap) -> tuple[str, str] | None:
     """What keeps the array from reading a view of `node`: the rule, and what was found; None if nothing does."""
     if view.problem:
         return _DIMENSIONS, f"{view.problem}, in {tuple(map(str, getattr(node.meta.get('val'), 'shape', ())))}"
-    index, size = view.index, feature_shape(view.source)
+    index, size = view.index.numpy(), feature_shape(view.source)
     common: dict[str, Any] = {"core": node, "out": node, "inputs": [], "shape": index.shape}
     if any(form(index, size, common) for form in (_slice, _flatten, _repeat)):
         return None
