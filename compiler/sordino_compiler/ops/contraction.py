@@ -190,7 +190,8 @@ def _scaled(build: _Builder, x: Node, y: Node, ours: str, theirs: str, out: str)
 
 def constant_matrix(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
     """One factor is an activation, the batch first, the other a constant matrix or vector (a parameter or a buffer), and the product
-    sums over dimensions behind the batch. Use nn.Linear, or a 1x1 convolution; products of two activations are described with mul."""
+    sums over dimensions behind the batch. Instead of a product of two activations use nn.Conv2d, or nn.Linear for a matrix that is
+    trained, or take it on the host."""
     return "another form"
 
 
