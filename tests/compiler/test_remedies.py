@@ -71,7 +71,7 @@ FOLLOWED = {
     "random in evaluation": (lambda m, x: m.more(m.conv(x) + torch.randn_like(x)), "leave it out of forward", lambda m, x: m.more(m.conv(x))),
     "loss in forward": (lambda m, x: F.mse_loss(m.conv(x), x, reduction="none"), "leave it out of forward", lambda m, x: m.conv(x)),
     "spectrum": (lambda m, x: torch.fft.rfft(m.conv(x)).real, "give them to the model as its input", lambda m, x: m.conv(x)),
-    "index by data": (lambda m, x: m.more(m.conv(x).index_select(1, x.mean((1, 2, 3)).long())), r"a buffer of integers", lambda m, x: m.layer(m.conv(x).index_select(1, torch.tensor([3, 0]))), nn.Conv2d(2, 4, 1)),
+    "index by data": (lambda m, x: m.more(m.conv(x).index_select(1, torch.arange(4) + x.mean().long())), r"a buffer of integers", lambda m, x: m.layer(m.conv(x).index_select(1, torch.tensor([3, 0]))), nn.Conv2d(2, 4, 1)),
     "softmax between layers": (
         lambda m, x: m.more(m.conv(x).softmax(1)),
         r"cut the model there\. One model returns the result of aten\.conv2d 'conv2d' \(conv, test_remedies\.py:\d+\), the host computes the operator, and a second",
