@@ -47,11 +47,11 @@ REFUSED = {
     "cat of images": (lambda m, x: torch.cat([m.conv(x), x], 0), r"aten\.cat 'cat' \(HERE\): Concatenation .* behind the model\. Found: dim=0\."),
     "weights from data": (lambda m, x: F.conv2d(x, m.conv.weight * x.amax()), r"2 parts .* aten\.amax .* aten\.conv2d 'conv2d' \(HERE\): Weights and biases .* Found: weight computed from an input\."),
     "group norm": (lambda m, x: F.group_norm(m.conv(x), 2), r"aten\.group_norm 'group_norm' \(HERE\): This operator is not supported\. It computes statistics of each image: train with nn\.BatchNorm2d, .* in its place\."),
-    "a view read in five dimensions": (lambda m, x: F.prelu(m.conv(x).unsqueeze(2), m.conv.bias[:1]) + 1, r"aten\.prelu 'prelu' \(HERE\): Views are followed .* Found: 5 dimensions, the batch included, in \('s\d+', '4', '1', '8', '8'\)\."),
+    "a view read in five dimensions": (lambda m, x: F.prelu(m.conv(x).unsqueeze(2), m.conv.bias[:1]).squeeze(2), r"aten\.prelu 'prelu' \(HERE\): Views are followed .* Found: 5 dimensions, the batch included, in \('s\d+', '4', '1', '8', '8'\)\."),
     "a batch that moves": (lambda m, x: F.avg_pool2d(m.conv(x).reshape(-1, 8, 8, 2), 2), r"aten\.avg_pool2d '\w+' \(HERE\): Views are followed .* Found: the batch is not the first dimension any more, in .*\."),
     "too many operations": (lambda m, x: F.max_pool2d(m.conv(x).flatten(1)[:, ORDER + ORDER[::-1]].view(-1, 1, 16, 32), 2), r"aten\.max_pool2d '\w+' \(HERE\): A rearrangement of values takes at most 256 operations.* Found: 512 operations from \(4, 8, 8\) to \(1, 16, 32\)\."),
     "positions from data": (lambda m, x: torch.index_select(m.conv(x), 1, x.mean((1, 2, 3)).long()), r".*aten\.index_select 'index_select' \(HERE\): A view's sizes and positions are constants.*"),
-    "a product of two activations": (lambda m, x: m.conv(x).flatten(2) @ x.flatten(2).transpose(1, 2), r"aten\.matmul 'matmul' \(HERE\): One factor is an activation, .* Found: another form\."),
+    "a product of two activations": (lambda m, x: (m.conv(x).flatten(2) @ x.flatten(2).transpose(1, 2)).unsqueeze(1).expand(-1, 4, -1, -1), r"aten\.matmul 'matmul' \(HERE\): One factor is an activation, .* Found: another form\."),
     "huge stride": (lambda m, x: F.max_pool2d(x, 1, 300), r"aten\.max_pool2d '\w+' \(HERE\): Stride and dilation .* Found: stride \[300, 300\]\."),
     "in-place on a view": (lambda m, x: (y := m.conv(x))[:, :2].relu_() + y[:, 2:], r"aten\.relu_ 'relu_' \(HERE\): an in-place operator on a view .* without the underscore\."),
 }  # fmt: skip
