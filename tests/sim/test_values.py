@@ -249,9 +249,15 @@ REMEDIES = {
 @pytest.mark.parametrize("name", REMEDIES)
 def test_remedies(name):
     refused, message, remedy = REMEDIES[name]
+
+    def between_layers(function):
+        model = Net(function)
+        model.d = nn.Conv2d(9, 4, 3, padding=1)  # what stands behind the last layer runs on the host
+        return model
+
     with pytest.raises(CompileError, match=message):
-        quantize(Net(refused), torch.randn(4, 3, 6, 5))
-    agree(Net(remedy))
+        quantize(between_layers(refused), torch.randn(4, 3, 6, 5))
+    agree(between_layers(remedy))
 
 
 @pytest.mark.parametrize("arch", ["ulx3s-85f", "icebreaker"])
@@ -286,3 +292,22 @@ def test_the_index_of_a_table_covers_what_enters_it():
     assert (entry.lo, entry.hi, entry.table_offset) == (0, 255, 128)
     assert len(np.unique(node.requant.table)) > 140
     assert (node.requant.lo, node.requant.hi) == (-128, 127)
+
+
+def test_more_tables_than_the_array_holds_are_loaded_segment_by_segment():
+    torch.manual_seed(4)
+    functions = (torch.sin, torch.tanh, F.silu)
+
+    class Chain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in functions)
+
+        def forward(self, x):
+            for layer, f in zip(self.layers, functions, strict=True):
+                x = f(layer(x))
+            return x
+
+    program = compile_graph(agree(Chain()))
+    assert program.arch.tables < len(functions)
+    assert [len(s.table) // 256 for s in program.segments] == [program.arch.tables] * len(functions)
