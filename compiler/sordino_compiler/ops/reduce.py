@@ -18,6 +18,8 @@ __all__: list[str] = []
 _aten = torch.ops.aten
 LONGEST = 255
 """Rows or columns of a window of maxima."""
+MOST_PARTS = 16
+"""Parts that are added or compared one by one."""
 
 
 # -- rewriting -------------------------------------------------------------------------------------------------------
@@ -44,18 +46,22 @@ class _Rewriting:
         new.meta = {**self.node.meta, "val": target(*values)}
         return new
 
-    def over_channels(self, x: Node, weight: float) -> Node:
-        """The sum over the channels times a constant: a convolution with one output channel."""
+    def over_channels(self, x: Node, weight: float, groups: int = 1) -> Node:
+        """The sum over the channels of each group, times a constant: a convolution with one output channel for a group."""
         _, channels, *size = x.meta["val"].shape
+        shape = (groups, channels // groups, *(1 for _ in size))
         name = f"_{self.node.name}_weight"
-        self.module.register_buffer(name, torch.full((1, channels, *(1 for _ in size)), weight))
-        target = (_aten.linear, _aten.conv1d, _aten.conv2d)[len(size)].default
+        self.module.register_buffer(name, torch.full(shape, weight))
         with self.module.graph.inserting_before(self.node):
             constant = self.module.graph.get_attr(name)
-            new = self.module.graph.call_function(target, (x, constant))
+            if size:
+                target = (_aten.conv1d if len(size) == 1 else _aten.conv2d).default
+                new = self.module.graph.call_function(target, (x, constant), {"groups": groups})
+            else:
+                new = self.module.graph.call_function(_aten.linear.default, (x, constant))
         value = x.meta["val"]
-        constant.meta["val"] = torch.empty(1, channels, *(1 for _ in size), device="meta")
-        new.meta = {**self.node.meta, "val": value.new_empty((value.shape[0], 1, *size))}
+        constant.meta["val"] = torch.empty(shape, device="meta")
+        new.meta = {**self.node.meta, "val": value.new_empty((value.shape[0], groups, *size))}
         return new
 
     def greatest_channel(self, x: Node) -> Node:
@@ -69,24 +75,59 @@ class _Rewriting:
         return x
 
 
-def _of_stack(module: GraphModule, node: Node) -> bool:
-    """A reduction over the dimension that `torch.stack` has just made: additions, or maxima, of the parts."""
-    a, name = arguments(node), operator_name(node).removeprefix("aten.")
-    made = a["self"]
-    if operator_name(made) != "aten.stack" or a.get("keepdim") or "dim" not in a:
+def _pairwise(module: GraphModule, node: Node) -> bool:
+    """A reduction over the dimension that `torch.stack` has just made, or over a short one of more than four, as groups of channels
+    have: additions, or maxima, of the parts."""
+    a, do = arguments(node), _Rewriting(module, node)
+    made, dims = a["self"], _dims(node, a)
+    shape = made.meta["val"].shape
+    if len(dims) != 1:
         return False
-    rank = len(made.meta["val"].shape)
-    dims = a["dim"] if isinstance(a["dim"], list | tuple) else [a["dim"]]
-    dim = (made.args[1] if len(made.args) > 1 else made.kwargs.get("dim", 0)) % rank
-    pairwise = {"mean": _aten.add.Tensor, "sum": _aten.add.Tensor, "amax": _aten.maximum.default, "amin": _aten.minimum.default}[
-        name
-    ]
-    if [d % rank for d in dims] != [dim]:
+    if operator_name(made) == "aten.stack" and arguments(made)["dim"] % len(shape) == dims[0]:
+        parts = list(made.args[0])
+    elif len(shape) > 4 and dims[0] > 0 and shape[dims[0]] <= MOST_PARTS:
+        parts = [do.call(_aten.select.int, made, dims[0], i) for i in range(shape[dims[0]])]
+    else:
         return False
-    do, (x, *others) = _Rewriting(module, node), made.args[0]
+    kinds = {"mean": _aten.add.Tensor, "sum": _aten.add.Tensor, "amax": _aten.maximum.default, "amin": _aten.minimum.default}
+    name = operator_name(node).removeprefix("aten.")
+    x, *others = parts
     for other in others:
-        x = do.call(pairwise, x, other)
-    x = do.call(_aten.mul.Tensor, x, 1 / (1 + len(others))) if name == "mean" else x
+        x = do.call(kinds[name], x, other)
+    x = do.call(_aten.mul.Tensor, x, 1 / len(parts)) if name == "mean" else x
+    x = do.call(_aten.unsqueeze.default, x, dims[0]) if a.get("keepdim") else x
+    node.replace_all_uses_with(x)
+    module.graph.erase_node(node)
+    return True
+
+
+def _grouped(module: GraphModule, node: Node) -> bool:
+    """A sum or a mean over groups of channels, or within them, of (N, groups, channels, H, W)."""
+    a, name, do = arguments(node), operator_name(node), _Rewriting(module, node)
+    x, dims = a["self"], _dims(node, a)
+    shape = x.meta["val"].shape
+    if len(shape) != 5 or dims not in ([1], [2]) or name not in ("aten.mean", "aten.sum"):
+        return False
+    x = do.call(_aten.transpose.int, x, 1, 2) if dims == [1] else x
+    kept, summed = (int(n) for n in x.meta["val"].shape[1:3])
+    x = do.over_channels(do.call(_aten.flatten.using_ints, x, 1, 2), 1 / summed if name == "aten.mean" else 1.0, kept)
+    x = do.call(_aten.unsqueeze.default, x, dims[0]) if a.get("keepdim") else x
+    node.replace_all_uses_with(x)
+    module.graph.erase_node(node)
+    return True
+
+
+def _flattened(module: GraphModule, node: Node) -> bool:
+    """A reduction over the last of more than four dimensions, as of (N, groups, channels, H, W): of (N, C, L) over L."""
+    a, do = arguments(node), _Rewriting(module, node)
+    x, dims = a["self"], _dims(node, a)
+    shape = x.meta["val"].shape
+    first = len(shape) - len(dims)
+    if len(shape) <= 4 or a.get("keepdim") or dims != list(range(first, len(shape))) or first < 2:
+        return False
+    x = do.call(_aten.flatten.using_ints, do.call(_aten.flatten.using_ints, x, first, -1), 1, first - 1)
+    x = do.call(node.target, x, [2])
+    x = x if first == 2 else do.call(_aten.unflatten.int, x, 1, [int(n) for n in shape[1:first]])
     node.replace_all_uses_with(x)
     module.graph.erase_node(node)
     return True
@@ -94,15 +135,15 @@ def _of_stack(module: GraphModule, node: Node) -> bool:
 
 def in_steps(module: GraphModule, node: Node) -> None:
     """A reduction over channels too, a minimum, and one whose result has another layout, in steps that are planned by themselves."""
-    if _of_stack(module, node):
-        return
     a, name = arguments(node), operator_name(node).removeprefix("aten.")
+    if _grouped(module, node) or _pairwise(module, node) or _flattened(module, node) or len(a["self"].meta["val"].shape) > 4:
+        return
     x, value = a["self"], a["self"].meta["val"]
     dims, keeps = _dims(node, a), bool(a.get("keepdim"))
     spatial, channels = [d for d in dims if d > 1], 1 in dims
     sizes = [value.shape[d] for d in spatial]
     simple = not channels and name != "amin" and not (name == "amax" and max(sizes, default=0) > LONGEST)
-    if 0 in dims or not _keeps_layout(node, a) or (simple and not _moved(node, a)):
+    if 0 in dims or (simple and not _moved(node, a)):
         return  # planned as it is, or reported by the operator's rule
     do = _Rewriting(module, node)
     x = do.call(_aten.neg.default, x) if name == "amin" else x
@@ -151,21 +192,9 @@ def _moved(node: Node, a: dict[str, Any]) -> bool:
     return feature_shape(node) != _kept(node, a)
 
 
-def _keeps_layout(node: Node, a: dict[str, Any]) -> bool:
-    """Whether the channels of the result are channels."""
-    rank, dims = len(a["self"].meta["val"].shape), _dims(node, a)
-    return rank == 2 or bool(a.get("keepdim")) or 1 not in dims or len(dims) == rank - 1
-
-
 def not_the_batch(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
     """A mean, sum, maximum or minimum is taken within an image, not over the batch. Name the dimensions: dim=(2, 3)."""
     return f"dim={a.get('dim')}" if 0 in _dims(node, a) else None
-
-
-def channels_stay(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """A mean, sum, maximum or minimum over the channels leaves one channel. Use keepdim=True, so that no other dimension takes
-    its place."""
-    return None if 0 in _dims(node, a) or _keeps_layout(node, a) else f"dim={a['dim']} with keepdim=False"
 
 
 def no_places(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
@@ -193,7 +222,7 @@ def _axes(node: Node, source: Node, a: dict[str, Any]) -> tuple[tuple[Span, ...]
     "aten.mean",
     "aten.sum",
     becomes="VEC (MAC) over height and width; CONV (1x1, constant weights) over channels",
-    constraints=(not_the_batch, channels_stay),
+    constraints=(not_the_batch,),
     rewrite=in_steps,
     homogeneous=True,
 )
@@ -209,7 +238,7 @@ def mean(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     "aten.amax",
     "aten.amin",
     becomes="VEC (MAX) over height and width; over channels, maxima of halves",
-    constraints=(not_the_batch, channels_stay),
+    constraints=(not_the_batch,),
     rewrite=in_steps,
     homogeneous=True,
 )
