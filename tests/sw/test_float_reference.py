@@ -76,6 +76,7 @@ MODELS = {
         dense, c=conv(), o=conv(24, 4, 1), blocks=nn.ModuleList(nn.Sequential(norm(8 + 8 * k), nn.ReLU(), conv(8 + 8 * k, 8, bias=False)) for k in range(2))
     ),
     "norm of the input": lambda: Fn(lambda s, x: F.relu(s.c(s.b(x))), b=norm(3), c=conv()),
+    "norm of the input, and a function of it": lambda: Fn(lambda s, x: s.c(F.gelu(s.b(x[:, :1]))), b=norm(1), c=conv(1)),
     "norm behind an activation": lambda: Fn(lambda s, x: s.d(s.b(F.relu(s.c(x)))), c=conv(), b=norm(), d=conv(8, 4)),
     "norm behind a constant that is computed from the first parameter": lambda: Fn(
         lambda s, x: F.relu(s.b(s.c(x * s.gain[0].view(1, -1, 1, 1)))), gain=nn.ParameterList([torch.rand(3) + 0.5]), c=conv(), b=norm()

@@ -269,7 +269,6 @@ def load_own_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module | N
                 model = sparsify(
                     model, document["method"], calibration=noise or None, replace=document.get("replace") or None, **options
                 )
-            Blend(1)(model, 1)  # what was to fade has faded
         model.load_state_dict(tensors)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: the weights do not fit the model. {' '.join(str(error).split())}") from None

@@ -15,7 +15,8 @@ from sordino_compiler.capture import Call, evaluation, export
 from sordino_compiler.edge_steps import entering
 from sordino_compiler.edges import cut_edges
 from sordino_compiler.fx.problems import refuse
-from sordino_compiler.fx.source import where
+from sordino_compiler.fx.source import module_path, where
+from sordino_compiler.ops.layer import Layer
 from sordino_compiler.plan import layer_names
 from sordino_hw.spec.errors import InputError
 
@@ -94,7 +95,14 @@ class FloatReference:
         self.module = export(model, call, example)
         self.cut = cut_edges(self.module)
         refuse(self.cut.problems)
-        self.layers = dict(zip(layer_names(self.cut.plan), self.cut.plan.layers, strict=True))
+        names = layer_names(self.cut.plan)
+        self.layers: dict[str, Layer] = {}
+        for name, layer in zip(names, self.cut.plan.layers, strict=True):
+            self.layers[name] = layer
+            # A batch norm of constants may become part of the function behind it, and the layer then has the function's name.
+            last = module_path(layer.out) or layer.out.name
+            if last not in names:
+                self.layers.setdefault(last, layer)
         self.entering = entering(self.cut)
         """From the model's inputs to the array's, in floats."""
 
