@@ -6,6 +6,7 @@ the architecture are computed anew, so that nothing but the checks of the conten
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import json
 import time
@@ -20,14 +21,17 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from hosted import hosted
 from random_layers import ARCHS, random_case
 from sordino.cli.disasm import disasm
 from sordino.report import render
 from sordino.report.jsonfile import document
+from sordino.runtime.edges import Edges, restored
 from sordino.runtime.stats import Stats
 from sordino_compiler.driver import compile_graph
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import ArchError, SordinoError, TrapError
+from sordino_hw.spec.host import OPERATIONS
 from sordino_hw.spec.isa import IMM_BITS, REG_BITS, REGISTERS, Opcode
 from sordino_hw.spec.program import Program
 from sordino_sim.golden.model import Golden
@@ -176,11 +180,34 @@ def change_image(rng: np.random.Generator, d: Document, images: Images) -> None:
     images[name] = image
 
 
+def change_host(rng: np.random.Generator, d: Document, images: Images) -> None:
+    """A place among the host's steps, as `change_field` changes it; an operation becomes another, two change places, one goes twice."""
+    host = d["host"]
+    side = pick(rng, ["before", "after", "after", "after"])
+    i, j = (int(rng.integers(len(host[side]))) for _ in range(2))
+    kind = int(rng.integers(6))
+    if kind == 0:
+        host[side][i], host[side][j] = host[side][j], host[side][i]
+    elif kind == 1:
+        host[side].insert(i, copy.deepcopy(host[side][j]))
+    elif kind == 2:
+        operation = pick(rng, list(OPERATIONS.values()))
+        values = {"function": "exp", "dtype": "int64", "mode": "reflect", "log": True, "keep": True, "largest": False, "value": 1.0}
+        sizes = {"shape": [1, 1 << int(rng.integers(40))], "dims": [0], "indices": [0] * 9, "before": [1, 1 << 30], "after": [0, 0]}
+        attributes = {f.name: (values | sizes).get(f.name, int(rng.integers(3))) for f in dataclasses.fields(operation)}
+        host[side][i] |= {"op": operation.name, "attributes": attributes}
+    elif kind == 3:
+        host[side][i]["inputs"] = [pick(rng, [n for s in host[side] for n in s["outputs"]]) for _ in host[side][i]["inputs"]]
+    else:
+        change_field(rng, {"host": host}, images)
+
+
 MUTATIONS: tuple[Callable[[np.random.Generator, Document, Images], None], ...] = (
     *(change_register, change_register, change_register),
     *(change_instruction, change_instruction),
     *(change_field, change_field),
     *(change_image, change_image),
+    *(change_host, change_host),
     change_arch,
 )
 
@@ -197,6 +224,8 @@ class Corpus:
             case = random_case(seed, arch)
             seed += 1
             program = compile_graph(case.graph, name="seed", reuse=bool(seed % 2))
+            if seed % 3 and not set(program.inputs) & set(program.outputs):
+                program = hosted(program)
             if sum(len(s.imem) for s in program.segments) < 400:
                 path = folder / "seed.sdn"
                 program.save(path)
@@ -246,7 +275,7 @@ def _inputs(program: Program, given: dict[str, np.ndarray]) -> dict[str, np.ndar
 
 
 def journey(path: Path, given: dict[str, np.ndarray], *, page: bool = False) -> Outcome:
-    """Load and check, disassemble, golden model, timing model, and the report page if asked for.
+    """Load and check, disassemble, golden model, timing model, the host's steps, and the report page if asked for.
 
     Whatever is no `SordinoError` comes out: a fault.
     """
@@ -273,8 +302,11 @@ def journey(path: Path, given: dict[str, np.ndarray], *, page: bool = False) -> 
         return outcome("budget", error)
     inputs = _inputs(program, given)
     try:
-        golden.run(inputs, list(program.outputs))
+        outputs = golden.run(inputs, list(program.outputs)).outputs
         result = model.run(inputs)
+        edges = Edges(program)
+        values, _ = edges.enter({a.name: np.ones((2, *a.shape), np.float32) for a in program.edges.inputs})
+        restored(program.edges, edges.leave(values, outputs), None)
     except SordinoError as error:
         return outcome("run", error)
     if page:

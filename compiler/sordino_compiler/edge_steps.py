@@ -42,6 +42,8 @@ def edges(cut: Cut, inputs: Sequence[str], outputs: Sequence[str]) -> Edges:
     low = Lowering(cut.module, batch, given, names)  # type: ignore[arg-type]
     for node in cut.before:
         low.lower(node)
+    for node in cut.entries:
+        low.define(node, names[node])
     before, low.steps = low.steps, []
     first: dict[str, Ref] = {}
     for node in cut.exits:

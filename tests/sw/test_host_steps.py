@@ -83,6 +83,7 @@ FRONT = {
     "gray": lambda m, x: x[:, :1].expand(-1, 3, -1, -1),
     "no channels": lambda m, x: x[:, 0].unsqueeze(1).repeat(1, 3, 1, 1),
     "cast": lambda m, x: x.to(torch.float32).contiguous() * 0.5,
+    "casts that do nothing": lambda m, x: x.to("cpu").float(),
     "crop": lambda m, x: x[:, :, 1:7, 2:],
     "resize": lambda m, x: F.interpolate(x, (6, 6), mode="bilinear"),
     "roll": lambda m, x: x.roll(2, 3),
@@ -224,7 +225,7 @@ def test_steps_compute_what_the_model_does(name):
     assert type(trained) is type(expected)
 
 
-SHORT = ["front: mean and deviation", "front: nhwc, 0..255", "front: bgr", "back: softmax", "back: argmax", "back: topk", "back: flatten",
+SHORT = ["front: mean and deviation", "front: nhwc, 0..255", "front: bgr", "front: casts that do nothing", "back: softmax", "back: argmax", "back: topk", "back: flatten",
          "back: joined", "back: yolo", "back: attention", "structure: nested", "structure: the same in two shapes", "both"]  # fmt: skip
 
 

@@ -150,6 +150,14 @@ class Lowering:
             outputs = tuple(new if n == old else n for n in s.outputs) if j == defined else s.outputs
             self.steps[j] = dataclasses.replace(s, inputs=tuple(new if n == old else n for n in s.inputs), outputs=outputs)
 
+    def define(self, node: Node, name: str) -> None:
+        """Makes sure that a value has a name: one that is another node's value unchanged (a cast that does nothing) is copied to it."""
+        self._node, x = node, self.ref(node)
+        if x.name != name:
+            copied = self.emit(Reshape(x.kind.shape), x)
+            self.steps[-1] = dataclasses.replace(self.steps[-1], outputs=(name,))
+            self.values[node] = dataclasses.replace(copied, name=name)
+
     def again(self, node: Node, x: Ref, shape: Sequence[int]) -> Ref:
         """A value that another node has already, in the shape in which this one has it."""
         self._node = node

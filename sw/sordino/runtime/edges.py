@@ -11,7 +11,7 @@ from sordino_hw.spec.errors import InputError
 from sordino_hw.spec.host import Host, Leaf, leaves, paths, restore, step_work
 from sordino_hw.spec.program import Program
 
-from .arrays import like, quantised, real_input
+from .arrays import like, quantised, real_input, to_numpy
 
 __all__ = ["Edges", "StepCost", "costs", "named", "restored", "returned"]
 
@@ -101,6 +101,9 @@ class Edges:
         found = {}
         for a, x in zip(arguments, inputs, strict=True):
             others = [p.tensors[a.name].shape] if a.name in p.inputs else []
+            x = to_numpy(a.name, x)
+            if a.name not in p.inputs and x.dtype.kind in "iu":  # such as images of uint8: they are no integers of the array
+                x = x.astype(np.float32)
             found[a.name] = real_input(a.name, x, a.shape, *others).reshape(-1, *a.shape).astype(np.float32)
         first, batch = arguments[0].name, len(found[arguments[0].name])
         for name, x in found.items():
