@@ -1,258 +1,353 @@
-"""Host steps: what each operation computes, what a file of them may hold, and that anything else is refused."""
+"""The host port: registers, windows, errors and the rules of AXI4-Lite."""
 
-import dataclasses
-import json
-import math
+import random
 
-import numpy as np
 import pytest
-from test_program import program
+from axi_bench import address, row_of, simulate
 
-from sordino_hw.spec.budget import cost, require_budget
-from sordino_hw.spec.errors import BinaryError
-from sordino_hw.spec.host import OPERATIONS, Argument, Group, Host, Kind, Leaf, Literal, Step, infer, paths, restore
-from sordino_hw.spec.host.operations import (
-    Cast,
-    Choose,
-    Combine,
-    Concat,
-    Cumulate,
-    Expand,
-    Flip,
-    Gather,
-    Map,
-    Matmul,
-    Pad,
-    Permute,
-    Position,
-    Reduce,
-    Reshape,
-    Slice,
-    Softmax,
-    Take,
-    Top,
+from sordino_hw.gateware.host.axi import Resp
+from sordino_hw.spec import isa
+from sordino_hw.spec.address_map import READABLE, WRITABLE, check_address_space
+from sordino_hw.spec.arch import ArchConfig
+from sordino_hw.spec.errors import ArchError
+from sordino_hw.spec.isa import CSR, PER_CORE, Region, region_bits, region_depth, region_stride, row_pieces
+from sordino_hw.spec.latencies import Latencies
+
+ARCH = ArchConfig(
+    cores=2,
+    lanes=16,
+    ppu=4,
+    act_depth=64,
+    weight_depth=48,
+    mask_depth=16,
+    param_depth=8,
+    state_depth=6,
+    tables=1,
+    imem_depth=32,
+    perf_depth=8,
 )
-from sordino_hw.spec.program import Program
-
-RNG = np.random.default_rng(0)
-X = RNG.standard_normal((5, 3, 4)).astype(np.float32)
-POSITIVE = np.abs(X) + np.float32(0.5)
-INDEX = np.tile(np.array([2, 0, 9], np.int64)[:, None], (5, 1, 4))
-
-MEANING = {
-    "map": (Map("sigmoid"), (X,), 1 / (1 + np.exp(-X))),
-    "map of integers": (Map("neg"), (INDEX,), -INDEX),
-    "not": (Map("not"), (X > 0,), X <= 0),
-    "combine": (Combine("div"), (X, POSITIVE), X / POSITIVE),
-    "combine repeats": (Combine("sub"), (X, X[:, :1]), X - X[:, :1]),
-    "compare": (Combine("ge"), (X, POSITIVE), X >= POSITIVE),
-    "choose": (Choose(), (X > 0, X, POSITIVE), np.where(X > 0, X, POSITIVE)),
-    "cast": (Cast("uint8"), (POSITIVE * 40,), (POSITIVE * 40).astype(np.uint8)),
-    "reshape": (Reshape((2, 6)), (X,), X.reshape(5, 2, 6)),
-    "to nothing": (Reshape(()), (X[:, 0, 0],), X[:, 0, 0]),
-    "permute": (Permute((1, 0)), (X,), X.transpose(0, 2, 1)),
-    "expand": (Expand((3, 4)), (X[:, :1],), np.repeat(X[:, :1], 3, 1)),
-    "slice": (Slice(1, 1, 4, 2), (X,), X[:, :, 1:4:2]),
-    "take": (Take(0, (2, 2, 0)), (X,), X[:, [2, 2, 0]]),
-    "flip": (Flip((0, 1)), (X,), X[:, ::-1, ::-1]),
-    "concat": (Concat(1), (X, X), np.concatenate([X, X], 2)),
-    "pad": (Pad((1, 0), (0, 2), "constant", 7.0), (X,), np.pad(X, ((0, 0), (1, 0), (0, 2)), constant_values=7)),
-    "reflect": (Pad((2, 0), (0, 3), "reflect", 0.0), (X,), np.pad(X, ((0, 0), (2, 0), (0, 3)), "reflect")),
-    "reduce": (Reduce("mean", (0, 1), False), (X,), X.mean((1, 2))),
-    "keep": (Reduce("max", (1,), True), (X,), X.max(2, keepdims=True)),
-    "position": (Position("min", 0, False), (X,), X.argmin(1)),
-    "softmax": (Softmax(1, False), (X,), np.exp(X) / np.exp(X).sum(2, keepdims=True)),
-    "log softmax": (Softmax(0, True), (X,), np.log(np.exp(X) / np.exp(X).sum(1, keepdims=True))),
-    "gather": (Gather(0), (X, INDEX), np.take_along_axis(X, INDEX.clip(0, 2), 1)),
-    "cumulate": (Cumulate(1), (X,), np.cumsum(X, 2)),
-    "matmul": (Matmul(), (X, X.transpose(0, 2, 1)), np.einsum("nij,nkj->nik", X, X)),
-}
+OK, SLVERR, DECERR = Resp.OKAY, Resp.SLVERR, Resp.DECERR
+MEMORIES = [r for r in Region if r is not Region.CSR]
 
 
-def kind(x: np.ndarray) -> Kind:
-    return Kind(str(x.dtype), x.shape[1:])
+async def write_row(ctx, manager, region, row, value):
+    for i in range(row_pieces(region_bits(ARCH, region))):
+        assert await manager.write(ctx, address(region, ARCH, row, i), value >> 32 * i & 0xFFFFFFFF) == OK
 
 
-@pytest.mark.parametrize("name", MEANING)
-def test_meaning_and_inferred_kind(name):
-    operation, operands, expected = MEANING[name]
-    names = tuple("abcd"[: len(operands)])
-    step = Step(operation, names, ("y",))
-    (inferred,) = infer(step, {n: kind(x) for n, x in zip(names, operands, strict=True)})
-    (y,) = operation.run(*operands)
-    assert kind(y) == inferred == Kind(str(expected.dtype), expected.shape[1:]) and len(y) == 5
-    np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
-    assert 0 <= operation.work(tuple(map(kind, operands)), (inferred,)) <= 24 * max(x[0].size for x in (*operands, y))
+async def settle(ctx):
+    """A row's last piece is answered before the row has arrived."""
+    await ctx.tick().repeat(2 + max(row_pieces(region_bits(ARCH, r)) for r in WRITABLE))
 
 
-def test_top_is_stable_and_in_order():
-    x = np.array([[1, 3, 3, 0, 3]], np.float32)
-    values, places = Top(0, 4, True).run(x)
-    assert values.tolist() == [[3, 3, 3, 1]] and places.tolist() == [[1, 2, 4, 0]] and places.dtype == np.int64
-    assert Top(0, 2, False).run(x)[1].tolist() == [[3, 0]]
+async def read_row(ctx, manager, region, row):
+    value = 0
+    for i in range(row_pieces(region_bits(ARCH, region))):
+        data, resp = await manager.read(ctx, address(region, ARCH, row, i))
+        assert resp == OK
+        value |= data << 32 * i
+    return value
 
 
-def test_every_operation_has_a_meaning_tested_here():
-    assert {op.name for op, _, _ in MEANING.values()} | {"top"} == set(OPERATIONS)
+@pytest.mark.parametrize("pause", [0.0, 0.6])
+def test_rows(pause):
+    """Rows of every writable memory arrive whole; rows of every readable one come back."""
+    rng = random.Random(1)
+    cores = {r: range(ARCH.cores) if r in PER_CORE else range(1) for r in WRITABLE}
+    rows = {
+        (r, row_of(r, ARCH, core, row)): rng.getrandbits(region_bits(ARCH, r))
+        for r in WRITABLE
+        for core in cores[r]
+        for row in (0, 3, region_depth(ARCH, r) - 1)
+    }
+    perf = row_of(Region.PERF, ARCH, 1, 2)
+
+    async def bench(ctx, manager, machine):
+        machine.memory[Region.PERF, perf] = rng.getrandbits(region_bits(ARCH, Region.PERF))
+        for (region, row), value in rows.items():
+            await write_row(ctx, manager, region, row, value)
+        await settle(ctx)
+        assert {**rows, (Region.PERF, perf): machine.memory[Region.PERF, perf]} == machine.memory
+        for (region, row), value in machine.memory.items():
+            if region in READABLE:
+                assert await read_row(ctx, manager, region, row) == value
+
+    simulate(ARCH, bench, pause=pause)
 
 
-REAL, WHOLE, TRUTH = Kind("float32", (3, 4)), Kind("int64", (3, 4)), Kind("bool", (3, 4))
-BROKEN = {
-    "unknown function": (Map("eval"), (REAL,)),
-    "function of another dtype": (Map("exp"), (WHOLE,)),
-    "two dtypes": (Combine("add"), (REAL, WHOLE)),
-    "division of integers": (Combine("div"), (WHOLE, WHOLE)),
-    "no broadcast": (Combine("add"), (REAL, Kind("float32", (2, 4)))),
-    "other rank": (Combine("add"), (REAL, Kind("float32", (4,)))),
-    "condition of floats": (Choose(), (REAL, REAL, REAL)),
-    "unknown dtype": (Cast("object"), (REAL,)),
-    "other size": (Reshape((3, 5)), (REAL,)),
-    "negative size": (Reshape((-3, -4)), (REAL,)),
-    "huge shape": (Expand((1 << 40, 1 << 40)), (Kind("float32", (1, 1)),)),
-    "many dimensions": (Reshape((1,) * 17), (Kind("float32", (1,)),)),
-    "no permutation": (Permute((0, 0)), (REAL,)),
-    "beyond the end": (Slice(1, 0, 5, 1), (REAL,)),
-    "no step": (Slice(1, 0, 4, 0), (REAL,)),
-    "empty slice": (Slice(1, 2, 2, 1), (REAL,)),
-    "dimension that is not there": (Slice(2, 0, 1, 1), (REAL,)),
-    "negative dimension": (Softmax(-1, False), (REAL,)),
-    "index beyond": (Take(0, (3,)), (REAL,)),
-    "negative index": (Take(0, (-1,)), (REAL,)),
-    "no index": (Take(0, ()), (REAL,)),
-    "dimension twice": (Flip((0, 0)), (REAL,)),
-    "other shapes": (Concat(0), (REAL, Kind("float32", (3, 5)))),
-    "negative padding": (Pad((-1, 0), (0, 0), "constant", 0.0), (REAL,)),
-    "huge padding": (Pad((1 << 60, 0), (0, 0), "constant", 0.0), (REAL,)),
-    "reflection beyond": (Pad((3, 0), (0, 0), "reflect", 0.0), (REAL,)),
-    "a fraction among integers": (Pad((1, 0), (0, 0), "constant", 0.5), (WHOLE,)),
-    "infinity among integers": (Pad((1, 0), (0, 0), "constant", math.inf), (WHOLE,)),
-    "mode of code": (Pad((1, 0), (0, 0), "linear_ramp", 0.0), (REAL,)),
-    "no dimensions": (Reduce("sum", (), True), (REAL,)),
-    "mean of integers": (Reduce("mean", (0,), True), (WHOLE,)),
-    "softmax of integers": (Softmax(0, False), (WHOLE,)),
-    "more than there are": (Top(0, 4, True), (REAL,)),
-    "none of them": (Top(0, 0, True), (REAL,)),
-    "gather by floats": (Gather(0), (REAL, REAL)),
-    "gather of another shape": (Gather(0), (REAL, Kind("int64", (3, 5)))),
-    "sums of truths": (Cumulate(0), (TRUTH,)),
-    "other inner size": (Matmul(), (REAL, REAL)),
-    "too few operands": (Combine("add"), (REAL,)),
-    "too many operands": (Map("exp"), (REAL, REAL)),
-}
+def test_registers():
+    async def bench(ctx, manager, machine):
+        async def csr(name):
+            data, resp = await manager.read(ctx, CSR[name])
+            assert resp == OK
+            return data
+
+        assert await csr("ID") == isa.ID_VALUE
+        assert await csr("HASH") == ARCH.hash
+        assert await csr("LIMIT") == 0
+        assert await csr("STATUS") == 0
+        assert await manager.write(ctx, CSR["LIMIT"], 12345) == OK
+        assert await csr("LIMIT") == 12345
+        assert await manager.write(ctx, CSR["CTRL"], 2) == OK
+        assert machine.starts == 0
+        assert await manager.write(ctx, CSR["CTRL"], 1) == OK
+        assert await csr("STATUS") & 3 == 1
+        assert await manager.write(ctx, CSR["CTRL"], 1) == OK
+        while await csr("STATUS") & 1:
+            pass
+        assert await csr("STATUS") == 2 | isa.Trap.WAIT.value << 4
+        assert (await csr("PC"), await csr("CYCLES"), await csr("OPS"), await csr("CTRL")) == (17, machine.duration, 3, 0)
+        assert (machine.starts, machine.limit) == (1, 12345)
+
+    simulate(ARCH, bench)
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_rules(name):
-    operation, kinds = BROKEN[name]
-    names = tuple(f"v{i}" for i in range(len(kinds)))
-    outputs = ("y", "z") if operation.name == "top" else ("y",)
-    with pytest.raises((ValueError, OverflowError)):
-        infer(Step(operation, names, outputs), dict(zip(names, kinds, strict=True)))
+def test_windows_wait_while_running():
+    """A window access started during a run answers after it; registers answer during it, in the other direction."""
+
+    async def bench(ctx, manager, machine):
+        machine.memory[Region.STATE, 1] = 99
+        await manager.write(ctx, CSR["CTRL"], 1)
+        manager.queues["aw"].append((address(Region.IMEM, ARCH, 5),))
+        manager.queues["w"].append((0xABCD, 15))
+        for _ in range(5):
+            assert await manager.read(ctx, CSR["STATUS"]) == (1, OK)
+        assert not manager.queues["b"] and (Region.IMEM, 5) not in machine.memory
+        manager.queues["ar"].append((address(Region.STATE, ARCH, 1),))
+        await ctx.tick().repeat(10)
+        assert not manager.queues["r"]
+        assert await manager.take(ctx, "r") == (99, OK)
+        assert await manager.take(ctx, "b") == (OK,)
+        await settle(ctx)
+        assert machine.memory[Region.IMEM, 5] == 0xABCD
+
+    simulate(ARCH, bench)
 
 
-# -- programs ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("direction", ["aw", "ar"])
+@pytest.mark.parametrize("gap", range(6))
+def test_window_access_right_behind_a_start(direction, gap):
+    """However close it comes to the start, an access is done before the run or after it (the bench checks)."""
+
+    async def bench(ctx, manager, machine):
+        manager.queues["aw"].append((CSR["CTRL"],))
+        manager.queues["w"].append((1, 15))
+        for _ in range(gap):
+            await ctx.tick()
+        manager.queues[direction].append((address(Region.STATE, ARCH, 1),))
+        if direction == "aw":
+            manager.queues["w"].append((5, 15))
+        assert await manager.take(ctx, "b") == (OK,)
+        assert (await manager.take(ctx, "b" if direction == "aw" else "r"))[-1] == OK
+        assert machine.starts == 1
+
+    simulate(ARCH, bench)
 
 
-def hosted() -> Program:
-    """The program of `test_program` with steps around it: x / 2 before it; softmax and the input itself behind it."""
-    p = program()
-    host = Host(
-        (Argument("image", (3, 2, 3)), Argument("other", (7,))),
-        (Step(Combine("div"), ("image", "two"), ("x",), "div (model.py:3)"),),
-        (Step(Softmax(0, False), ("y",), ("p",)), Step(Top(0, 2, True), ("p",), ("best", "where"))),
-        Group("dict", (Leaf("p", joined=True), Group("namedtuple", (Leaf("best"), Leaf("where")), ("values", "indices"), "topk"),
-                       Group("list", (Leaf("other"), Literal(None), Literal(3), Leaf("two")))), ("p", "top", 7)),
-        {"two": np.array(2, np.float32).reshape(1, 1, 1)},
-    )  # fmt: skip
-    return dataclasses.replace(p, host=host)
+def test_reads_are_not_stale():
+    """Whatever was read before, a read shows what a write or a run has left."""
+
+    async def bench(ctx, manager, machine):
+        machine.memory[Region.ACT, 4] = 7 | 8 << 32
+        assert await read_row(ctx, manager, Region.ACT, 4) == 7 | 8 << 32
+        await write_row(ctx, manager, Region.ACT, 4, 9)
+        assert await read_row(ctx, manager, Region.ACT, 4) == 9
+        await manager.write(ctx, CSR["CTRL"], 1)
+        machine.memory[Region.ACT, 4] = 10
+        assert await read_row(ctx, manager, Region.ACT, 4) == 10
+        machine.memory[Region.STATE, 4] = 11
+        assert await read_row(ctx, manager, Region.STATE, 4) == 11
+
+    simulate(ARCH, bench)
 
 
-def test_round_trip_and_meaning(tmp_path):
-    p = hosted()
-    p.save(tmp_path / "p.sdn")
-    q = Program.load(tmp_path / "p.sdn")
-    assert dataclasses.replace(q.host, constants={}) == dataclasses.replace(p.host, constants={})
-    assert q.host.constants["two"].tolist() == [[[2]]] and q.host.constants["two"].dtype == np.float32
-    given = {"image": RNG.random((4, 3, 2, 3)).astype(np.float32), "other": RNG.random((4, 7)).astype(np.float32)}
-    values = q.host.enter(given)
-    assert np.array_equal(values["x"], given["image"] / 2)
-    y = RNG.random((4, 20, 2)).astype(np.float32)
-    found = q.host.leave(values, {"y": y})
-    assert np.allclose(found["p"].sum(1), 1) and found["where"].shape == (4, 2, 2) and "two" not in found
-    made = restore(q.host.returns, lambda leaf: found.get(leaf.name, leaf.name))
-    assert list(made) == ["p", "top", 7] and made["top"].indices is found["where"] and made[7][1:] == [None, 3, "two"]
-    assert [path for path, _ in paths(q.host.returns)] == ["p", "top.values", "top.indices", "7.0", "7.1", "7.2", "7.3"]
+def test_a_run_forgets_the_row_that_was_begun():
+    """A run clears what was written of a row: it must be begun again."""
+
+    async def bench(ctx, manager, machine):
+        assert await manager.write(ctx, address(Region.STATE, ARCH, 2), 7) == OK
+        await manager.write(ctx, CSR["CTRL"], 1)
+        assert await manager.write(ctx, address(Region.STATE, ARCH, 2, 1), 8) == SLVERR
+        await write_row(ctx, manager, Region.STATE, 2, 9)
+        await settle(ctx)
+        assert machine.starts == 1 and machine.memory == {(Region.STATE, 2): 9}
+
+    simulate(ARCH, bench)
 
 
-def _with(**changes):
-    return lambda p: dataclasses.replace(p, host=dataclasses.replace(p.host, **changes))
+def test_throughput():
+    """Queued writes take 3 cycles each, queued reads a fetch more (and a few to fill)."""
+
+    async def bench(ctx, manager, machine):
+        count = region_depth(ARCH, Region.IMEM)
+        for i in range(count):
+            manager.queues["aw"].append((address(Region.IMEM, ARCH, i),))
+            manager.queues["w"].append((i, 15))
+        cycles = 0
+        while len(manager.queues["b"]) < count:
+            await ctx.tick()
+            cycles += 1
+        assert cycles <= 3 * count + 6
+        for _ in range(50):
+            manager.queues["ar"].append((address(Region.STATE, ARCH, 1, 3),))
+        cycles = 0
+        while len(manager.queues["r"]) < 50:
+            await ctx.tick()
+            cycles += 1
+        assert cycles <= (3 + Latencies(ARCH).window + 3) * 50 + 6
+
+    simulate(ARCH, bench)
 
 
-STEP = Step(Map("exp"), ("y",), ("z",))
-LINKS = {
-    "an operand that is not there": (_with(after=(Step(Map("exp"), ("nowhere",), ("z",)),)), "'nowhere' is not defined before it"),
-    "a name twice": (_with(after=(STEP, STEP)), "'z' is defined twice"),
-    "a step that overwrites an output": (_with(after=(Step(Map("exp"), ("y",), ("y",)),)), "'y' is defined twice"),
-    "a result too many": (_with(after=(Step(Map("exp"), ("y",), ("z", "w")),)), "map has 1 results, not 2"),
-    "before the array from behind it": (_with(before=(Step(Map("exp"), ("y",), ("x",)),)), "'y' is not defined before it"),
-    "nothing enters": (_with(before=()), "nothing defines the array's input 'x'"),
-    "another shape enters": (_with(before=(Step(Reduce("sum", (0,), False), ("image",), ("x",)),)), "the array's input 'x' is float32 "),
-    "nothing is returned by that name": (_with(returns=Leaf("nowhere")), "'nowhere' is returned, and nothing defines it"),
-    "joined without a dimension": (_with(after=(Step(Reduce("sum", (0, 1), False), ("y",), ("z",)),), returns=Leaf("z", True)), "'z' has no"),
-    "no inputs": (_with(inputs=()), "there is no input"),
-    "a constant of texts": (_with(constants={"two": np.array(["x"])}), "constant 'two' has dtype <U1"),
-}  # fmt: skip
+@pytest.mark.parametrize("seed", range(3))
+def test_both_directions_at_once(seed):
+    """Queued reads and writes of different memories do not disturb each other, at any pace of the five channels."""
+    rng = random.Random(seed)
+    rows = [rng.getrandbits(region_bits(ARCH, Region.WEIGHT)) for _ in range(20)]
+
+    async def bench(ctx, manager, machine):
+        expected = []
+        for row in range(4):
+            machine.memory[Region.STATE, row] = rng.getrandbits(region_bits(ARCH, Region.STATE))
+        for row, value in enumerate(rows):
+            for i in range(4):
+                manager.queues["aw"].append((address(Region.WEIGHT, ARCH, row, i),))
+                manager.queues["w"].append((value >> 32 * i & 0xFFFFFFFF, 15))
+        for _ in range(40):
+            row, i = rng.randrange(4), rng.randrange(4)
+            manager.queues["ar"].append((address(Region.STATE, ARCH, row, i),))
+            expected.append((machine.memory[Region.STATE, row] >> 32 * i & 0xFFFFFFFF, OK))
+        assert [await manager.take(ctx, "r") for _ in range(40)] == expected
+        assert [await manager.take(ctx, "b") for _ in range(80)] == [(OK,)] * 80
+        await settle(ctx)
+        assert [machine.memory[Region.WEIGHT, row] for row in range(20)] == rows
+
+    simulate(ARCH, bench, pause=seed * 0.4, seed=seed)
 
 
-@pytest.mark.parametrize("name", LINKS)
-def test_links(name):
-    change, message = LINKS[name]
-    with pytest.raises(BinaryError, match=f"^program: host: .*{message}"):
-        change(hosted()).check()
+def test_valid_does_not_wait_for_ready():
+    """Responses come, and stay, while the manager takes none; requests behind them are taken up to one."""
+
+    async def bench(ctx, manager, machine):
+        manager.held = {"b", "r"}
+        for i in range(3):
+            manager.queues["aw"].append((address(Region.IMEM, ARCH, i),))
+            manager.queues["w"].append((i, 15))
+            manager.queues["ar"].append((CSR["ID"],))
+        for _ in range(20):
+            await ctx.tick()
+        assert ctx.get(manager.bus.bvalid) and ctx.get(manager.bus.rvalid)
+        assert list(machine.memory) == [(Region.IMEM, 0)]
+        assert not ctx.get(manager.bus.awready) and not ctx.get(manager.bus.wready) and not ctx.get(manager.bus.arready)
+        manager.held = set()
+        assert [await manager.take(ctx, "b") for _ in range(3)] == [(OK,)] * 3
+        assert [await manager.take(ctx, "r") for _ in range(3)] == [(isa.ID_VALUE, OK)] * 3
+        await settle(ctx)
+        assert machine.memory == {(Region.IMEM, i): i for i in range(3)}
+
+    simulate(ARCH, bench)
 
 
-DOCUMENTS = {
-    "not an object": lambda d: d.update(host=[]),
-    "a key too many": lambda d: d["host"].update(code="x"),
-    "an unknown operation": lambda d: d["host"]["after"][0].update(op="eval"),
-    "an attribute too many": lambda d: d["host"]["after"][0]["attributes"].update(code="x"),
-    "an attribute of another type": lambda d: d["host"]["after"][0]["attributes"].update(dim=True),
-    "a number that is a text": lambda d: d["host"]["after"][0]["attributes"].update(dim="0"),
-    "an unknown structure": lambda d: d["host"].update(returns={"group": "set", "items": [], "keys": [], "name": ""}),
-    "a structure without end": lambda d: d["host"].update(returns=json.loads('{"group":"list","keys":[],"name":"","items":[' * 40 + ']}' * 40)),
-    "a field that is no identifier": lambda d: d["host"]["returns"]["items"][1].update(keys=["values", "__class__"]),
-    "a keyword": lambda d: d["host"]["returns"]["items"][1].update(name="class"),
-    "a key that is a list": lambda d: d["host"]["returns"].update(keys=[[], "a", "b"]),
-    "two equal keys": lambda d: d["host"]["returns"].update(keys=["a", "a", "b"]),
-    "a literal that is a list": lambda d: d["host"].update(returns={"literal": []}),
-    "a constant that is not there": lambda d: d["host"]["constants"].append("more"),
-    "a shape that is a number": lambda d: d["host"]["inputs"][0].update(shape=3),
-}  # fmt: skip
+BAD_WRITES = [
+    (address(Region.IMEM, ARCH, 0) + 1, 15, SLVERR),
+    (address(Region.IMEM, ARCH, 0) + 2, 15, SLVERR),
+    (address(Region.IMEM, ARCH, 0), 7, SLVERR),
+    (address(Region.IMEM, ARCH, 0), 0, SLVERR),
+    (address(Region.IMEM, ARCH, ARCH.imem_depth), 15, DECERR),
+    (address(Region.WEIGHT, ARCH, 0, 1), 15, SLVERR),  # no piece 0 before it
+    (address(Region.ACT, ARCH, 0, row_pieces(region_bits(ARCH, Region.ACT))), 15, SLVERR),
+    (address(Region.PERF, ARCH, 0), 15, SLVERR),
+    (address(Region.TABLE, ARCH, 256 * ARCH.tables), 15, DECERR),
+    (address(Region.STATE, ARCH, ARCH.state_depth), 15, DECERR),  # between two cores
+    (address(Region.STATE, ARCH, row_of(Region.STATE, ARCH, 1, ARCH.state_depth)), 15, DECERR),
+    *((address(r, ARCH, ARCH.cores * region_stride(ARCH, r)), 15, DECERR) for r in PER_CORE),
+    (9 << isa.REGION_SHIFT, 15, DECERR),
+    (15 << isa.REGION_SHIFT, 15, DECERR),
+    (CSR["ID"], 15, SLVERR),
+    (CSR["STATUS"], 15, SLVERR),
+    (CSR["CTRL"], 1, SLVERR),
+    (CSR["CTRL"] + 1, 15, SLVERR),
+    (CSR["LIMIT"], 3, SLVERR),
+    (0x20, 15, DECERR),
+    (0x100, 15, DECERR),
+]
+BAD_READS = [
+    (address(Region.ACT, ARCH, 0) + 3, SLVERR),
+    (address(Region.ACT, ARCH, 0, row_pieces(region_bits(ARCH, Region.ACT))), SLVERR),
+    (address(Region.ACT, ARCH, ARCH.act_depth), DECERR),
+    (address(Region.STATE, ARCH, ARCH.state_depth + 1), DECERR),
+    (address(Region.PERF, ARCH, ARCH.cores * ARCH.perf_depth * len(isa.PERF_FIELDS)), DECERR),
+    *((address(r, ARCH, 0), SLVERR) for r in MEMORIES if r not in READABLE),
+    (CSR["PC"] + 2, SLVERR),
+    (0x20, DECERR),
+    (11 << isa.REGION_SHIFT, DECERR),
+]
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_documents(name, tmp_path):
-    from test_program import forge, parts, refused
+def test_errors():
+    """Every bad access is answered with its code; nothing is written, started or fetched."""
 
-    path = tmp_path / "p.sdn"
-    hosted().save(path)
-    d, images = parts(path)
-    DOCUMENTS[name](d)
-    forge(path, json.dumps(d), images)
-    assert refused(path)
+    async def bench(ctx, manager, machine):
+        for at, strobe, expected in BAD_WRITES:
+            assert await manager.write(ctx, at, 0xFFFFFFFF, strobe) == expected, hex(at)
+        for at, expected in BAD_READS:
+            assert await manager.read(ctx, at) == (0, expected), hex(at)
+        assert (await manager.read(ctx, CSR["LIMIT"])) == (0, OK)
+        assert (machine.memory, machine.starts, machine.fetches) == ({}, 0, 0)
+
+    simulate(ARCH, bench)
 
 
-def test_work_and_memory_count_in_the_budget():
-    p = hosted()
-    plain = cost(dataclasses.replace(p, host=None))
-    found = cost(p)
-    assert found.host == 18 + 4 * 40 + 40 * 5 and plain.host == 0 and found.memory > plain.memory and found.steps == plain.steps
-    big = Step(Expand((20, 2, 1 << 19)), ("wide",), ("huge",))
-    wide = Step(Reshape((20, 2, 1)), ("y",), ("wide",))
-    many = [Step(Matmul(), ("huge", "turned"), ("product",)), Step(Permute((0, 2, 1)), ("huge",), ("turned",))][::-1]
-    host = dataclasses.replace(p.host, after=(wide, big, *many), returns=Leaf("product"))
-    q = dataclasses.replace(p, host=host)
-    q.check()
-    assert cost(q).host > 40 << 19
-    with pytest.raises(BinaryError, match=r"element operations of the host .* give --limit"):
-        require_budget(q, 1e-3)
+@pytest.mark.parametrize("seed", range(4))
+def test_random_writes(seed):
+    """Random accesses, near misses of rows among them, against a plain model of the rules."""
+    rng = random.Random(seed)
+
+    async def bench(ctx, manager, machine):
+        model, stage, expected, open_row = {}, [], None, False
+        for _ in range(400):
+            if open_row and rng.random() < 0.9:
+                at = expected
+            else:
+                region = rng.choice(WRITABLE)
+                at = address(region, ARCH, rng.randrange(3), 0 if rng.random() < 0.8 else rng.randrange(4))
+            strobe = 15 if rng.random() < 0.97 else rng.randrange(15)
+            data = rng.getrandbits(32)
+
+            region = Region(at >> isa.REGION_SHIFT)
+            bits = region_bits(ARCH, region)
+            row, piece = divmod((at & 0xFFFFFF) // 4, isa.row_bytes(bits) // 4)
+            good = strobe == 15 and piece < row_pieces(bits) and (piece == 0 or at == expected)
+            assert await manager.write(ctx, at, data, strobe) == (OK if good else SLVERR)
+            if good:
+                stage = [*stage[:piece], data]
+                expected, open_row = at + 4, piece < row_pieces(bits) - 1
+                if not open_row:
+                    value = sum(d << 32 * i for i, d in enumerate(stage))
+                    model[region, row] = value & ((1 << bits) - 1)
+            if rng.random() < 0.1:
+                await manager.read(ctx, CSR["ID"])
+        await settle(ctx)
+        assert machine.memory == model and len(model) > 5
+
+    simulate(ARCH, bench, pause=rng.choice([0, 0.3, 0.7]), seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        (
+            ArchConfig(param_depth=1 << 19),
+            "^architecture 'custom': the PARAM memory takes 33554432 bytes .* and a region has 16777216: "
+            "make param_depth at most 262144$",
+        ),
+        (
+            ArchConfig(cores=4, param_depth=(1 << 16) + 1),
+            "^architecture 'custom': the PARAM memories of 4 cores take 33554432 bytes .* make param_depth at most 65536$",
+        ),
+        (ArchConfig(cores=8, perf_depth=1 << 17), "^.* PERF memories of 8 cores take .* make perf_depth at most 65536$"),
+    ],
+)
+def test_too_large(arch, message):
+    with pytest.raises(ArchError, match=message):
+        check_address_space(arch)
