@@ -16,7 +16,8 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
 import cocotb
 from sordino_hw.spec import isa
-from sordino_hw.spec.isa import CSR, Region, region_bits, row_pieces
+from sordino_hw.spec.asm import Assembler
+from sordino_hw.spec.isa import CSR, Region, Trap, region_bits, row_pieces
 from sordino_hw.spec.program import Program
 from sordino_sim.rtl.images import addresses, decode, encode, segment_images
 
@@ -71,6 +72,10 @@ class Host:
         fields = len(isa.PERF_FIELDS)
         logs = [await self.read(Region.PERF, range(count * fields), core) for core in range(self.arch.cores)]
         return np.stack([log.reshape(count, fields) for log in logs], 1)
+
+    async def ends(self):
+        while await self.csr("STATUS") & 1:
+            pass
 
     async def csr(self, name):
         return await self.axi.read_dword(CSR[name])
@@ -131,7 +136,9 @@ async def network_runs_through_the_port(dut):
             await host.write(region, image, core=core)
         await host.axi.write_dword(CSR["LIMIT"], segment.cycle_limit)
         await host.axi.write_dword(CSR["CTRL"], 1)
-        # A window access during the run waits for its end.
+        answer = await host.axi.read(int(addresses(program.arch, Region.PERF, 0)), 4)
+        assert answer.resp == AxiResp.SLVERR or await host.csr("STATUS") == 2  # windows are refused during the run
+        await host.ends()
         perf = await host.records(len(segment.ops) + 1)
         assert await host.csr("STATUS") == 2
         assert await host.csr("CYCLES") == perf[:, 0, : len(isa.Cause)].sum()
@@ -142,3 +149,47 @@ async def network_runs_through_the_port(dut):
         memory = np.zeros((program.arch.act_depth, program.arch.lanes), np.int16)
         memory[index] = await host.read(Region.ACT, index)
         assert np.array_equal(program.unpack(name, memory), vectors[f"out_{name}"])
+
+
+@cocotb.test()
+async def a_run_is_stopped_and_reset(dut):
+    """A limit of 0 behind stray window accesses of both directions stops a run at once; a reset stops one, too, also amid a burst."""
+    program = Program.load(FOLDER / "network.sdn")
+    host = Host(dut, program.arch)
+    await host.start()
+    a = Assembler()
+    ones = ("KH", "KX", "SPAN", "WORDS", "H", "W", "REPY", "REPX", "DRAIN", "SPLIT", "SLICES", "RUN")
+    a.conv(OH=4095, OW=4095, **dict.fromkeys(ones, 1))
+    a.halt()
+    await host.write(Region.IMEM, a.imem)
+    act = np.arange(8 * program.arch.lanes).reshape(8, -1).astype(np.int16) % 100
+    for most in (0.0, 0.7):
+        host.pause(most)
+        await host.write(Region.ACT, act)
+        await host.axi.write_dword(CSR["LIMIT"], 1 << 30)
+        await host.axi.write_dword(CSR["CTRL"], 1)
+        row = int(addresses(program.arch, Region.ACT, 1))
+        stray = [host.axi.init_write(row, b"\x55" * 4) for _ in range(3)] + [host.axi.init_read(row, 4) for _ in range(3)]
+        stop = host.axi.init_write(CSR["LIMIT"], b"\x00" * 4)
+        await stop.wait()
+        assert stop.data.resp == AxiResp.OKAY
+        for access in stray:
+            await access.wait()
+            assert access.data.resp == AxiResp.SLVERR
+        await host.ends()
+        assert await host.csr("STATUS") == 2 | Trap.CYCLES << 4
+        assert await host.csr("CYCLES") < 1000
+        assert np.array_equal(await host.read(Region.ACT, range(8)), act)
+
+        await host.axi.write_dword(CSR["LIMIT"], 1 << 30)
+        await host.axi.write_dword(CSR["CTRL"], 1)
+        burst = [host.axi.init_write(row + 4 * k, b"\x55" * 4) for k in range(3)]
+        for _ in range(random.randrange(1, 12)):
+            await RisingEdge(dut.clk)
+        dut.rst.value = 1
+        await RisingEdge(dut.clk)
+        dut.rst.value = 0
+        await RisingEdge(dut.clk)
+        del burst  # the manager forgets it, too
+        assert await host.csr("STATUS") == await host.csr("LIMIT") == 0
+        assert np.array_equal(await host.read(Region.ACT, range(8)), act)

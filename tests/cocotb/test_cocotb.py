@@ -73,4 +73,4 @@ def test_benches(simulator, seed, tmp_path):
         results_xml=tmp_path / "results.xml",
         extra_env={"SORDINO_BENCH": str(tmp_path), "PYTHONWARNINGS": "ignore::DeprecationWarning"},
     )
-    assert get_results(results) == (2, 0)
+    assert get_results(results) == (3, 0)

@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 
+from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from sordino_hw.gateware.host.port import HostPort
@@ -115,6 +116,7 @@ class Machine:
     starts: int = 0
     fetches: int = 0
     limit: int | None = None
+    reset: Signal = field(default_factory=lambda: Signal(name="reset"))
 
     def add_to(self, sim: Simulator):
         sim.add_testbench(self._window, background=True)
@@ -178,11 +180,11 @@ class Machine:
 
 
 def simulate(arch, testbench, *, pause=0.0, seed=0):
-    """Runs `testbench(ctx, manager, machine)` on a `HostPort(arch)`; returns the machine."""
+    """Runs `testbench(ctx, manager, machine)` on a `HostPort(arch)`, which `machine.reset` resets; returns the machine."""
     dut = HostPort(arch)
     machine = Machine(dut)
     manager = Manager(dut.bus, random.Random(seed), pause)
-    sim = Simulator(dut)
+    sim = Simulator(ResetInserter(machine.reset)(dut))
     sim.add_clock(1e-8)
     machine.add_to(sim)
     manager.add_to(sim)

@@ -40,6 +40,11 @@ async def settle(ctx):
     await ctx.tick().repeat(2 + max(row_pieces(region_bits(ARCH, r)) for r in WRITABLE))
 
 
+async def run_ends(ctx, manager):
+    while (await manager.read(ctx, CSR["STATUS"]))[0] & 1:
+        pass
+
+
 async def read_row(ctx, manager, region, row):
     value = 0
     for i in range(row_pieces(region_bits(ARCH, region))):
@@ -102,24 +107,44 @@ def test_registers():
     simulate(ARCH, bench)
 
 
-def test_windows_wait_while_running():
-    """A window access started during a run answers after it; registers answer during it, in the other direction."""
+def test_windows_are_refused_while_running():
+    """Nothing waits for the end of a run: windows are refused at once, registers answer, in both directions."""
 
     async def bench(ctx, manager, machine):
+        machine.duration = 400
         machine.memory[Region.STATE, 1] = 99
         await manager.write(ctx, CSR["CTRL"], 1)
-        manager.queues["aw"].append((address(Region.IMEM, ARCH, 5),))
-        manager.queues["w"].append((0xABCD, 15))
-        for _ in range(5):
-            assert await manager.read(ctx, CSR["STATUS"]) == (1, OK)
-        assert not manager.queues["b"] and (Region.IMEM, 5) not in machine.memory
-        manager.queues["ar"].append((address(Region.STATE, ARCH, 1),))
-        await ctx.tick().repeat(10)
-        assert not manager.queues["r"]
-        assert await manager.take(ctx, "r") == (99, OK)
-        assert await manager.take(ctx, "b") == (OK,)
-        await settle(ctx)
-        assert machine.memory[Region.IMEM, 5] == 0xABCD
+        assert await manager.read(ctx, address(Region.STATE, ARCH, 1)) == (0, SLVERR)
+        for i in range(row_pieces(region_bits(ARCH, Region.STATE))):
+            assert await manager.write(ctx, address(Region.STATE, ARCH, 1, i), 7) == SLVERR
+        assert await manager.write(ctx, address(Region.STATE, ARCH, ARCH.state_depth), 0) == DECERR
+        assert await manager.read(ctx, address(Region.ACT, ARCH, ARCH.act_depth)) == (0, DECERR)
+        assert await manager.write(ctx, CSR["LIMIT"], 0x1234) == OK
+        assert await manager.read(ctx, CSR["LIMIT"]) == (0x1234, OK)
+        assert await manager.read(ctx, CSR["STATUS"]) == (1, OK)
+        await run_ends(ctx, manager)
+        assert await manager.read(ctx, address(Region.STATE, ARCH, 1)) == (99, OK)
+        assert (machine.memory, machine.fetches) == ({(Region.STATE, 1): 99}, 1)
+
+    simulate(ARCH, bench)
+
+
+@pytest.mark.parametrize("stray", WRITABLE)
+def test_a_stop_is_heard_behind_stray_accesses(stray):
+    """A limit of 0 that is queued behind window accesses of both directions arrives within a few cycles of the run."""
+
+    async def bench(ctx, manager, machine):
+        machine.duration = 10_000
+        await manager.write(ctx, CSR["CTRL"], 1)
+        await manager.write(ctx, CSR["LIMIT"], 5000)
+        for _ in range(4):
+            manager.queues["aw"].append((address(stray, ARCH, 1),))
+            manager.queues["w"].append((5, 15))
+            manager.queues["ar"].append((address(stray, ARCH, 1),))
+        manager.queues["aw"].append((CSR["LIMIT"],))
+        manager.queues["w"].append((0, 15))
+        await ctx.tick().repeat(60)
+        assert ctx.get(machine.dut.control.limit) == 0 and ctx.get(machine.dut.control.running)
 
     simulate(ARCH, bench)
 
@@ -127,9 +152,10 @@ def test_windows_wait_while_running():
 @pytest.mark.parametrize("direction", ["aw", "ar"])
 @pytest.mark.parametrize("gap", range(6))
 def test_window_access_right_behind_a_start(direction, gap):
-    """However close it comes to the start, an access is done before the run or after it (the bench checks)."""
+    """However close it comes to the start, an access is done before the run or refused (the bench checks)."""
 
     async def bench(ctx, manager, machine):
+        machine.memory[Region.STATE, 1] = 9
         manager.queues["aw"].append((CSR["CTRL"],))
         manager.queues["w"].append((1, 15))
         for _ in range(gap):
@@ -138,8 +164,11 @@ def test_window_access_right_behind_a_start(direction, gap):
         if direction == "aw":
             manager.queues["w"].append((5, 15))
         assert await manager.take(ctx, "b") == (OK,)
-        assert (await manager.take(ctx, "b" if direction == "aw" else "r"))[-1] == OK
-        assert machine.starts == 1
+        if direction == "aw":
+            assert await manager.take(ctx, "b") == (SLVERR,)
+        else:
+            assert await manager.take(ctx, "r") in ((9, OK), (0, SLVERR))
+        assert machine.starts == 1 and machine.memory == {(Region.STATE, 1): 9}
 
     simulate(ARCH, bench)
 
@@ -154,6 +183,7 @@ def test_reads_are_not_stale():
         assert await read_row(ctx, manager, Region.ACT, 4) == 9
         await manager.write(ctx, CSR["CTRL"], 1)
         machine.memory[Region.ACT, 4] = 10
+        await run_ends(ctx, manager)
         assert await read_row(ctx, manager, Region.ACT, 4) == 10
         machine.memory[Region.STATE, 4] = 11
         assert await read_row(ctx, manager, Region.STATE, 4) == 11
@@ -167,10 +197,32 @@ def test_a_run_forgets_the_row_that_was_begun():
     async def bench(ctx, manager, machine):
         assert await manager.write(ctx, address(Region.STATE, ARCH, 2), 7) == OK
         await manager.write(ctx, CSR["CTRL"], 1)
+        await run_ends(ctx, manager)
         assert await manager.write(ctx, address(Region.STATE, ARCH, 2, 1), 8) == SLVERR
         await write_row(ctx, manager, Region.STATE, 2, 9)
         await settle(ctx)
         assert machine.starts == 1 and machine.memory == {(Region.STATE, 2): 9}
+
+    simulate(ARCH, bench)
+
+
+@pytest.mark.parametrize("half", ["aw", "w"])
+def test_a_reset_forgets_what_was_begun(half):
+    """Half a row, half a write and the limit: none is there after a reset of one cycle."""
+
+    async def bench(ctx, manager, machine):
+        assert await manager.write(ctx, CSR["LIMIT"], 77) == OK
+        assert await manager.write(ctx, address(Region.STATE, ARCH, 2), 7) == OK
+        manager.queues[half].append((address(Region.STATE, ARCH, 2, 1),) if half == "aw" else (5, 15))
+        await ctx.tick().repeat(4)
+        ctx.set(machine.reset, 1)
+        await ctx.tick()
+        ctx.set(machine.reset, 0)
+        assert await manager.read(ctx, CSR["LIMIT"]) == (0, OK)
+        assert await manager.write(ctx, address(Region.STATE, ARCH, 2, 1), 8) == SLVERR
+        await write_row(ctx, manager, Region.STATE, 2, 9)
+        await settle(ctx)
+        assert machine.memory == {(Region.STATE, 2): 9}
 
     simulate(ARCH, bench)
 

@@ -3,7 +3,7 @@
 from functools import reduce
 from operator import and_
 
-from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, connect, flipped
 
@@ -175,7 +175,7 @@ class Cluster(wiring.Component):
 
         m.submodules.imem = imem = BlockMemory(arch.imem_depth, 32, self.latency.memory)
         m.d.comb += [
-            imem.r_addr.eq(sequencer.i_addr),
+            imem.r_addr.eq(Mux(running, sequencer.i_addr, row)),
             imem.w_en.eq(writes[isa.Region.IMEM]),
             imem.w_addr.eq(row),
             imem.w_data.eq(window.wdata),
@@ -195,18 +195,29 @@ class Cluster(wiring.Component):
             ]
         act = self._activations(m, running, fetchers, cores, row, writes[isa.Region.ACT] & (piece == 0))
 
-        # The host holds region, row and piece as long as it needs the piece.
-        shown = {isa.Region.ACT: act, isa.Region.STATE: cores[0].state_data, isa.Region.PERF: cores[0].perf_data}
-        if arch.cores > 1:
-            shown[isa.Region.ACT] = delay(m, act.word_select(piece, len(window.rdata)), 1, "window_act", reset_less=True)
-            for r, values in (
-                (isa.Region.STATE, Array(core.state_data for core in cores)),
-                (isa.Region.PERF, Array(core.perf_data for core in cores)),
-            ):
-                shown[r] = values[self._core_of(r, row)]
+        self._show(m, reads, row, piece, {isa.Region.ACT: act, isa.Region.IMEM: imem.r_data}, cores)
+
+    def _show(self, m, reads, row, piece, shared, cores):
+        """What the host reads: `shared` memories, and those of the cores. It holds region, row and piece as long as it needs the piece.
+
+        Of several cores the bus is narrow, and a register shows a shared memory's piece, or zero: a register's reset costs no LUT.
+        """
+        window, pieces = self.window, []
+        shared = shared | {isa.Region.TABLE: cores[0].table_data}
+        for r, memory in shared.items():
+            if len(cores) == 1:
+                pieces.append((reads[r], memory))
+                continue
+            shown = Signal.like(window.rdata, name=f"window_{r.name.lower()}", reset_less=True)
+            m.d.sync += shown.eq(memory.word_select(piece, len(shown)) if r is isa.Region.ACT else memory)
+            with m.If(~reads[r]):
+                m.d.sync += shown.eq(0)
+            pieces.append((Const(1, 1), shown))
+        for r, values in ((isa.Region.STATE, [c.state_data for c in cores]), (isa.Region.PERF, [c.perf_data for c in cores])):
+            pieces.append((reads[r], Array(values)[self._core_of(r, row)] if len(cores) > 1 else values[0]))
         piece_shown = Signal.like(window.rdata)
         m.d.comb += [
-            piece_shown.eq(joined((reads[r], value) for r, value in shown.items())),
+            piece_shown.eq(joined(pieces)),
             window.rdata.eq(delay(m, piece_shown, self.latency.show, "rdata", reset_less=True)),
         ]
 

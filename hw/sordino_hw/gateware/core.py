@@ -64,8 +64,8 @@ class Core(wiring.Component):
     words, skipped, log
         For the performance log.
     host : In(HostAccess)
-    state_data, perf_data : Out
-        The piece that `host` names, a memory's latency later; of several cores four cycles after that.
+    state_data, perf_data, table_data : Out
+        The piece that `host` names, a memory's latency later; of several cores up to four cycles after that.
     traps : Out(CoreTraps)
     """
 
@@ -100,6 +100,7 @@ class Core(wiring.Component):
                 "host": In(HostAccess(arch)),
                 "state_data": Out(isa.window_bits(arch)),
                 "perf_data": Out(32),
+                "table_data": Out(arch.event_bits),
                 "traps": Out(CoreTraps()),
             }
         )
@@ -133,6 +134,7 @@ class Core(wiring.Component):
             perf.r_addr.eq(memories.row),
             self.perf_data.eq(perf.r_data),
             self.state_data.eq(memories.state_data),
+            self.table_data.eq(memories.table_data),
             self.traps.weight.eq(lanes.trap),
             self.traps.mask.eq(reader.trap),
             self.traps.param.eq(ppu.trap_param),

@@ -7,7 +7,8 @@ from .isa import PER_CORE, PERF_FIELDS, REGION_SHIFT, Region, region_bits, regio
 __all__ = ["READABLE", "WRITABLE", "check_address_space"]
 
 WRITABLE = (Region.IMEM, Region.WEIGHT, Region.MASK, Region.PARAM, Region.ACT, Region.STATE, Region.TABLE)
-READABLE = (Region.ACT, Region.STATE, Region.PERF)
+READABLE = (Region.IMEM, Region.ACT, Region.STATE, Region.TABLE, Region.PERF)
+"""What the host reads directly. Weights and masks are read by a program (`sordino_sim.readback`)."""
 
 
 def check_address_space(arch: ArchConfig) -> None:

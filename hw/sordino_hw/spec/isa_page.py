@@ -136,12 +136,13 @@ def isa_page(arch: ArchConfig = PRESETS["ulx3s-85f"]) -> str:
         "## The host's memory map\n\nByte addresses of "
         f"{isa.HOST_ADDR_BITS} bits on one AXI4-Lite port of 32 data bits. A row of a memory takes a power of two of bytes, least significant "
         "32-bit piece first; writing its last piece commits it. Row r of core c, where every core has rows of its own, is row "
-        "c * (rows from core to core) + r. A row of PERF is one field of a record. Memories answer while the machine does not run; the control registers always.\n\n"
+        "c * (rows from core to core) + r. A row of PERF is one field of a record. Memories are refused (`SLVERR`) while the machine runs; the control registers answer always, and no access waits for the end of a run.\n\n"
         "The pieces of a row are written in ascending order, from piece 0, with every byte strobe set and no piece of another row between "
         "them, so a row is written whole or not at all. `SLVERR` answers an access that what is there cannot take: a misaligned address, a "
-        "clear byte strobe, a piece beyond its row or out of order, a write to PERF or to a register that is only read, a read of IMEM, "
-        "WEIGHT, MASK, PARAM or TABLE. `DECERR` answers where nothing is. Neither changes anything. Writing `LIMIT` stops a run that has "
-        "taken so many cycles.\n"
+        "clear byte strobe, a piece beyond its row or out of order, a write to PERF or to a register that is only read, a read of "
+        "WEIGHT, MASK or PARAM, a memory while the machine runs. `DECERR` answers where nothing is. Neither changes anything. Writing "
+        "`LIMIT` stops a run that has taken so many cycles, 0 at once. TABLE shows the tables of the first requantiser. "
+        "`sordino_sim.readback` reads WEIGHT and MASK by a program.\n"
         f"\nSizes of the preset `{arch.name}`:\n",
         _memory_map(arch),
         _docs(isa)["PARAM_BITS"] + "\n",

@@ -46,9 +46,13 @@ def encode(arch: ArchConfig, region: Region, rows: np.ndarray) -> np.ndarray:
 
 
 def decode(arch: ArchConfig, region: Region, pieces: np.ndarray) -> np.ndarray:
-    """Inverse of `encode` for the readable regions: ACT int16 [n, lanes], STATE int32 [n, ppu], PERF int64 [n]."""
+    """Inverse of `encode` for the readable regions, and PERF int64 [n]."""
     if region is Region.PERF:
         return pieces.astype(np.int64).reshape(len(pieces))
+    if region is Region.IMEM:
+        return pieces.reshape(len(pieces)).copy()
+    if region is Region.TABLE:
+        return _signed(pieces.reshape(len(pieces)).astype(np.int32), arch.event_bits)
     if region is Region.STATE:
         return pieces.view(np.int32).copy()
     if region is not Region.ACT:
@@ -56,7 +60,12 @@ def decode(arch: ArchConfig, region: Region, pieces: np.ndarray) -> np.ndarray:
     octets = np.ascontiguousarray(pieces, "<u4").view(np.uint8)
     bits = np.unpackbits(octets, axis=1, count=arch.lanes * arch.event_bits, bitorder="little")
     value = bits.reshape(len(pieces), arch.lanes, arch.event_bits) @ (1 << np.arange(arch.event_bits, dtype=np.int32))
-    return (value - (value >> (arch.event_bits - 1) << arch.event_bits)).astype(np.int16)
+    return _signed(value, arch.event_bits)
+
+
+def _signed(value: np.ndarray, bits: int) -> np.ndarray:
+    """int16 of what `bits` bits in two's complement mean."""
+    return (value - (value >> (bits - 1) << bits)).astype(np.int16)
 
 
 def segment_images(segment: Segment) -> dict[tuple[Region, int], np.ndarray]:

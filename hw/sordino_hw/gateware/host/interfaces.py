@@ -32,7 +32,7 @@ class WindowSignature(Signature):
     rdata : In(window_bits)
 
     Writable: IMEM, WEIGHT, MASK, PARAM, ACT (its occupancy bit follows from the data), STATE, TABLE.
-    Readable: ACT, STATE, PERF; the others read as zero.
+    Readable: IMEM, ACT, STATE, TABLE, PERF; the others read as zero.
     """
 
     def __init__(self, arch: ArchConfig):

@@ -33,16 +33,16 @@ __all__ = ["HostPort"]
 class HostPort(Component):
     """Control registers (`isa.CSR`) and memory windows (`isa.Region`) behind one AXI4-Lite port.
 
-    Control registers answer at any time. An access to a memory window waits on the bus while the machine runs, and
-    holds back later accesses of its own direction only. LIMIT may be written during a run: 0 stops it.
+    No access waits for the end of a run, so that a write of LIMIT is always heard: 0 stops a run. A memory window is refused
+    (`SLVERR`) while the machine runs; control registers answer at any time.
 
     Writing: the 32-bit pieces of a row are staged, and the last one commits the row. They must come in ascending
     order, from piece 0, without another row's between them (control registers may come between): so a row is
     written whole or not at all. Reading: every piece is fetched by itself.
 
     `SLVERR` answers, and nothing is written by: an address that is no multiple of 4; any byte strobe clear; a piece
-    beyond its row or out of order; a write to PERF or to a read-only register; a read of IMEM, WEIGHT, MASK, PARAM
-    or TABLE. `DECERR` answers: a region, core, row or register that does not exist. Errors read as zero.
+    beyond its row or out of order; a write to PERF or to a read-only register; a read of WEIGHT, MASK or PARAM; a window
+    while the machine runs. `DECERR` answers: a region, core, row or register that does not exist. Errors read as zero.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ class HostPort(Component):
         busy = Signal()  # the window is in use, or the machine is about to run
         m.d.sync += [window.we.eq(0), window.re.eq(0), control.start.eq(0)]
         fetched = Signal()
-        asked, wants, fetch, source = self._read(m, axi.read, busy, fetched)
-        commit, target, piece = self._write(m, axi.write, busy, asked, wants)
+        asked, fetch, source = self._read(m, axi.read, busy, fetched)
+        commit, target, piece = self._write(m, axi.write, busy, asked)
 
         fetching = Signal()
         latency = Latencies(self.arch).window
@@ -141,8 +141,7 @@ class HostPort(Component):
     def _read(self, m, port, busy, fetched):
         """Serves reads, in the second cycle of a request: the first decodes.
 
-        Returns whether a request is in its second cycle, whether it is served unless the window is busy, whether it fetches a
-        piece, and which one.
+        Returns whether a request is in its second cycle, whether it fetches a piece, and which one.
         """
         window, control = self.window, self.control
         decoded = self._decode(m, port.address, READABLE, "read")
@@ -169,26 +168,28 @@ class HostPort(Component):
                 with m.Case(CSR[name] >> 2):
                     m.d.sync += shown.eq(value)
 
-        asked, wants, fetch = self._second(m, port, "read"), Signal(), Signal()
-        good, csr_good = resp == Resp.OKAY, is_csr & (csr_resp == Resp.OKAY)
+        asked, good, fetch = self._second(m, port, "read"), Signal(), Signal()
+        csr_good = is_csr & (csr_resp == Resp.OKAY)
         place, data = Signal.like(window.piece), window.rdata
         if len(data) > 32:
             data = data.word_select(piece, 32)
         else:
             m.d.comb += place.eq(piece)
         m.d.comb += [
-            wants.eq(asked & (is_csr | ~control.running)),
-            fetch.eq(asked & ~busy & ~control.running & good & ~fetched),
-            port.ready.eq(wants & ~busy & ~fetch),
-            port.resp.eq(Mux(is_csr, csr_resp, resp)),
+            good.eq((resp == Resp.OKAY) & ~control.running),
+            fetch.eq(asked & ~busy & good & ~fetched),
+            port.ready.eq(asked & ~busy & ~fetch),
+            port.resp.eq(Mux(is_csr, csr_resp, self._refused(resp))),
             port.data.eq(data & good.replicate(32) | shown & csr_good.replicate(32)),
         ]
-        return asked, wants, fetch, Cat(place, region, index)
+        return asked, fetch, Cat(place, region, index)
 
-    def _write(self, m, port, busy, read, reading):
-        """Serves writes in the second cycle of a request, unless the window is `busy` or a read is served.
+    def _refused(self, resp):
+        """The response of a memory window: that of the address, but that nothing is done while the machine runs."""
+        return Mux(self.control.running & (resp == Resp.OKAY), Resp.SLVERR, resp)
 
-        A read that waits (`read`) goes first: it is served (`reading`) as soon as the window may be used.
+    def _write(self, m, port, busy, read):
+        """Serves writes in the second cycle of a request, unless the window is `busy` or there is a `read`, which goes first.
 
         Returns whether a row is complete, where it is, and the number of its last piece.
         """
@@ -208,8 +209,8 @@ class HostPort(Component):
         )
         asked, good, stored, commit = self._second(m, port, "write"), Signal(), Signal(), Signal()
         m.d.comb += [
-            port.ready.eq(asked & ~busy & ~reading & (is_csr | ~control.running)),
-            port.resp.eq(resp),
+            port.ready.eq(asked & ~busy & ~read),
+            port.resp.eq(self._refused(resp)),
             good.eq(asked & (resp == Resp.OKAY) & whole & in_order),
             stored.eq(good & ~busy & ~read & ~control.running),
             commit.eq(stored & last),

@@ -57,6 +57,8 @@ class CoreMemories(wiring.Component):
         The row that the host names, where it is used.
     state_data : Out(window_bits)
         The piece of state that `host` names, a memory's latency later; of several cores four cycles after that.
+    table_data : Out(event_bits)
+        The entry that `host` names of the first requantiser's tables; of several cores two cycles after a memory's latency.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -88,6 +90,7 @@ class CoreMemories(wiring.Component):
                 "host": In(HostAccess(arch)),
                 "row": Out(HostAccess(arch)["row"].shape),
                 "state_data": Out(self.bus),
+                "table_data": Out(arch.event_bits),
             }
         )
 
@@ -172,6 +175,7 @@ class CoreMemories(wiring.Component):
                     table.addr[k - i].eq(Mux(writing, self.row, address) if k == i else address),
                     self.t_data.word_select(k, arch.event_bits).eq(table.r_data[k - i]),
                 ]
+        m.d.comb += self.table_data.eq(self.t_data[: arch.event_bits])
 
     def _state(self, m, host, words, writing):
         """State, which the host writes through the PPU's adders, and reads."""
