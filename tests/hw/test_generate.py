@@ -30,6 +30,19 @@ def test_ports(reset):
     assert ports(top_verilog(ARCH, reset)) == {f"s_axil_{name}" for name in AXI} | {"clk"} | ({"rst"} if reset else set())
 
 
+def test_the_simulators_verilog(capsys):
+    """The same ports; no register and no memory has an initial value; the reset passes a register."""
+    assert main(["--arch", json.dumps(ARCH.to_dict()), "--simulator"]) == 0
+    text = capsys.readouterr().out
+    assert ports(text) == ports(top_verilog(ARCH))
+    assert "initial begin" in top_verilog(ARCH) and "initial begin" not in text
+    assert not re.search(r"^ +reg [^;]*= *\d+'", text, re.M)
+    assert re.search(r"<= rst;$", text, re.M)
+    with pytest.raises(SystemExit):
+        main(["--simulator", "--no-reset"])
+    assert capsys.readouterr().err.endswith("error: --simulator needs the reset, which --no-reset leaves out\n")
+
+
 def test_the_module_as_a_program(tmp_path):
     out = tmp_path / "top.v"
     command = [sys.executable, "-m", "sordino_hw.gateware.generate", "--arch", json.dumps(ARCH.to_dict()), "-o", str(out)]

@@ -161,13 +161,13 @@ def _build(arch: ArchConfig, waves: Waves, work: Path, environment: dict[str, st
                 "sordino_hw.gateware.generate",
                 "--arch",
                 json.dumps(arch.to_dict()),
-                "--no-reset",
+                "--simulator",
                 "-o",
                 "top.v",
             )
         ],
         [
-            *("verilator", "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"),
+            *("verilator", "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "unique", "--noassert"),
             *("-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "top", "--prefix", "Vtop", "--Mdir", "obj"),
             *("-CFLAGS", " ".join(["-fPIC", "-fvisibility=hidden", *defines]), "-LDFLAGS", "-shared", "-o", "../sordino.so"),
             *([f"--trace-{waves}"] if waves else []),

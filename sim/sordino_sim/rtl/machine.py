@@ -17,10 +17,18 @@ from sordino_hw.spec.isa import CSR, ID_VALUE, PERF_FIELDS, Region, Trap, region
 from .build import Waves, library
 from .images import addresses, decode, encode
 
-__all__ = ["Rtl", "Run"]
+__all__ = ["CutOffError", "Rtl", "Run"]
 
 SLICE = 100_000
 """Cycles simulated between two reports of progress; keyboard interrupts are seen then, too."""
+
+
+CUT, REFUSED = -2, 2
+"""What the harness returns of an access that was cut off; and the port, of one that it refuses (AXI's SLVERR)."""
+
+
+class CutOffError(Exception):
+    """A method came to the cycle that `Rtl.cut_after` named."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,10 @@ class Run:
 
 
 class Rtl:
-    """One simulated accelerator. All memories are zero at first. Instances are independent of each other.
+    """One simulated accelerator, after a reset. Instances are independent of each other.
 
-    Use it as a context manager, or call `close`. Raises `ToolError` if the simulator cannot be built or its port stops
-    answering.
+    Use it as a context manager, or call `close`. Raises `ToolError` if the simulator cannot be built, if its port stops
+    answering, and if a memory is asked for while the machine runs.
 
     Parameters
     ----------
@@ -50,9 +58,13 @@ class Rtl:
         File for the waves of all signals, `.vcd` or `.fst`. The simulation is hundreds of times slower then.
     quiet : bool
         Build without a message.
+    seed : int
+        Of the random bits that all registers and memories start from, 1 to 2**31 - 1; 0: they start from zeros.
     """
 
-    def __init__(self, arch: ArchConfig, waves: str | Path | None = None, quiet: bool = False):
+    def __init__(self, arch: ArchConfig, waves: str | Path | None = None, quiet: bool = False, seed: int = 0):
+        if not 0 <= seed < 1 << 31:
+            raise ToolError(f"The seed of a simulated machine is from 0 to {(1 << 31) - 1}, not {seed!r}.")
         self.arch = arch
         self._handle: int | None = None
         self._lib = _load(library(arch, _waves_format(waves), quiet))
@@ -64,7 +76,7 @@ class Rtl:
             from .wave_layout import write_layout  # only who wants waves needs Amaranth
 
             write_layout(arch, waves)
-        self._handle = self._lib.sordino_open(str(waves).encode() if waves is not None else None)
+        self._handle = self._lib.sordino_open(str(waves).encode() if waves is not None else None, seed)
         if self.csr("ID") != ID_VALUE or self.csr("HASH") != arch.hash:
             raise ToolError(
                 f"The simulator of {arch.name} identifies itself as {self.csr('ID'):08x} {self.csr('HASH'):08x}, not as "
@@ -114,15 +126,29 @@ class Rtl:
                     raise ToolError(
                         f"The simulated machine still runs {self.ticks - first} cycles after its start; its limit is {limit}."
                     )
-        except BaseException:  # a limit of 0 stops the run
-            self._set_limit(0)
-            self._lib.sordino_run(self._open, SLICE)
+        except BaseException:
+            self.stop()
             raise
         self._check(state)
         status = self.csr("STATUS")
         if status & 3 != 2:
             raise ToolError(f"The simulated machine neither runs nor halted (status {status:#x}).")
         return Run(Trap(status >> 4 & 15), self.csr("PC"), self.csr("CYCLES"), self.csr("OPS"))
+
+    def stop(self) -> None:
+        """Stops a run with a limit of 0, which is heard whatever else the host does."""
+        self._set_limit(0)
+        self._check(self._lib.sordino_run(self._open, SLICE))
+
+    def reset(self, cycles: int = 1) -> None:
+        """Resets the machine: it stops, and its registers are as at first. Rows of memories that were being written are undefined."""
+        if cycles < 1:
+            raise ToolError(f"A reset takes at least a cycle, not {cycles!r}.")
+        self._lib.sordino_reset(self._open, cycles)
+
+    def cut_after(self, cycles: int) -> None:
+        """Whatever method is at work so many cycles from now raises `CutOffError`, until a `reset`, which then hits its open access."""
+        self._lib.sordino_cut(self._open, cycles)
 
     @property
     def ticks(self) -> int:
@@ -178,6 +204,13 @@ class Rtl:
         return pieces
 
     def _check(self, code: int) -> None:
+        if code == CUT:
+            raise CutOffError
+        if code == REFUSED and self.csr("STATUS") & 1:
+            raise ToolError(
+                "The simulated machine runs: nothing is written to its memories or read from them until it stops. Wait for the end of "
+                "the run, or stop it with a limit of 0 (`stop`)."
+            )
         if code:
             what = "stopped answering" if code < 0 else f"answered with error {code}"
             raise ToolError(f"The simulated host port {what}: a fault of this version of the gateware, please report it.")
@@ -201,13 +234,15 @@ def _load(path: Path) -> ctypes.CDLL:
         raise ToolError(f"The built simulator {path} cannot be loaded ({error}). Remove it and try again.") from None
     words = np.ctypeslib.ndpointer(np.uint32, flags="C_CONTIGUOUS")
     signatures: dict[str, tuple[type | None, list]] = {
-        "sordino_open": (ctypes.c_void_p, [ctypes.c_char_p]),
+        "sordino_open": (ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_uint32]),
         "sordino_close": (None, [ctypes.c_void_p]),
         "sordino_write": (ctypes.c_int, [ctypes.c_void_p, words, ctypes.c_uint64, ctypes.c_uint32, words]),
         "sordino_read": (ctypes.c_int, [ctypes.c_void_p, words, ctypes.c_uint64, ctypes.c_uint32, words]),
         "sordino_start": (ctypes.c_int, [ctypes.c_void_p]),
         "sordino_run": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64]),
         "sordino_ticks": (ctypes.c_uint64, [ctypes.c_void_p]),
+        "sordino_cut": (None, [ctypes.c_void_p, ctypes.c_uint64]),
+        "sordino_reset": (None, [ctypes.c_void_p, ctypes.c_uint32]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
