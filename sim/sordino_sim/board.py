@@ -1,6 +1,7 @@
 """An accelerator on a board, reached over its serial port (frames: `spec.serial_frame`), with the interface of a simulated one
 (`rtl.machine.Rtl`)."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -19,6 +20,8 @@ __all__ = ["Line", "SerialLink"]
 
 BREAK = 0.001
 """Seconds of a break condition: longer than a byte at 10 kbit/s."""
+ATTEMPTS = 3
+"""Times that a stop is sent, before the machine is said not to hear it."""
 
 
 class Line(Protocol):
@@ -42,7 +45,8 @@ class SerialLink:
         The architecture that the board must have.
     line : Line
 
-    Raises `ArchError` if the board has another architecture, and `ToolError` if it does not answer or reports that it lost a frame.
+    Raises `ArchError` if the board has another architecture, and `ToolError` if it does not answer, reports that it lost a frame, or
+    runs when a memory is asked for. After a byte that was lost, the line is brought into step again.
     """
 
     def __init__(self, arch: ArchConfig, line: Line):
@@ -55,13 +59,15 @@ class SerialLink:
             )
 
     def synchronise(self) -> None:
-        """Brings the port into the state in which it waits for the first byte of a frame, and clears its flag for lost frames."""
+        """Brings the port into the state in which it waits for the first byte of a frame, whatever was lost, and clears its flag for
+        lost frames."""
         self._line.send_break(BREAK)
         # The port may still be sending an answer, and does not receive meanwhile: wait for that many bytes, then break again.
         self._line.read(ANSWER)
         self._line.send_break(BREAK)
         self._line.reset_input_buffer()
-        self.csr("STATUS")
+        self._line.write(frame(Region.CSR, CSR["STATUS"] >> 3))  # clears the flag, which a break sets
+        self._line.read(ANSWER)
 
     def csr(self, name: str) -> int:
         """Value of a control register (`isa.CSR`)."""
@@ -93,20 +99,39 @@ class SerialLink:
 
         If it is interrupted, or takes longer than `patience` seconds, the machine is stopped and can be used further.
         """
-        self._line.write(frame(Region.CSR, CSR["LIMIT"] >> 3, limit) + frame(Region.CSR, CSR["CTRL"] >> 3, 1))
+        self._line.write(frame(Region.CSR, CSR["LIMIT"] >> 3, limit))
+        self._heard("limit of the run")
         begin = time.monotonic()
         try:
+            self._line.write(frame(Region.CSR, CSR["CTRL"] >> 3, 1))
             while (status := self.csr("STATUS")) & 1:
                 if progress is not None:
                     progress(self.csr("CYCLES"))
                 if time.monotonic() - begin > patience:
                     raise ToolError(f"The machine on the line still runs after {patience:g} seconds; its limit is {limit} cycles.")
-        except BaseException:
-            self._line.write(frame(Region.CSR, CSR["LIMIT"] >> 3, 0))
+        except BaseException as error:
+            try:
+                self.stop()
+            except ToolError as unheard:
+                error.add_note(str(unheard))
             raise
         if status & 3 != 2 or status >> LOST & 1:
             raise ToolError(f"The machine on the line did not run (status {status:#x}).")
-        return Run(Trap(status >> 4 & 15), self.csr("PC"), self.csr("CYCLES"), self.csr("OPS"))
+        run = Run(Trap(status >> 4 & 15), self.csr("PC"), self.csr("CYCLES"), self.csr("OPS"))
+        self._heard("requests for the end of the run")
+        return run
+
+    def stop(self) -> None:
+        """Stops a run with a limit of 0, in whatever frame the port takes itself to be. Raises `ToolError` if the machine still runs."""
+        for _ in range(ATTEMPTS):
+            self.synchronise()
+            self._line.write(frame(Region.CSR, CSR["LIMIT"] >> 3, 0))
+            with contextlib.suppress(ToolError):
+                if self._status() & 1 == 0:
+                    return
+        raise ToolError(
+            f"The machine on the line does not confirm that it stopped, after {ATTEMPTS} attempts. Reset it, or switch it off."
+        )
 
     def _rows(self, region: Region, index: np.ndarray, core: int) -> list[int]:
         depth = region_depth(self.arch, region)
@@ -118,15 +143,37 @@ class SerialLink:
         self._line.write(frame(region, row))
         answer = self._line.read(ANSWER)
         if len(answer) != ANSWER:
+            self.synchronise()
             raise ToolError(
-                f"The machine on the line answered with {len(answer)} of {ANSWER} bytes. Is its bitstream loaded, and the speed right?"
+                f"The machine on the line answered with {len(answer)} of {ANSWER} bytes. Is its bitstream loaded, and the speed right? If "
+                "so, a byte was lost, and what was written may have gone elsewhere: load the program again."
             )
         return int.from_bytes(answer, "little")
 
+    def _status(self) -> int:
+        """STATUS of a port that takes frames to begin where they do; raises `ToolError` if it does not.
+
+        It answers with its identity then, before STATUS and after it: an answer to what it took for a request would shift them.
+        """
+        self._line.reset_input_buffer()
+        identity, status, again = (self._ask(Region.CSR, CSR[name] >> 3) for name in ("ID", "STATUS", "ID"))
+        if not identity == again == ID_VALUE | self.arch.hash << 32:
+            self.synchronise()
+            raise ToolError(
+                "The machine on the line does not answer what it was asked: a byte was lost, and what was written may have gone "
+                "elsewhere. Load the program again."
+            )
+        return status >> 32
+
     def _heard(self, what: str) -> None:
-        """Raises `ToolError` if the port lost a frame since the last call."""
-        if self.csr("STATUS") >> LOST & 1:
-            raise ToolError(f"The machine on the line missed some of the {what}, or runs. Send them again, more slowly.")
+        """Raises `ToolError` if the port lost a frame since the last call, or refused it."""
+        status = self._status()
+        if status & 1:
+            raise ToolError(
+                f"The machine on the line runs, and refused the {what}. Wait for the end of the run, or stop it with a limit of 0 (`stop`)."
+            )
+        if status >> LOST & 1:
+            raise ToolError(f"The machine on the line missed some of the {what}. Send them again, more slowly.")
 
 
 def _joined(pieces: list[int]) -> int:

@@ -15,6 +15,7 @@ from sordino_hw.spec.errors import ArchError, ToolError
 from sordino_hw.spec.isa import CSR, ID_VALUE, REGISTERS, Cause, Flag, Mode, Opcode, Region, Trap
 from sordino_hw.spec.serial_frame import ANSWER, WRITE, frame
 from sordino_sim.board import SerialLink
+from sordino_sim.readback import check_images
 from sordino_sim.rtl.build import verilator_environment
 from sordino_sim.rtl.images import segment_images
 from sordino_sim.rtl.machine import Run
@@ -215,25 +216,133 @@ def test_garbage_does_nothing(line, rng):
     assert (kept == act).all(1).sum() >= ARCH.act_depth - 4, "noise is not a frame, but for a chance"
 
 
+ENDLESS = Assembler()
+ENDLESS.conv(
+    **dict.fromkeys(("OH", "OW"), 4095),
+    **dict.fromkeys(("KH", "KX", "SPAN", "WORDS", "H", "W", "REPY", "REPX", "DRAIN", "SPLIT", "SLICES", "RUN"), 1),
+)
+ENDLESS.halt()
+RUN = frame(Region.CSR, CSR["LIMIT"] >> 3, 1 << 30) + frame(Region.CSR, CSR["CTRL"] >> 3, 1)
+
+
+def stopped(link: SerialLink) -> bool:
+    """Whether a machine that ran on was stopped by its limit."""
+    status = link.csr("STATUS")
+    return status & 3 == 2 and Trap(status >> 4 & 15) is Trap.CYCLES and link.csr("CYCLES") > 0
+
+
 def test_a_run_is_stopped(line):
     """A machine that runs answers, takes no rows, and stops when its limit becomes 0."""
     link = SerialLink(ARCH, line)
-    size = dict.fromkeys(("OH", "OW"), 4095)
-    ones = ("KH", "KX", "SPAN", "WORDS", "H", "W", "REPY", "REPX", "DRAIN", "SPLIT", "SLICES", "RUN")
-    program = Assembler()
-    program.conv(**size, **dict.fromkeys(ones, 1))
-    program.halt()
-    link.write(Region.IMEM, np.asarray(program.imem))
-    line.write(frame(Region.CSR, CSR["LIMIT"] >> 3, 1 << 30) + frame(Region.CSR, CSR["CTRL"] >> 3, 1))
+    link.write(Region.IMEM, ENDLESS.imem)
+    line.write(RUN)
     assert link.csr("STATUS") & 1
     with pytest.raises(
-        ToolError, match=r"^The machine on the line missed some of the rows of ACT, or runs\. Send them again, more slowly\.$"
+        ToolError, match=r"^The machine on the line runs, and refused the rows of ACT\. Wait for the end of the run, or"
     ):
         link.write(Region.ACT, np.ones((1, 8), np.int16))
-    line.write(frame(Region.CSR, CSR["LIMIT"] >> 3, 0))
-    status = link.csr("STATUS")
-    assert status & 3 == 2 and Trap(status >> 4 & 15) is Trap.CYCLES
-    assert link.csr("CYCLES") > 0
+    with pytest.raises(
+        ToolError, match=r"^The machine on the line runs, and refused the requests for rows of IMEM\. Wait for the end"
+    ):
+        link.read(Region.IMEM, 1)
+    link.stop()
+    assert stopped(link)
+
+    def interrupt(cycles):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        link.run(1 << 30, interrupt)
+    assert stopped(link)
+    np.testing.assert_array_equal(link.read(Region.IMEM, len(ENDLESS.imem)), ENDLESS.imem)
+
+
+class LossyLine(SimulatedLine):
+    """A line that loses the byte of number `lose` of those written, or `swallow` bytes of the next answer."""
+
+    lose, swallow = -1, 0
+
+    def write(self, data: bytes, /):
+        lost, self.lose = self.lose, self.lose - len(data)
+        super().write(data[:lost] + data[lost + 1 :] if 0 <= lost < len(data) else data)
+
+    def read(self, size: int, /) -> bytes:
+        data, self.swallow = super().read(size)[self.swallow :], 0
+        return data
+
+
+@pytest.fixture
+def lossy(simulator):
+    line = LossyLine(simulator)
+    yield line
+    line.close()
+
+
+@pytest.mark.parametrize("lose", [*range(11), 15, 21, 22, 30, 33, 40])
+def test_a_stop_is_heard_after_a_lost_byte(lossy, lose):
+    """Whichever byte is lost before the stop or of it: the machine stops, and the line is in step."""
+    link = SerialLink(ARCH, lossy)
+    link.write(Region.IMEM, ENDLESS.imem)
+    for before in (True, False):
+        lossy.write(RUN)
+        assert link.csr("STATUS") & 1
+        lossy.lose = lose
+        if before:  # the port takes what follows as the rest of a frame
+            lossy.write(b"".join(frame(Region.ACT, row, row) for row in range(4)))
+        link.stop()
+        assert lossy.lose < 0 and stopped(link)
+        assert link.csr("ID") == ID_VALUE and not lost(link)
+
+
+def test_a_lost_byte_of_the_rows_is_said(lossy, rng):
+    """What was loaded is in doubt, and the error says so; loaded again it is right."""
+    link = SerialLink(ARCH, lossy)
+    segment = random_images(rng, ARCH, OPERATIONS)
+    segment.table = rng.integers(-128, 128, 256).astype(np.int16)
+    segment.weight, segment.mask = segment.weight[:, :12], segment.mask[:, :4]
+    for lose in (0, 1, 5, 10, 57, 109):
+        lossy.lose = lose
+        with pytest.raises(
+            ToolError, match=r"^The machine on the line (does not answer what|missed some|runs, and refused|answered with \d of 8)"
+        ):
+            link.write(Region.STATE, np.arange(10, dtype=np.int32)[:, None])
+    lossy.swallow = 3
+    with pytest.raises(
+        ToolError, match=r"^The machine on the line answered with 5 of 8 bytes\. .* a byte was lost, and what was written"
+    ):
+        link.csr("STATUS")
+    link.stop()  # what was shifted may have started a run
+    for (region, core), image in segment_images(segment).items():
+        link.write(region, image, 0, core)
+    check_images(link, segment)
+    image = segment.weight[0].copy()
+    image[9, 3] ^= 1
+    link.write(Region.WEIGHT, image[9:10], 9)
+    with pytest.raises(
+        ToolError, match=r"^Row 9 of WEIGHT of core 0 is not what was written; 1 of 12 rows differ\. Load the program again\.$"
+    ):
+        check_images(link, segment)
+
+
+class DeafLine(LossyLine):
+    """A line on which nothing arrives any more, once it is `deaf`."""
+
+    deaf = False
+
+    def write(self, data: bytes, /):
+        if not self.deaf:
+            super().write(data)
+
+
+def test_a_stop_that_is_not_heard_is_said(simulator):
+    line = DeafLine(simulator)
+    link = SerialLink(ARCH, line)
+    line.deaf = True
+    with pytest.raises(
+        ToolError, match=r"^The machine on the line does not confirm that it stopped, after 3 attempts\. Reset it, or"
+    ):
+        link.stop()
+    line.close()
 
 
 def test_refusals(line):
@@ -262,7 +371,8 @@ class SilentLine:
 
 def test_a_silent_line_is_reported():
     with pytest.raises(
-        ToolError, match=r"^The machine on the line answered with 0 of 8 bytes\. Is its bitstream loaded, and the speed right\?$"
+        ToolError,
+        match=r"^The machine on the line answered with 0 of 8 bytes\. Is its bitstream loaded, and the speed right\? If so, a byte",
     ):
         SerialLink(ARCH, SilentLine())
 
