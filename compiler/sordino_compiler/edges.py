@@ -2,8 +2,8 @@
 
 What the array can run, it runs. An operator that it cannot run becomes a host step, with all that comes before it, where no layer
 with weights comes before; with all that comes behind it, where none comes behind; otherwise it stays and is refused. The
-arithmetic with constants that many models begin with (`x / 255`, means and deviations) is a host step, too: on the array it would double
-the memory that the input takes.
+arithmetic with constants that many models begin with (`x / 255`, means and deviations) is a host step, too, and so is space to depth by
+slices (a Focus layer): on the array they would double the memory that the input takes.
 """
 
 from collections.abc import Iterable
@@ -186,8 +186,14 @@ class _Cutter:
         return True
 
     def _front(self) -> list[Node]:
-        """Arithmetic with constants before the first layer, and what stands before it."""
+        """Arithmetic with constants before the first layer, and what stands before it; space to depth by slices with a step."""
         found: dict[Node, None] = {}
+        for node in self.order:
+            up = self._upstream(node) if operator_name(node) == "aten.cat" and node in self.active else set()
+            stepped = any(len(n.args) > 4 and n.args[4] != 1 for n in up if operator_name(n) == "aten.slice")
+            moves = stepped and all(operator_name(n) in ("aten.slice", "aten.cat") and self.on_host(n) for n in up)
+            if moves and any(map(self.anchored, self._downstream(node))):
+                found.update(dict.fromkeys(sorted(up, key=self.order.__getitem__)))
         for node in self.order:
             if operator_name(node) not in FRONT or node not in self.active or len(self._operands(node)) != 1:
                 continue

@@ -88,6 +88,7 @@ FRONT = {
     "resize": lambda m, x: F.interpolate(x, (6, 6), mode="bilinear"),
     "roll": lambda m, x: x.roll(2, 3),
     "focus": lambda m, x: F.pixel_unshuffle(x[:, :, :, :], 2)[:, 1:4],
+    "slices with a step": lambda m, x: torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2]], 1)[:, 1:4],
     "norm of the image": lambda m, x: F.normalize(x.flatten(1), dim=1).view_as(x),
     "square root": lambda m, x: x.abs().sqrt().sub(0.3),
 }
@@ -268,6 +269,24 @@ def test_input_arithmetic_takes_no_memory():
     assert [s.imem.tolist() for s in plain.segments] == [s.imem.tolist() for s in scaled.segments]
     assert [t.scale for t in plain.tensors.values()] == pytest.approx([t.scale for t in scaled.tensors.values()], rel=1e-5)
     assert plain.host is None and len(scaled.host.before) == 1
+
+
+def test_a_focus_layer_takes_no_memory_of_the_array():
+    class Focus(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(12, 8, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1))
+
+    torch.manual_seed(0)
+    model, x = Focus().eval(), torch.rand(4, 3, 48, 48)
+    program = sd.compile(sd.quantize(model, x))
+    assert program.inputs == ["cat"] and len(program.layers) == 1
+    y = sd.Accelerator(program)(x)
+    with torch.no_grad():
+        assert 10 * torch.log10(y.square().mean() / (y - model(x)).square().mean()) > 30
 
 
 def test_what_the_array_can_run_stays_there():
