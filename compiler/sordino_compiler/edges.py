@@ -189,11 +189,12 @@ class _Cutter:
         """Arithmetic with constants before the first layer, and what stands before it; space to depth by slices with a step."""
         found: dict[Node, None] = {}
         for node in self.order:
-            up = self._upstream(node) if operator_name(node) == "aten.cat" and node in self.active else set()
+            cat = operator_name(node) == "aten.cat" and node in self.active
+            up = sorted(self._upstream(node), key=self.order.__getitem__) if cat else []
             stepped = any(len(n.args) > 4 and n.args[4] != 1 for n in up if operator_name(n) == "aten.slice")
             moves = stepped and all(operator_name(n) in ("aten.slice", "aten.cat") and self.on_host(n) for n in up)
             if moves and any(map(self.anchored, self._downstream(node))):
-                found.update(dict.fromkeys(sorted(up, key=self.order.__getitem__)))
+                found.update(dict.fromkeys(up))
         for node in self.order:
             if operator_name(node) not in FRONT or node not in self.active or len(self._operands(node)) != 1:
                 continue

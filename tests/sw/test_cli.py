@@ -52,8 +52,12 @@ class Two(nn.Module):
         return self.conv(x) + self.conv(y)
 
 class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3)
+
     def forward(self, x):
-        return torch.cumsum(x, 1)
+        return self.b(torch.cumsum(self.a(x), 1))
 
 def number():
     return 3
@@ -204,7 +208,8 @@ def test_check(own):
     assert "Predicted cycles" in output and "aten.conv2d" in output
     f = figures("check.json", "check")
     assert (
-        set(f) == {"arch", "ok", "problem", "fits", "operators", "memory", "segments", "predicted", "advice", "activation_memory"}
+        set(f)
+        == {"arch", "ok", "problem", "fits", "operators", "memory", "segments", "host", "predicted", "advice", "activation_memory"}
         and f["ok"]
     )
     assert [p["density"] for p in f["predicted"]] == [1.0, 0.5, 0.2, 0.1]
@@ -324,7 +329,7 @@ def test_run_on_the_timing_model(program, images):
     output = works("run", program, images, "--backend", "timing", "--json", "run.json", "-o", "y.npy")
     assert "η" in output and "conv3" in output
     f = figures("run.json", "run")
-    assert set(f) == {"file", "arch", "stats", "time"}
+    assert set(f) == {"file", "arch", "stats", "time", "returned"}
     assert set(f["stats"]) == {"backend", "images", "layers", "total", "densities", "nonzero", "nonzero_activations", "cycles"}
     assert set(f["stats"]["layers"][0]) == set(f["stats"]["total"]) == {
         "name", "kind", "source", "macs", "nonzero_macs", "events", "density", "cycles", "causes", "words", "skipped", "eta",
