@@ -26,15 +26,18 @@ ARCHS = [
         state_depth=512,
         tables=2,
         wide_cycles=wide_cycles,
+        products=products,
     )
-    for name, cores, ports, lanes, ppu, event_bits, mantissa_bits, wide_cycles in (
-        ("a", 1, 1, 8, 2, 9, 4, 2),
-        ("b", 4, 2, 8, 8, 8, 3, 1),
-        ("c", 2, 1, 16, 4, 9, 8, 1),
+    for name, cores, ports, lanes, ppu, event_bits, mantissa_bits, wide_cycles, products in (
+        ("a", 1, 1, 8, 2, 9, 4, 2, False),
+        ("b", 4, 2, 8, 8, 8, 3, 1, True),
+        ("c", 2, 1, 16, 4, 9, 8, 1, False),
     )
 ]
 ARCHS.append(
-    ARCHS[0].replace(name="d", ppu=1, event_bits=8, in_flight=1, occ_width=8, row_fifo=2, segment_fifo=2, state_depth=1024)
+    ARCHS[0].replace(
+        name="d", ppu=1, event_bits=8, in_flight=1, occ_width=8, row_fifo=2, segment_fifo=2, state_depth=1024, products=True
+    )
 )
 ARCHS.append(ARCHS[-1].replace(name="e", profile="small", word_fifo=2, segment_fifo=1, row_fifo=1, mask_depth=1024))
 
@@ -125,8 +128,8 @@ def random_op(rng: np.random.Generator, arch: ArchConfig) -> RawOp:
         return int(rng.integers(low, high + 1))
 
     conv = bool(rng.random() < 0.5)
-    mode = Mode.MAC if conv else Mode(pick(0, 2))
-    flags = NO_FLAGS
+    mode = Mode.MAC if conv else Mode(pick(0, 3 if arch.products else 2))
+    flags = Flag.RESIDUAL if mode is Mode.PRODUCT else NO_FLAGS
     for flag in Flag:
         if rng.random() < 0.3 and not (flag is Flag.RESIDUAL and mode is Mode.MAX) and not (flag is Flag.WINDOW and conv):
             flags |= flag
@@ -142,6 +145,8 @@ def random_op(rng: np.random.Generator, arch: ArchConfig) -> RawOp:
     top, left, repy, repx = pick(0, 3), pick(0, 3), pick(1, 2), pick(1, 2)
     if window:
         dx, repx = 1, 1
+    if mode is Mode.PRODUCT:
+        kh, kw, words = 1, 1, 1
     oh, ow = (max(1, min(most, r * ((size + pad - d * (k - 1)) // s + pick(0, 2)))) for size, pad, d, k, s, r in (
         (height, top, dy, kh, sy, repy), (width, left, dx, kw, sx, repx)))  # fmt: skip
     whole = not window and dx == 1 and words == pitch and rng.random() < 0.8
@@ -245,13 +250,18 @@ def _interpret_slice(op: RawOp, arch: ArchConfig, s: Segment, act: list, state: 
                                     acc[lane] += word[lane] * weight[row][lane]
                                 elif op.mode is Mode.MAC2:
                                     acc[lane] += word[lane] * (weight[row][lane] % 128 + 128 * weight[row + 1][lane])
+                                elif op.mode is Mode.PRODUCT:
+                                    acc[lane] = word[lane]
                                 else:
                                     acc[lane] = word[lane] if acc[lane] is None else max(acc[lane], word[lane])
             acc = [x or 0 for x in acc]
             if Flag.RESIDUAL in op.flags:
                 word = act[r["R_BASE"] + oy * r["R_OY"] + ox * r["R_OX"] + index]
                 low, high = weight[r["R_W"]], weight[r["R_W"] + 1]
-                acc = [x + v * (a % 128 + 128 * b) for x, v, a, b in zip(acc, word, low, high, strict=True)]
+                if op.mode is Mode.PRODUCT:
+                    acc = [x * v for x, v in zip(acc, word, strict=True)]
+                else:
+                    acc = [x + v * (a % 128 + 128 * b) for x, v, a, b in zip(acc, word, low, high, strict=True)]
             turn, group = divmod(oy * r["OW"] + ox, r["SPLIT"])
             rows = state[first + group]
             out = [0] * arch.lanes

@@ -14,6 +14,8 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from sordino_hw.spec.arch import ArchConfig
+
 from .fx.nodes import is_constant, is_size, operator_name
 from .fx.problems import Problem
 from .fx.source import where
@@ -74,9 +76,9 @@ class Cut:
         return list(pytree.tree_leaves(_output(self.module).args[0], is_leaf=lambda x: x is None))
 
 
-def cut_edges(module: GraphModule) -> Cut:
-    """Cuts a captured graph. What the host cannot run either is in `problems`."""
-    return _Cutter(module).run()
+def cut_edges(module: GraphModule, arch: ArchConfig | None = None) -> Cut:
+    """Cuts a captured graph. What the host cannot run either is in `problems`. With `arch`, what that lacks goes to the host, too."""
+    return _Cutter(module, arch).run()
 
 
 def cut_at(module: GraphModule, before: Iterable[Node], after: Iterable[Node]) -> Cut:
@@ -93,8 +95,8 @@ def _output(module: GraphModule) -> Node:
 class _Cutter:
     """State of one search for the cut."""
 
-    def __init__(self, module: GraphModule):
-        self.module, self.batch = module, batches(module)
+    def __init__(self, module: GraphModule, arch: ArchConfig | None = None):
+        self.module, self.arch, self.batch = module, arch, batches(module)
         self.order = {n: i for i, n in enumerate(module.graph.nodes)}
         self.active = _active(module)
         self.before: set[Node] = set()
@@ -107,7 +109,7 @@ class _Cutter:
             self.before.add(node)
         while True:
             core, _, _, origin = self._core()
-            found = plan(core, strict=False)
+            found = plan(core, strict=False, arch=self.arch)
             if not any(
                 self._move(origin[n]) for n in core.graph.nodes if n.name in {p.node for p in found.problems} and n in origin
             ):
@@ -122,7 +124,7 @@ class _Cutter:
         core, entries, exits, _ = self._core()
         if not self.before and not self.after and self._plain(exits):
             core = self.module
-        found = plan(core, strict=False)
+        found = plan(core, strict=False, arch=self.arch)
         problems = found.problems + self._results()
         before, after = (sorted(nodes, key=self.order.__getitem__) for nodes in (self.before, self.after))
         return Cut(self.module, core, found, before, after, entries, exits, problems)

@@ -119,7 +119,8 @@ def _add(
     spans = float(outputs * r["KH"] * r["KX"])
     if step.has(Flag.RESIDUAL):
         added = outputs * (1.0 if step.has(Flag.DENSE) else 1 - (1 - residual) ** _in_word(program, added_tensor))
-        events, spans = events + arch.wide_cycles * added, spans + outputs * slices
+        wide = 1 if step.mode is Mode.PRODUCT else arch.wide_cycles
+        events, spans = events + wide * added, spans + outputs * slices
         words, fetched = words + added * slices, fetched + added * slices
     in_flight = words * (Latencies(arch).word + 1) / arch.word_fifo
     share = -(-outputs // groups) / outputs

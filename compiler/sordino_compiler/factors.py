@@ -10,7 +10,7 @@ import numpy as np
 from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.numbers import SHIFT_MAX
 
-__all__ = ["MAX_FACTOR_SHIFT", "WIDE_MAX", "approximate", "exact_factor", "product_factor", "snap_factor"]
+__all__ = ["MAX_FACTOR_SHIFT", "WIDE_MAX", "approximate", "exact_factor", "greatest_factor", "product_factor", "snap_factor"]
 
 WIDE_MAX = 16383
 """Largest magnitude that a wide vector weight holds with either sign."""
@@ -28,6 +28,14 @@ def snap_factor(factor: np.ndarray, arch: ArchConfig) -> np.ndarray:
     step = 2.0 ** np.floor(np.log2(factor / low))
     mantissa = np.ceil(factor / step * (1 - 1e-12))
     return mantissa * step
+
+
+def greatest_factor(factor: float, arch: ArchConfig) -> float:
+    """The greatest representable factor <= `factor` (> 0), and at most the greatest of all: one without a shift."""
+    low = float(1 << (arch.mantissa_bits - 1))
+    factor = min(factor, 2 * low - 1)
+    step = 2.0 ** np.floor(np.log2(factor / low))
+    return float(np.floor(factor / step * (1 + 1e-12)) * step)
 
 
 def product_factor(factor: float, arch: ArchConfig) -> float:

@@ -229,6 +229,11 @@ class Computation(Node):
     """Whether the accumulators are linear in the inputs."""
 
     @property
+    def operands(self) -> int:
+        """Number of inputs."""
+        return 1 + (self.residual_weight is not None)
+
+    @property
     def repeat(self) -> tuple[int, int]:
         """Output rows and columns that read the same input rows and columns."""
         return 1, 1
@@ -265,7 +270,7 @@ class Computation(Node):
 
     def problems(self, ins, arch):
         channels = self.out.shape[0]
-        if len(ins) != 1 + (self.residual_weight is not None):
+        if len(ins) != self.operands:
             yield f"{len(ins)} inputs"
         if self.residual_weight is not None:
             (c, *size), r = self.out.shape, ins[1].shape
@@ -284,7 +289,7 @@ class Computation(Node):
         raise NotImplementedError
 
     def residual_slots(self, inputs: list[Layout], lanes: int) -> Slots | None:
-        """The slots that a residual must have; None where the output's follow the residual's."""
+        """The slots that a second operand must have; None where the output's follow its."""
         return self.slots(inputs, lanes)
 
     def layout(self, inputs, shapes, lanes, fold=1):

@@ -59,13 +59,13 @@ class Inspection:
         return not self.problems
 
 
-def inspect(model: Any, example: Any) -> Inspection:
-    """Walks the exported float graph: seconds, no weights are looked at.
+def inspect(model: Any, example: Any, arch: ArchConfig | None = None) -> Inspection:
+    """Walks the exported float graph: seconds, no weights are looked at. With `arch`, what that lacks is a problem, too.
 
     Model and example, and their errors, are those of `capture`.
     """
     module = capture(model, example)
-    cut = cut_edges(module)
+    cut = cut_edges(module, arch)
     reasons: dict[str, list[str]] = {}
     for p in cut.problems:
         reasons.setdefault(p.node, []).append(p.reason)
@@ -95,7 +95,7 @@ def provisional_graph(model: Any, example: Any, arch: str | ArchConfig, cut: Cut
     supported.
     """
     arch = preset(arch)
-    cut = cut_edges(capture(model, example)) if cut is None else cut
+    cut = cut_edges(capture(model, example), arch) if cut is None else cut
     refuse(cut.problems)
     module, found = cut.core, cut.plan
     nonnegative = found.nonnegative() if module.meta["nonnegative"] and not cut.before else set()

@@ -11,9 +11,12 @@ from typing import Any
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from sordino_hw.spec.arch import ArchConfig
+
 from .fx.cut import cut
 from .fx.nodes import arguments, feature_shape, is_size, operator_name
 from .fx.problems import Problem, refuse
+from .fx.source import where
 from .ops import OPERATORS, only_moves, remedy
 from .ops import constraints as must
 from .ops.activation import one_value, table
@@ -25,6 +28,11 @@ from .ops.planner import Planner
 from .ops.views import realise, unreadable
 
 __all__ = ["Plan", "layer_names", "plan"]
+
+OWN_SCALE = (
+    "The product of two activations has a scale of its own, but here it is joined with tensors that have another scale, or the model rounds "
+    "it. Multiply it by 1.0 first, as in torch.cat((a, (x * s) * 1.0)), which costs one vector operation."
+)
 
 
 @dataclass
@@ -70,6 +78,18 @@ class Plan:
             if x.activation.nonnegative or (x.keeps_sign and not x.norm and found.issuperset(x.inputs)):
                 found.add(x.out)
         return found
+
+    def lacking(self, arch: ArchConfig) -> list[Problem]:
+        """The layers for which the architecture lacks something."""
+        return [Problem(x.core.name, operator_name(x.core), where(x.core), text) for x in self.layers if (text := x.lacks(arch))]
+
+    def shared(self) -> list[Problem]:
+        """The layers whose scale must be their own, but is another tensor's or the model's."""
+        roots = self.roots()
+        found = [
+            x for x in self.layers if x.snaps_scale and not x.table_is_fused and (roots[x.out] is not x.out or x.activation.step)
+        ]
+        return [Problem(x.core.name, operator_name(x.core), where(x.core), OWN_SCALE) for x in found]
 
     def check(self) -> None:
         """The spec of a plan: raises `AssertionError` unless every layer reads what layers before it make.
@@ -197,11 +217,11 @@ def _padding_layer(node: Node, source: Node, padding) -> Layer:
     return PadLayer(node, node, [source], feature_shape(node), padding)
 
 
-def plan(module: GraphModule, strict: bool = True) -> Plan:
+def plan(module: GraphModule, strict: bool = True, arch: ArchConfig | None = None) -> Plan:
     """Groups the nodes of a float graph (or of a quantised one without its quantise nodes) into layers.
 
     Raises `CompileError` naming every problem at once; with `strict` false they are in `Plan.problems` instead, and
-    what could not be planned is `Unsupported`.
+    what could not be planned is `Unsupported`. With `arch`, what that architecture lacks is a problem, too.
     """
     planner = Planner(module, _padding_layer, realise, unreadable, lambda n: bool((entry := traits(n)) and entry.views))
     outputs: list[Node] = []
@@ -220,6 +240,9 @@ def plan(module: GraphModule, strict: bool = True) -> Plan:
                 planner.problem(node, "Every output is a tensor that depends on an input. Return activations only.")
     tables = {n: end for end, f in planner.functions.items() for n in f.nodes if n is end or n in planner.absorbed}
     result = Plan(list(planner.layers.values()), outputs, planner.problems, planner.alias, tables, set(planner.views))
+    result.problems += result.shared() + (result.lacking(arch) if arch else [])
+    order = {n.name: i for i, n in enumerate(module.graph.nodes)}
+    result.problems.sort(key=lambda p: order.get(p.node, len(order)))
     if strict:
         refuse(result.problems)
     result.check()

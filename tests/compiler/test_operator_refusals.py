@@ -10,6 +10,7 @@ from torch import nn
 from sordino_compiler.inspection import inspect, provisional_graph
 from sordino_compiler.operators_page import operators_page
 from sordino_compiler.ops import OPERATORS
+from sordino_hw.spec.arch import preset
 from sordino_hw.spec.errors import CompileError, InputError
 
 torch.set_num_threads(1)
@@ -37,13 +38,13 @@ class Model(nn.Module):
 REFUSED = {
     "softmax": (lambda m, x: m.conv(x).softmax(1), r"aten\.softmax 'softmax' \(HERE\): This operator is not supported\. The host computes softmax behind the last layer: .* It stands between layers: cut the model there\. .* as the input\."),
     "cumsum": (lambda m, x: m.conv(x).cumsum(1), r"aten\.cumsum 'cumsum' \(HERE\): This operator is not supported\. Use a mean, a sum or a maximum over fixed dimensions, such as x\.mean\(\(2, 3\)\), or reduce on the host, behind the model\. It stands between .*"),
-    "gate": (lambda m, x: m.conv(x) * x, r"aten\.mul 'mul' \(HERE\): One operand is a constant: .* leave them out\. Found: two activations\."),
+    "gate": (lambda m, x: m.conv(x) * x, r"aten\.mul 'mul' \(HERE\): Architecture 'ulx3s-85f' multiplies activations by constants only\. .*products=true'.* leave the gate out\."),
     "a row and a column": (lambda m, x: F.max_pool2d(x, (8, 1)) + F.max_pool2d(m.conv(x), (1, 8)), r"aten\.add 'add' \(HERE\): The operands .* 1x1 convolution\. Found: shapes \(N, 4, 1, 8\) and \(N, 4, 8, 1\)\."),
     "maximum of a row and a column": (lambda m, x: torch.maximum(F.max_pool2d(x, (8, 1)), F.max_pool2d(x, (1, 8))), r"aten\.maximum 'maximum' \(HERE\): The operands .* Found: shapes \(N, 4, 1, 8\) and \(N, 4, 8, 1\)\."),
-    "factors per position": (lambda m, x: m.conv(x) * torch.arange(64.0).view(1, 1, 8, 8), r"aten\.mul 'mul' \(HERE\): One operand .* Found: a constant of shape \(1, 1, 8, 8\) with .*"),
+    "factors per position": (lambda m, x: m.conv(x) * torch.arange(64.0).view(1, 1, 8, 8), r"aten\.mul 'mul' \(HERE\): The factors of a product .* Found: a constant of shape \(1, 1, 8, 8\) with .*"),
     "a constant per channel inside a function": (lambda m, x: torch.pow(m.conv(x).relu() + 1, m.conv.bias.view(4, 1, 1)), r"aten\.pow '\w+' \(HERE\): An element-wise function .* not inside\. .* Found: a constant of shape \(4, 1, 1\)\."),
     "a function of two activations": (lambda m, x: torch.atan2(m.conv(x), x), r"aten\.atan2 'atan2' \(HERE\): An element-wise function .* Found: a function of 'conv2d' and 'x'\."),
-    "quotient": (lambda m, x: x / m.conv(x), r"aten\.div 'div' \(HERE\): One operand .* Found: two activations\."),
+    "quotient": (lambda m, x: x / m.conv(x), r"aten\.div 'div' \(HERE\): The divisor is a constant: .* Found: two activations\."),
     "cat of images": (lambda m, x: torch.cat([m.conv(x), x], 0), r"aten\.cat 'cat' \(HERE\): Concatenation .* behind the model\. Found: dim=0\."),
     "weights from data": (lambda m, x: F.conv2d(x, m.conv.weight * x.amax()), r"2 parts .* aten\.amax .* aten\.conv2d 'conv2d' \(HERE\): Weights and biases .* Found: weight computed from an input\."),
     "group norm": (lambda m, x: F.group_norm(m.conv(x), 2), r"aten\.group_norm 'group_norm' \(HERE\): This operator is not supported\. It computes statistics of each image: train with nn\.BatchNorm2d, .* in its place\."),
@@ -72,7 +73,7 @@ def test_all_problems_are_named_at_once():
         match=r"^3 parts of the model cannot be compiled\. \(1\) aten\.softmax .* \(2\) aten\.mul .* \(3\) aten\.cumsum ",
     ):
         provisional_graph(model, X, "ulx3s-85f")
-    report = inspect(model, X)
+    report = inspect(model, X, preset("ulx3s-85f"))
     assert not report.supported
     assert [(n.operator, n.supported) for n in report.nodes] == [
         ("placeholder", True),

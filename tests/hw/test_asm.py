@@ -112,7 +112,7 @@ def test_comments_and_blank_lines():
         ("SET OH", r"assembly line 'SET OH': SET takes a register and a decimal number"),
         ("SET OH, x", r"assembly line 'SET OH, x': SET takes a register and a decimal number"),
         ("SET Q, 1", r"SET Q: no such register; the registers are OH, OW, .*, RUN"),
-        ("VEC SINK", r"assembly line 'VEC SINK': VEC takes a mode first: MAC, MAC2, MAX"),
+        ("VEC SINK", r"assembly line 'VEC SINK': VEC takes a mode first: MAC, MAC2, MAX, PRODUCT"),
         (
             "CONV FAST",
             r"assembly line 'CONV FAST': unknown flag 'FAST'; the flags are DENSE, SOURCE, SINK, RESIDUAL, TABLE, WINDOW",
@@ -238,6 +238,7 @@ HALT, WAIT = encode(Opcode.HALT), encode(Opcode.WAIT)
         ([WAIT, HALT], Trap.WAIT, 0),
         ([*operation(), WAIT, WAIT], Trap.WAIT, len(VALID) + 2),
         ([encode(Opcode.CONV, 0, 1 << 6)], Trap.OPCODE, 0),
+        ([encode_op(Opcode.VEC, Flag.RESIDUAL, Mode.PRODUCT)], Trap.OPCODE, 0),
         ([encode(Opcode.CONV, 0, 1 << 8)], Trap.OPCODE, 0),
         ([encode(Opcode.VEC, 0, 3 << 8)], Trap.OPCODE, 0),
         ([encode(Opcode.VEC, 0, 1 << 10)], Trap.OPCODE, 0),

@@ -158,16 +158,18 @@ class Outputs:
         return not self.node.events and small and overlap
 
     def _post_process(self, op: Operation, oy: int, ox: int) -> Operation:
-        """Residual, requantiser and store of an output's last operation."""
+        """Residual or second factor, requantiser and store of an output's last operation."""
         n, out, r = self.node, self.placed.out, op.registers
-        if n.residual_weight is not None and self.placed.residual is not None:
+        if self.placed.residual is not None:
             v, column = self.placed.residual, self.placed.residual_column(self.columns.start)
             r |= {"R_BASE": v.address(oy, ox, column), "R_OY": v.row_pitch, "R_OX": v.pixel_pitch}
+            reads = v.words(range(column, column + len(self.columns)))
+            op = replace(op, flags=op.flags | Flag.RESIDUAL, reads=op.reads | reads, sources=(*op.sources, v))
+        if n.residual_weight is not None:
             halves = np.zeros((len(self.columns), 2, self.arch.lanes), np.int8)
             for image, channels, lanes in zip(halves, self.channels, self.lanes, strict=True):
                 image[:, lanes] = split_wide(n.residual_weight[channels])
-            reads = v.words(range(column, column + len(self.columns)))
-            op = replace(op, flags=op.flags | Flag.RESIDUAL, residual=halves, reads=op.reads | reads, sources=(*op.sources, v))
+            op = replace(op, residual=halves)
         r |= {"O_BASE": out.address(oy, ox, self.columns.start), "O_OY": out.row_pitch, "O_OX": out.pixel_pitch}
         r |= {"LO": n.requant.lo, "HI": n.requant.hi}
         if n.requant.table is not None:

@@ -18,6 +18,7 @@ from . import (
     maxpool,
     pad,
     prelu,
+    product,
     rearrange,
     reduce,
     resample,
@@ -29,6 +30,7 @@ from .lanewise import Depthwise, Lanewise
 from .maxpool import MaxPool
 from .move import Move
 from .operator import OPERATORS
+from .product import Product
 from .rearrange import Flatten, Slice
 from .remedies import only_moves, remedy
 
@@ -42,6 +44,7 @@ __all__ = [
     "Lanewise",
     "MaxPool",
     "Move",
+    "Product",
     "Relayout",
     "Slice",
     "only_moves",
@@ -53,6 +56,7 @@ FAMILIES = (
     contraction,
     conv_transpose,
     affine,
+    product,
     add,
     extremum,
     activation,

@@ -139,9 +139,9 @@ def batch_norm(planner: Planner, node: Node, a: dict[str, Any]) -> None:
 
 
 def constant_operand(planner: Planner, node: Node, a: dict[str, Any]) -> str | None:
-    """One operand is a constant: a number, or one per channel. Products and quotients of two activations (gates,
-    squeeze and excitation, attention) are not supported: replace them by additions or leave them out."""
-    x, y = (a["self"], a["other"]) if "other" in a else (None, None)
+    """The divisor is a constant: a number, or one per channel. For the quotient of two activations write
+    x * torch.reciprocal(y), where y keeps away from 0, or divide on the host."""
+    x, y = a["self"], a["other"]
     if planner.known(x) and planner.known(y):
         return "two activations"
     if not planner.known(x) and node.target is not None and "div" in str(node.target):
@@ -165,13 +165,12 @@ def through_reciprocal(module: GraphModule, node: Node) -> None:
 
 
 @operator(
-    "aten.mul",
     "aten.div",
-    becomes="a constant factor per tensor or channel: folded into the convolution or fully connected layer before it, if nothing else reads that; else VEC (1x1)",
+    becomes="a constant divisor per tensor or channel: folded into the convolution or fully connected layer before it, if nothing else reads that; else VEC (1x1)",
     constraints=(constant_operand,),
     rewrite=through_reciprocal,
 )
-def mul(planner: Planner, node: Node, a: dict[str, Any]) -> None:
+def div(planner: Planner, node: Node, a: dict[str, Any]) -> None:
     apply_constant(planner, node, a)
 
 

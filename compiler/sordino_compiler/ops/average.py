@@ -1,6 +1,7 @@
 """Average pooling of any window: a sum over a window of equal weights, vector mode, and a divisor for each region of outputs."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, ClassVar
@@ -37,14 +38,14 @@ class AverageLayer(ScaledLayer):
     def keeps_sign(self) -> bool:
         return True
 
-    def snapped_scale(self, source: float, target: float, arch: ArchConfig) -> float | None:
+    def snapped_scale(self, sources: Sequence[float], target: float, arch: ArchConfig) -> float | None:
         """Less than 1/64 larger, so that 8-bit weights divide by the most frequent divisor exactly."""
         if self.norm or self.activation.table:
             return None
         pixels = Counter[float]()
         for row, column in product(self.rows, self.columns):
             pixels[self._divisor(row, column)] += len(row.outputs) * len(column.outputs)
-        mean = source / pixels.most_common(1)[0][0]
+        mean = sources[0] / pixels.most_common(1)[0][0]
         return mean / product_factor(mean / target, arch)
 
     def _divisor(self, row: Span, column: Span) -> float:

@@ -4,7 +4,7 @@ Every operator family has layers of its own, which say what the quantiser and th
 quantised anew, what may be fused into it, and how it is lowered.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -50,6 +50,8 @@ class Layer:
     """Whether multiplications and additions of constants behind it may be fused."""
     reads_in_place: ClassVar[bool] = False
     """Whether the output is nothing but another reading of the input's memory."""
+    snaps_scale: ClassVar[bool] = False
+    """Whether its scale must be one that `snapped_scale` gives, so that it can be no other tensor's."""
     named_by_module: ClassVar[bool] = False
     """Whether it is called by the path of the module that it comes from."""
     asymmetric: ClassVar[bool] = False
@@ -75,9 +77,14 @@ class Layer:
         """Whether the output is not negative where no input is, whatever the weights."""
         return False
 
-    def snapped_scale(self, source: float, target: float, arch: ArchConfig) -> float | None:
-        """The scale, near `target`, that suits the array better for an input with the scale `source`; None if any does."""
+    def snapped_scale(self, sources: Sequence[float], target: float, arch: ArchConfig) -> float | None:
+        """The scale of what the requantiser produces, near `target`, that suits the array better for inputs with the scales `sources`;
+        None if any does."""
         return None
+
+    def lacks(self, arch: ArchConfig) -> str:
+        """What an architecture lacks that the layer needs, and what to do; empty if nothing."""
+        return ""
 
     @property
     def name(self) -> str:

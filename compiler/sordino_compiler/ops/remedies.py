@@ -36,7 +36,10 @@ _REDUCE = "Use a mean, a sum or a maximum over fixed dimensions, such as x.mean(
 _RESAMPLE = "Use nn.Upsample(mode='nearest') or nn.ConvTranspose2d, or resample on the host, before the model."
 _CONSTANT = "Build the tensor in __init__ and register_buffer it, so that it is a constant of the model."
 _LAYOUT = "Keep (N, C, H, W) throughout: do it on the host, before the model or behind it."
-_TWO = "Of two activations the array computes sums, differences, maxima and minima: use x + y, or combine both on the host, behind the model."
+_TWO = (
+    "Of two activations the array computes sums, differences, products, maxima and minima: use x + y or x * y, or combine both on the host, "
+    "behind the model."
+)
 _TRAINING = "It belongs to training or to a back end of PyTorch: export the model's forward in evaluation mode, on the CPU."
 
 REMEDIES: tuple[tuple[str, str], ...] = (
@@ -47,7 +50,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ("var std var_mean std_mean", "Write the variance as x.square().mean(d) - x.mean(d).square() and take its root on the host, behind the model; to normalise, use "
      "nn.BatchNorm2d, which folds into the convolution."),
     ("linalg_vector_norm norm frobenius_norm linalg_norm", "Write x.square().sum(d, keepdim=True), and take its root on the host, behind the model."),
-    ("prod cumprod", "Products of activations do not map: use a sum, or take the product on the host, behind the model."),
+    ("prod cumprod", "A product over a dimension does not map: use a sum, or take the product on the host, behind the model."),
     ("fractional_max_pool2d", "Its windows are random: use nn.AdaptiveMaxPool2d of the same output size."),
     ("max_unpool2d", "Use nn.Upsample, or nn.ConvTranspose2d with stride 2."),
     ("topk sort msort argsort kthvalue mode median nanmedian quantile nanquantile unique* searchsorted bucketize isin", _ORDER),

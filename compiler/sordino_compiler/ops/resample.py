@@ -5,6 +5,7 @@ factor r without aligned corners takes r operations along each axis, and those o
 weights of its own. So rows and columns are resized one after the other where that takes fewer operations.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, ClassVar
@@ -160,11 +161,11 @@ class ResampleLayer(Layer):
         (rows, below), (columns, right) = (fractions(m, limit) for m in (self.rows, self.columns))
         return rows, columns, below * right
 
-    def snapped_scale(self, source: float, target: float, arch: ArchConfig) -> float | None:
+    def snapped_scale(self, sources: Sequence[float], target: float, arch: ArchConfig) -> float | None:
         """Less than 1 / 2**(mantissa_bits - 1) larger, so that the requantiser divides by the denominator exactly."""
         if self.activation.table:
             return None
-        unit = source / self._weights()[2]
+        unit = sources[0] / self._weights()[2]
         step = 2.0 ** np.floor(np.log2(unit / target) - arch.mantissa_bits + 1)
         return unit / (np.floor(unit / target / step) * step)
 

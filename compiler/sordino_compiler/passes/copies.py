@@ -16,7 +16,8 @@ def insert_copies(graph: Graph) -> Graph:
     """Copies operands whose layout their reader cannot use.
 
     A part of a concatenation lives in it; one that cannot (a network input, a view, a value that is a part already) is
-    copied. A residual operand must have its consumer's lanes where the consumer cannot follow it.
+    copied. A second operand must have its consumer's lanes where the consumer cannot follow it; one of a single channel is copied to
+    all of them.
     """
     lanes, values = graph.arch.lanes, graph.values
     producers = {n.out.name: n for n in graph.nodes}
@@ -32,15 +33,15 @@ def insert_copies(graph: Graph) -> Graph:
     def copy(name: str, consumer: Node, slots: Slots) -> str:
         v = values[name]
         lo, hi = v.range(graph.arch)
-        out = replace(v, name=_fresh(f"{name}.{consumer.out.name}", values))
+        out = replace(v, name=_fresh(f"{name}.{consumer.out.name}", values), shape=(len(slots), *v.shape[1:]))
         values[out.name] = out
         append(
             Relayout(
                 out=out,
                 inputs=(name,),
-                weight=np.ones((v.shape[0], 1, 1, 1), np.int8),
+                weight=np.ones((len(slots), 1, 1, 1), np.int8),
                 window=Window((1, 1)),
-                requant=replace(Requant.identity(v.shape[0], graph.arch, v.signed), lo=lo, hi=hi),
+                requant=replace(Requant.identity(len(slots), graph.arch, v.signed), lo=lo, hi=hi),
                 groups=v.shape[0],
                 to=slots,
                 source=consumer.source,
@@ -60,7 +61,7 @@ def insert_copies(graph: Graph) -> Graph:
                 taken.add(name)
                 parts.append(name)
             n = replace(n, inputs=tuple(parts))
-        elif isinstance(n, Computation) and n.residual_weight is not None:
+        elif isinstance(n, Computation) and n.operands == 2:
             wanted = n.residual_slots([own[i] for i in n.inputs], lanes)
             if wanted is not None and wanted != compact(own[n.inputs[1]].slots, lanes):
                 n = replace(n, inputs=(n.inputs[0], copy(n.inputs[1], n, wanted)))

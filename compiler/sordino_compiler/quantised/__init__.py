@@ -32,7 +32,7 @@ def from_exported(quantised: GraphModule | ExportedProgram, arch: str | ArchConf
 def lower_quantised(quantised: GraphModule, arch: ArchConfig) -> tuple[Lowered, dict[Node, Node]]:
     """As `from_exported`; also the layers of the graph's values, and the nodes of `quantised` that theirs stand for."""
     stripped = strip(quantised)
-    found = plan(stripped.module)
+    found = plan(stripped.module, arch=arch)
     roots = found.roots()
 
     def scale_of(node: Node) -> Scale:

@@ -1,6 +1,6 @@
 """A core of the cluster: its memories, and the stages from masks to stores."""
 
-from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -10,7 +10,7 @@ from ..spec.latencies import Latencies
 from ..spec.structure import output_depth, reads_late, tag_bits
 from .flight import Descriptors, Outstanding
 from .issue.mask_reader import MaskReader
-from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_address, mask_address
+from .layouts import DrainDescriptor, Output, OutputState, ReadWord, Word, act_address, mask_address, product_flag
 from .lib.fifo import fifo_for
 from .memory.core_memories import CoreMemories, HostAccess
 from .perf import LogControl, PerformanceLog
@@ -209,16 +209,18 @@ class Core(wiring.Component):
 
     def _descriptors(self, m, issuer, ppu, closing):
         """The operations' drain descriptors, once for the issuer and twice for the PPU."""
-        m.submodules.drains = drains = Descriptors(self.arch, self.drain.DRAIN.shape())
+        of_issuer = [self.drain[name] for name in ("DRAIN", *product_flag(self.arch))]
+        m.submodules.drains = drains = Descriptors(self.arch, Cat(of_issuer).shape())
         m.submodules.ops = ops = Descriptors(self.arch, self.drain.shape())
         m.submodules.late_ops = late_ops = Descriptors(self.arch, self.drain.shape())
         for file, value, tag in (
-            (drains, self.drain.DRAIN, closing),
+            (drains, Cat(of_issuer), closing),
             (ops, self.drain, ppu.tag),
             (late_ops, self.drain, ppu.late_tag),
         ):
             m.d.comb += [file.w_en.eq(self.drain_we), file.w_tag.eq(self.drain_tag), file.i.eq(value), file.tag.eq(tag)]
-        m.d.comb += [issuer.drain.eq(drains.o), ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
+        m.d.comb += [issuer.drain.eq(drains.o[: len(self.drain.DRAIN)]), ppu.op.eq(ops.o), ppu.late_op.eq(late_ops.o)]
+        m.d.comb += [getattr(issuer, name).eq(drains.o[-1]) for name in product_flag(self.arch)]
 
     def _memories(self, m, memories, reader, lanes, ppu):
         """The memories' ports: of the lanes, of the mask reader, of the PPU."""

@@ -29,6 +29,7 @@ __all__ = [
     "Word",
     "act_address",
     "mask_address",
+    "product_flag",
     "weight_address",
 ]
 
@@ -66,6 +67,11 @@ def _registers(arch: ArchConfig, names: tuple[str, ...]) -> dict[str, Shape]:
     return shapes
 
 
+def product_flag(arch: ArchConfig) -> dict[str, int]:
+    """The field `product`, whether an operation is a PRODUCT, of architectures that have products."""
+    return {"product": 1} if arch.products else {}
+
+
 def _act(arch: ArchConfig, channels: int):
     """The activations of a word, or, if they are read late, its address."""
     late = reads_late(arch)
@@ -94,13 +100,14 @@ class DispatchDescriptor(data.StructLayout):
 class TapDescriptor(data.StructLayout):
     """An operation, as a walker needs it.
 
-    `shared`: see `sharing`; `reused`: columns of a kernel window that the window before it in the run has, too.
+    `shared`: see `sharing`; `reused`: columns of a kernel window that the window before it in the run has, too; `product`: it is
+    a PRODUCT, whose residual words have no wide weights.
     """
 
     def __init__(self, arch: ArchConfig):
         reused = (isa.WINDOW_MAX - 1).bit_length() if sharing(arch) else 0
         flags = {"kind": Kind, "dense": 1, "residual": 1, "shared": sharing(arch), "reused": reused}
-        super().__init__({**_registers(arch, TAP_REGISTERS), **flags})
+        super().__init__({**_registers(arch, TAP_REGISTERS), **flags, **product_flag(arch)})
 
 
 class DrainDescriptor(data.StructLayout):
@@ -108,7 +115,8 @@ class DrainDescriptor(data.StructLayout):
 
     def __init__(self, arch: ArchConfig):
         first = _registers(arch, ("S_BASE",)) if arch.in_flight == 1 else {}
-        super().__init__({**_registers(arch, DRAIN_REGISTERS), **first, "source": 1, "sink": 1, "table": 1})
+        flags = {"source": 1, "sink": 1, "table": 1, **product_flag(arch)}
+        super().__init__({**_registers(arch, DRAIN_REGISTERS), **first, **flags})
 
 
 class Job(data.StructLayout):
@@ -289,7 +297,8 @@ class Event(data.StructLayout):
     operands that follow. Other kinds: each lane takes its own operand.
 
     `op`: the lanes multiply; `high`: by the high half of a wide weight; `again`: by the wide weight that they hold from before;
-    `first`, `end`: it is the output's first, or last.
+    `first`, `end`: it is the output's first, or last; `product`: its operation is a PRODUCT, the first word of whose outputs is
+    the weight of the second.
     """
 
     def __init__(self, arch: ArchConfig):
@@ -304,6 +313,7 @@ class Event(data.StructLayout):
                 "zero": 1,
                 "first": 1,
                 "end": 1,
+                **product_flag(arch),
             }
         )
 

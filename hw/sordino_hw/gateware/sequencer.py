@@ -112,6 +112,8 @@ class Sequencer(wiring.Component):
             drain.sink.eq(flags[isa.Flag.SINK]),
             drain.table.eq(flags[isa.Flag.TABLE]),
         ]
+        if self.arch.products:
+            m.d.comb += [d.product.eq(is_vec & (mode == isa.Mode.PRODUCT)) for d in (tap, drain)]
         # A kernel window that does not move leaves no column of the word window for residual words.
         kx, sx = regs["KX"], regs["SX"]
         with m.If(flags[isa.Flag.WINDOW] & (sx != 0) & (sx < kx)):
@@ -155,7 +157,8 @@ class Sequencer(wiring.Component):
         flags, mode, is_vec = _flags(word), _mode(word), word.vec
         arch, high = self.arch, word.imm[isa.MODE_SHIFT :]
         known = sum(f.value for f in isa.Flag)
-        odd_vec = (high > isa.Mode.MAX.value) | ((mode == isa.Mode.MAX) & flags[isa.Flag.RESIDUAL])
+        last_mode = isa.Mode.PRODUCT if arch.products else isa.Mode.MAX
+        odd_vec = (high > last_mode.value) | ((mode == isa.Mode.MAX) & flags[isa.Flag.RESIDUAL])
         splits = [(regs["SPLIT"] == s) & (regs["SLICES"] <= arch.cores // s) for s in (1, 2, 4, 8) if s <= arch.cores]
         stateful = flags[isa.Flag.SOURCE] | flags[isa.Flag.SINK]
         small = [regs[name] <= isa.WINDOW_MAX for name in ("KH", "KX")]
@@ -169,6 +172,10 @@ class Sequencer(wiring.Component):
             ~Cat(splits).any(),
             (regs["RUN"] > isa.RUN_MAX) | ((regs["RUN"] > 1) & stateful),
         )
+        if arch.products:
+            is_product = is_vec & (mode == isa.Mode.PRODUCT)
+            odd_vec |= is_product & ~flags[isa.Flag.RESIDUAL]
+            faults = Cat(faults, is_product & ~Cat(regs[name] == 1 for name in ("KH", "KX", "SPAN", "WORDS")).all())
         found, odd = Signal(len(faults)), Signal(2)
         m.d.sync += [
             found.eq(faults),

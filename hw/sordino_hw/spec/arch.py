@@ -101,6 +101,8 @@ class ArchConfig:
     """Instruction memory: 32-bit words."""
     perf_depth: int = 512
     """Records of each core's performance log: one per operation, and one for the tail of the program."""
+    products: bool = field(default=False, metadata={"since": "0.2.0"})
+    """Whether the lanes multiply two activations (VEC PRODUCT): squeeze and excitation, gates."""
 
     def __post_init__(self):
         def rule(ok: bool, text: str, *fields: str):
@@ -113,6 +115,7 @@ class ArchConfig:
             value = getattr(self, f.name)
             if f.type in (int, "int"):
                 rule(type(value) is int and value > 0, f"{f.name} must be a positive integer", f.name)
+        rule(type(self.products) is bool, "products must be true or false", "products")
         rule(self.cores in (1, 2, 4, 8), "cores must be 1, 2, 4 or 8", "cores")
         rule(
             self.ports in (1, 2, 4, 8) and self.ports <= self.cores,

@@ -50,7 +50,7 @@ def arch_of(text: str) -> ArchConfig:
             )
         if field in fields:
             raise ArchError(f"architecture {text!r}: {field} is given twice")
-        fields[field] = _number(value)
+        fields[field] = _value(value)
     return _checked(text, {"name": text, **fields}, PRESETS[name])
 
 
@@ -90,7 +90,9 @@ def _checked(where: str, fields: Mapping[str, Any], base: ArchConfig) -> ArchCon
     return base.replace(**fields)
 
 
-def _number(text: str) -> int | str:
+def _value(text: str) -> int | bool | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     try:
         return int(text, 0)
     except ValueError:

@@ -108,11 +108,11 @@ def encode_op(opcode: Opcode, flags: Flag = NO_FLAGS, mode: Mode = Mode.MAC) -> 
 
 
 def _op_fields(opcode: Opcode, imm: int) -> tuple[Flag, Mode] | None:
-    """Flags and mode of an operation's immediate; None where the sequencer traps with `Trap.OPCODE`."""
+    """Flags and mode of an operation's immediate; None where the sequencer of any architecture traps with `Trap.OPCODE`."""
     flags, mode = imm & ALL_FLAGS, imm >> MODE_SHIFT
     if imm & ~ALL_FLAGS & (1 << MODE_SHIFT) - 1 or mode not in _MODES or (opcode is Opcode.CONV and mode):
         return None
-    if _MODES[mode] is Mode.MAX and flags & Flag.RESIDUAL:
+    if (_MODES[mode] is Mode.MAX and flags & Flag.RESIDUAL) or (_MODES[mode] is Mode.PRODUCT and not flags & Flag.RESIDUAL):
         return None
     return Flag(flags), _MODES[mode]
 
@@ -136,7 +136,7 @@ class Step:
         return bool(self.flags & flag)
 
 
-def config_fault(opcode: Opcode, flags: Flag, regs: Mapping[str, int], arch: ArchConfig) -> bool:
+def config_fault(opcode: Opcode, flags: Flag, mode: Mode, regs: Mapping[str, int], arch: ArchConfig) -> bool:
     """Whether an operation with these registers traps with `Trap.CONFIG`."""
     r = regs
     if any(r[name] == 0 for name in NONZERO) or r["DRAIN"] > arch.chunks or (flags & Flag.TABLE and r["TABLE"] >= arch.tables):
@@ -144,6 +144,8 @@ def config_fault(opcode: Opcode, flags: Flag, regs: Mapping[str, int], arch: Arc
     if r["SPLIT"] & (r["SPLIT"] - 1) or r["SPLIT"] * r["SLICES"] > arch.cores:
         return True
     if r["RUN"] > RUN_MAX or (r["RUN"] > 1 and flags & (Flag.SOURCE | Flag.SINK)):
+        return True
+    if mode is Mode.PRODUCT and not r["KH"] == r["KX"] == r["SPAN"] == r["WORDS"] == 1:
         return True
     window = opcode is Opcode.VEC and r["KH"] <= WINDOW_MAX and r["KX"] <= WINDOW_MAX
     return bool(flags & Flag.WINDOW) and not (window and r["SPAN"] == r["WORDS"] == r["DX"] == r["REPX"] == 1)
@@ -180,10 +182,10 @@ def decode_segment(imem: Sequence[int] | np.ndarray, arch: ArchConfig) -> Iterat
             yield Step(pc, opcode, dict(regs))
         else:
             fields = _op_fields(opcode, imm)
-            if fields is None:
+            if fields is None or (fields[1] is Mode.PRODUCT and not arch.products):
                 raise trap(Trap.OPCODE, pc)
             flags, mode = fields
-            if config_fault(opcode, flags, regs, arch):
+            if config_fault(opcode, flags, mode, regs, arch):
                 raise trap(Trap.CONFIG, pc)
             in_flight = True
             yield Step(pc, opcode, dict(regs), flags, mode)

@@ -60,7 +60,7 @@ class Flag(enum.IntFlag):
     SINK = 4
     """The accumulators are kept in state memory; nothing is requantised or stored."""
     RESIDUAL = 8
-    """After the taps of an output, its residual word is added with a wide diagonal weight."""
+    """After the taps of an output, its residual word is added with a wide diagonal weight; in mode PRODUCT, see there."""
     TABLE = 16
     """The clamped value, as a signed 8-bit index, goes through table TABLE."""
     WINDOW = 32
@@ -78,6 +78,9 @@ class Mode(enum.IntEnum):
     or one if the lanes still hold both rows from the last word of this mode (`ArchConfig.wide_cycles`)."""
     MAX = 2
     """acc[i] = max(acc[i], a[i]), starting from the least integer; an empty word counts as zeros."""
+    PRODUCT = 3
+    """acc[i] = a[i] * r[i], for the output's only tap word a and its residual word r, one cycle each; no weights. It takes the flag
+    RESIDUAL, KH = KX = SPAN = WORDS = 1, and an architecture with `ArchConfig.products`."""
 
 
 MODE_SHIFT = 8
@@ -204,9 +207,9 @@ class Trap(enum.IntEnum):
 
 TRAP_DOC = {
     Trap.NONE: "no trap",
-    Trap.OPCODE: "an opcode, mode or flag that is not defined",
+    Trap.OPCODE: "an opcode, mode or flag that is not defined, or a mode that the architecture lacks",
     Trap.REGISTER: "SET of a register that does not exist",
-    Trap.CONFIG: "an operation with a zero size, DRAIN beyond lanes/ppu, a table or cores that the architecture lacks, or a WINDOW or RUN that its registers do not allow",
+    Trap.CONFIG: "an operation with a zero size, DRAIN beyond lanes/ppu, a table or cores that the architecture lacks, or a WINDOW, RUN or PRODUCT that its registers do not allow",
     Trap.WAIT: "WAIT without an operation to wait for",
     Trap.END: "the program ran past the end of the instruction memory",
     Trap.CYCLES: "the cycle limit was reached",

@@ -217,7 +217,7 @@ class _Verifier:
         for runs in reads:
             self.read(*self.place(runs, Region.ACT))
         if step.has(Flag.RESIDUAL):
-            # Each output may be added to the word that it is stored to: nothing else of the operation reads it.
+            # Each output's residual may be the word that it is stored to: nothing else of the operation reads it.
             pairs = (("R_BASE", "O_BASE"), ("R_OY", "O_OY"), ("R_OX", "O_OX"))
             in_place = all(centred(r[a], bits) == centred(r[b], bits) for a, b in pairs) and not step.has(Flag.SINK)
             self.read(*self.place(_words(r, "R_BASE", "R_OY", "R_OX", bits), Region.ACT), in_place)
@@ -310,11 +310,11 @@ class _Verifier:
                 some = high >= 0
                 first_row = self.inside(first.ravel()[some] + low[some], Region.WEIGHT, weights)
                 self.inside(first_row + (high - low)[some], Region.WEIGHT, weights)
-        elif step.mode is not Mode.MAX:
+        elif step.mode in (Mode.MAC, Mode.MAC2):
             self.inside(first, Region.WEIGHT, weights)
             if step.mode is Mode.MAC2:
                 self.inside(first + 1, Region.WEIGHT, weights)
-        if step.has(Flag.RESIDUAL):
+        if step.has(Flag.RESIDUAL) and step.mode is not Mode.PRODUCT:
             self.inside(r["R_W"] + np.arange(2), Region.WEIGHT, weights)
         if not step.has(Flag.SINK):
             self.inside(r["P_BASE"] + np.arange(r["DRAIN"]), Region.PARAM, segment.bias.shape[1])

@@ -186,13 +186,14 @@ class _Operation:
             used = self.weight_rows[self.mask.any(0)]
         else:
             self.mask = np.ones((self.slices, g.taps, arch.lanes), bool)
-            halves = {Mode.MAC: 1, Mode.MAC2: 2, Mode.MAX: 0}[step.mode]
+            halves = {Mode.MAC: 1, Mode.MAC2: 2, Mode.MAX: 0, Mode.PRODUCT: 0}[step.mode]
             self.weight_rows = modular(rows[:, None] + np.arange(halves), arch, Region.WEIGHT)
             used = self.weight_rows.reshape(-1)
         if step.has(Flag.RESIDUAL):
             self.residual = residual_addresses(r, arch)
             self.bounds(Trap.ACT_READ, self.residual, arch.act_depth)
-            self.residual_rows = modular(r["R_W"] + np.arange(2), arch, Region.WEIGHT)
+            halves = 0 if step.mode is Mode.PRODUCT else 2
+            self.residual_rows = modular(r["R_W"] + np.arange(halves), arch, Region.WEIGHT)
             used = np.append(used, self.residual_rows)
         self.bounds(Trap.WEIGHT, used, arch.weight_depth)
         self.replicated("weight", used)
@@ -256,10 +257,17 @@ class _Operation:
                 some = slice(b, b + images)
                 acc = accumulate(some, addresses)
                 if self.step.has(Flag.RESIDUAL):
-                    low, high = (self.m.weight[self.cores, row].astype(np.int32) for row in self.residual_rows)
-                    word = self.m.act[some, self.residual[part]].astype(np.int32)
-                    acc += word * numbers.join_wide(low, high)
+                    self.residuals(some, part, acc)
                 self.drain(some, part, acc)
+
+    def residuals(self, some: slice, part: slice, acc: np.ndarray) -> None:
+        """Adds residual words to accumulators int32 [images, n, slices, lanes], or, of a PRODUCT, multiplies by them."""
+        word = self.m.act[some, self.residual[part]].astype(np.int32)
+        if self.step.mode is Mode.PRODUCT:
+            acc *= word
+            return
+        low, high = (self.m.weight[self.cores, row].astype(np.int32) for row in self.residual_rows)
+        acc += word * numbers.join_wide(low, high)
 
     def convolver(self) -> Callable[[slice, np.ndarray], np.ndarray]:
         """The function (images, addresses [n, taps]) -> accumulators int32 [images, n, slices, lanes] of a CONV."""
@@ -299,6 +307,9 @@ class _Operation:
             top[:, (addresses < 0).all(1)] = 0
             return np.broadcast_to(top[:, :, None], shape)
         acc = np.zeros(shape, np.int32)
+        if self.step.mode is Mode.PRODUCT and self.g.taps:
+            acc[:] = self.gather(some, addresses[:, 0])[:, :, None]
+            return acc
         for t, rows in enumerate(self.weight_rows):
             word = self.gather(some, addresses[:, t]).astype(np.int32)[:, :, None]
             halves = [self.m.weight[self.cores, row].astype(np.int32) for row in rows]

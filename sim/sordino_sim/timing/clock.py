@@ -96,6 +96,7 @@ class Clock:
         kind: int,
         dense: bool,
         residual: bool,
+        product: bool,
         window: bool,
         stateful: bool,
         started: int,
@@ -121,7 +122,7 @@ class Clock:
         masks : uint8 [cores, rows, lanes / 8]
             A bit per weight row that is not zero.
         """
-        values = (operation, kind, dense, residual, window, stateful, started, *(registers[name] for name in REGISTERS))
+        values = (operation, kind, dense, residual, product, window, stateful, started, *(registers[name] for name in REGISTERS))
         self._operation[:] = values
         self.record(operation)[:] = 0
         self._cluster["begun"] = 0

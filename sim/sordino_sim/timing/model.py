@@ -22,7 +22,7 @@ from .clock import Clock
 
 __all__ = ["SegmentTiming", "Timing"]
 
-_KINDS = {Mode.MAC: pipeline.MAC, Mode.MAC2: pipeline.MAC2, Mode.MAX: pipeline.MAX}
+_KINDS = {Mode.MAC: pipeline.MAC, Mode.MAC2: pipeline.MAC2, Mode.MAX: pipeline.MAX, Mode.PRODUCT: pipeline.MAC}
 
 
 @dataclass
@@ -160,6 +160,7 @@ class SegmentTiming:
                 kind=kind,
                 dense=step.has(Flag.DENSE),
                 residual=step.has(Flag.RESIDUAL),
+                product=step.mode is Mode.PRODUCT,
                 window=step.has(Flag.WINDOW),
                 stateful=step.has(Flag.SOURCE) or step.has(Flag.SINK),
                 nonzero=nonzero[b],

@@ -67,7 +67,7 @@ ARCHITECTURE: dict[str, int | tuple[int, ...]] = {
     ),
 }
 OPERATION: dict[str, int | tuple[int, ...]] = {
-    **dict.fromkeys(("number", "kind", "dense", "residual", "window", "stateful", "started"), ()),
+    **dict.fromkeys(("number", "kind", "dense", "residual", "product", "window", "stateful", "started"), ()),
     **dict.fromkeys(REGISTERS, ()),
 }
 CLUSTER = _layout(
@@ -346,9 +346,10 @@ def _output(t, cores, f, fresh, oy, ox, work, nonzero, occupied, masks):
             return work
     t.tap = 0
     if t.residual:
+        kind = MAC if t.product else MAC2
         for s in range(slices):
             start = (t.R_BASE + oy * t.R_OY + ox * t.R_OX + s) & t.act_mask
-            _span(t, cores, f, s, s + 1, start, start + 1, 0, t.R_W, MAC2, True, False, nonzero, occupied, masks)
+            _span(t, cores, f, s, s + 1, start, start + 1, 0, t.R_W, kind, True, False, nonzero, occupied, masks)
         work -= slices
     return work
 

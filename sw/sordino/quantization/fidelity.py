@@ -18,6 +18,7 @@ from sordino_compiler.fx.problems import refuse
 from sordino_compiler.fx.source import module_path, where
 from sordino_compiler.ops.layer import Layer
 from sordino_compiler.plan import layer_names
+from sordino_hw.spec.arch import ArchConfig
 from sordino_hw.spec.errors import InputError
 
 from ..table import Table
@@ -90,10 +91,10 @@ class FloatReference:
     Raises `InputError` and `CompileError` as `export` and `plan` do.
     """
 
-    def __init__(self, model: nn.Module, call: Call, example: tuple[Tensor, ...]):
+    def __init__(self, model: nn.Module, call: Call, example: tuple[Tensor, ...], arch: ArchConfig):
         self.model, self.call = model, call
         self.module = export(model, call, example)
-        self.cut = cut_edges(self.module)
+        self.cut = cut_edges(self.module, arch)
         refuse(self.cut.problems)
         names = layer_names(self.cut.plan)
         self.layers: dict[str, Layer] = {}

@@ -71,7 +71,7 @@ def quantize(
         raise InputError(f"unknown calibration method {method!r}: choose one of {', '.join(METHODS)}.")
     model = as_module(model)
     call, example, batches = load(model, calibration, batch_size)
-    reference = FloatReference(model, call, example)
+    reference = FloatReference(model, call, example, arch)
     module, _ = shallow_copy(reference.cut.core)
     fold_norms(module)
     freeze(module)
@@ -148,15 +148,19 @@ def switch(module: nn.Module, rounding: bool, observing: bool) -> None:
 
 
 def snap_scales(plan: Plan, activations: dict[str, ActivationQuantizer], arch: ArchConfig) -> None:
-    """Moves the scales of layers that suit the array better with another one nearby, such as averages."""
+    """Moves the scales of layers that suit the array better with another one nearby, such as averages and products."""
     roots = plan.roots()
+
+    def scale(node: Node) -> float:
+        return float(activations[node.name].calculate_qparams()[0])
+
     for layer in plan.layers:
-        if not layer.inputs or not layer.own_scale or roots[layer.out] is not layer.out:
+        target = layer.pre if layer.table_is_fused and layer.pre else layer.out
+        if not layer.inputs or not layer.own_scale or (target is layer.out and roots[target] is not target):
             continue
-        source, target = activations[roots[layer.inputs[0]].name], activations[layer.out.name]
-        snapped = layer.snapped_scale(float(source.calculate_qparams()[0]), float(target.calculate_qparams()[0]), arch)
+        snapped = layer.snapped_scale([scale(roots[n]) for n in layer.inputs], scale(target), arch)
         if snapped is not None:
-            target.fix(snapped)
+            activations[target.name].fix(snapped)
 
 
 def snap_thresholds(prepared: GraphModule, plan: Plan, activations: dict[str, ActivationQuantizer]) -> None:

@@ -88,7 +88,7 @@ def prepare_qat(
     call, example, batches = load(model, calibration, batch_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cut = cut_edges(copy.deepcopy(export(model, call, example)))  # a pruned module cannot be copied, its graph can
+        cut = cut_edges(copy.deepcopy(export(model, call, example)), arch)  # a pruned module cannot be copied, its graph can
     refuse(cut.problems)
     module, _ = shallow_copy(cut.core)
     fold_norms(module)

@@ -39,7 +39,7 @@ class SordinoQuantizer(Quantizer):
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Writes the annotations. Raises `CompileError` naming everything in the model that is not supported."""
-        found = self.plan = plan(model)
+        found = self.plan = plan(model, arch=self.arch)
         roots = found.roots()
         steps = fixed_steps(found, roots)
         for layer in found.layers:

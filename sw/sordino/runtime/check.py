@@ -224,7 +224,7 @@ def check(
     model, and for an example that it does not take, and `CompileError` if `torch.export` cannot trace the model; operators that are not supported, and what does not fit, are in the report.
     """
     arch = preset(arch)
-    inspection = inspect(model, example)
+    inspection = inspect(model, example, arch)
     if not inspection.supported:
         return Report(arch, inspection.nodes, " ".join(listed(inspection.problems)))
     graph = None

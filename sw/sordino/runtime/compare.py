@@ -189,7 +189,8 @@ def _against_float(model: Any, other: Any, inputs: Sequence[Any]) -> "Fidelity":
     module = as_module(model)
     call, tensors = call_of(module, inputs[0] if len(inputs) == 1 else inputs, "the input of compare")
     traces = {stage: _trace(what, tensors, other)[0] for stage, what in stages.items()}  # this checks the inputs
-    reference = FloatReference(module, call, tensors)
+    arch = other.program.arch if isinstance(other, Accelerator) else other.arch
+    reference = FloatReference(module, call, tensors, arch)
     rows = [reference.exported(tensors)]
     for stage, integers in traces.items():
         tensor = other.program.tensors if isinstance(other, Accelerator) else stages["integers"].values

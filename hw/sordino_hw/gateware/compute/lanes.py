@@ -30,10 +30,10 @@ class Control(data.StructLayout):
 
 
 class Halves(data.StructLayout):
-    """Which half of a wide weight is read, and kept, in this cycle."""
+    """Which half of a wide weight is read, and kept, in this cycle; `blank`: the weight that is read does not count."""
 
-    def __init__(self):
-        super().__init__({"low": 1, "high": 1})
+    def __init__(self, arch: ArchConfig):
+        super().__init__({"low": 1, "high": 1, **({"blank": 1} if arch.products else {})})
 
 
 class Choice(data.StructLayout):
@@ -41,6 +41,14 @@ class Choice(data.StructLayout):
 
     def __init__(self):
         super().__init__({"wide": 1, "max": 1})
+
+
+class Factor(data.StructLayout):
+    """What becomes of a lane's kept activation: `keep`: it is that of this word; `clear`: it is zero, because the event is not one
+    of a product."""
+
+    def __init__(self):
+        super().__init__({"keep": 1, "clear": 1})
 
 
 class Step(data.StructLayout):
@@ -55,6 +63,8 @@ class Lanes(wiring.Component):
 
     Throughput: an event a cycle; nothing stalls. Latency: the first sums of an output show `Latencies.shadow` cycles after the
     issue of its last event. Weight read, product and accumulation follow each other.
+
+    With `ArchConfig.products` a lane keeps its activation of a product's first word, and multiplies that of the second by it.
 
     Parameters
     ----------
@@ -100,7 +110,8 @@ class Lanes(wiring.Component):
         control, halves, choice, step = self._controls(m)
         kept = self._shares(m, halves, LATENCY + self.waits, "kept")
         choices = self._shares(m, choice, LATENCY + 1, "choices")
-        weights = [self._weight(m, kept[i // SHARE], choices[i // SHARE], i) for i in range(arch.lanes)]
+        factors = self._factors(m) if arch.products else [None] * arch.lanes
+        weights = [self._weight(m, kept[i // SHARE], choices[i // SHARE], factors[i], i) for i in range(arch.lanes)]
         operands = self._operands(m, self._shares(m, control, VECTOR_LATENCY, "controls"))
         m.submodules.multipliers = multipliers = MultiplierArray(arch.lanes, arch.event_bits, len(weights[0]))
         for i in range(arch.lanes):
@@ -123,7 +134,7 @@ class Lanes(wiring.Component):
         m.d.comb += reads.eq(self.event_valid & event.op & ~is_max)
         m.d.sync += self.trap.eq(reads & (event.w >= self.arch.weight_depth))
         # The low half of a wide weight is only kept: the cycle of the high half multiplies by both.
-        control, halves, choice, step = Signal(Control()), Signal(Halves()), Signal(Choice()), Signal(Step())
+        control, halves, choice, step = Signal(Control()), Signal(Halves(self.arch)), Signal(Choice()), Signal(Step())
         low = is_wide & ~event.high & ~event.again
         m.d.comb += [
             control.event.eq(event.kind == Kind.EVENT),
@@ -138,6 +149,12 @@ class Lanes(wiring.Component):
             step.first.eq(event.first),
             step.clear.eq(event.first | is_max),
         ]
+        if self.arch.products:
+            m.d.comb += [
+                reads.eq(self.event_valid & event.op & ~is_max & ~event.product),
+                control.op.eq(event.op & ~low & ~(event.product & event.first)),
+                halves.blank.eq(is_max | event.product),
+            ]
         return control, halves, choice, step
 
     def _shares(self, m, value, cycles, name):
@@ -178,15 +195,36 @@ class Lanes(wiring.Component):
                 m.d.sync += accumulator.eq(adder.s)
         return accumulators
 
-    def _weight(self, m, keep, choice, i):
+    def _factors(self, m):
+        """Each lane's activation of a product's first word, zero while there is no product."""
+        arch, event, factor = self.arch, self.event, Signal(Factor())
+        m.d.comb += [
+            factor.keep.eq(self.event_valid & event.product & event.first),
+            factor.clear.eq(self.event_valid & ~event.product),
+        ]
+        factors, shares = [], self._shares(m, factor, VECTOR_LATENCY, "factors")
+        for i in range(arch.lanes):
+            kept = Signal(signed(arch.event_bits), name=f"factor_{i}", reset_less=True)
+            with m.If(shares[i // SHARE].keep):
+                m.d.sync += kept.eq(self.operands[i])
+            with m.If(shares[i // SHARE].clear):
+                m.d.sync += kept.eq(0)
+            factors.append(kept)
+        return factors
+
+    def _weight(self, m, keep, choice, factor, i):
         """Lane `i`'s multiplier operand.
 
-        The byte that is read is registered, so that the halves of a wide weight are kept in time for the high one's event.
+        The byte that is read is registered, so that the halves of a wide weight are kept in time for the high one's event. It is
+        blank where the operand is the kept activation, or 1: then an OR joins them, which takes no more LUTs.
         """
         row, read = self.w_data[8 * i : 8 * i + 8], Signal(8, name=f"read_{i}", reset_less=True)
         low, high = Signal(7, name=f"low_{i}", reset_less=True), Signal(8, name=f"high_{i}", reset_less=True)
         rows = m.d.comb if self.waits else m.d.sync
         rows += read.eq(row)
+        if factor is not None:
+            with m.If(keep.blank):
+                rows += read.eq(0)
         with m.If(keep.low):
             m.d.sync += low.eq(row)
         if self.arch.wide_cycles == 1:
@@ -194,6 +232,11 @@ class Lanes(wiring.Component):
                 m.d.sync += high.eq(row)
         else:
             m.d.comb += high.eq(read)
+        if factor is not None:
+            sign = factor[-1].replicate(15 - len(factor))
+            lower = Mux(choice.wide, low, read[:7] | factor[:7] | choice.max)
+            upper = Mux(choice.wide, high, read[7].replicate(8) | Cat(factor[7:], sign))
+            return Cat(lower, upper).as_signed()
         lower = Mux(choice.wide, low, Mux(choice.max, 1, read[:7]))
         upper = Mux(choice.wide, high, (read[7] & ~choice.max).replicate(8))
         return Cat(lower, upper).as_signed()

@@ -131,7 +131,7 @@ class Walker(wiring.Component):
                     out.a.eq(at.r),
                     out.before.eq(at.r - 1),
                     out.w.eq(d.R_W),
-                    out.kind.eq(Kind.MAC2),
+                    out.kind.eq(Mux(d.product, Kind.MAC, Kind.MAC2) if self.arch.products else Kind.MAC2),
                     out.to.eq(slice_),
                     out.reuse.eq(0),
                     out.place.eq((-at.left0)[:2]),  # a column that the next output of the run does not reuse

@@ -11,7 +11,7 @@ from ...spec import isa
 from ...spec.arch import ArchConfig
 from ...spec.latencies import VECTOR_LATENCY, Latencies
 from ...spec.structure import Kind, reads_late, tag_bits
-from ..layouts import Event, IssueStatus, SegmentEntry, Word
+from ..layouts import Event, IssueStatus, SegmentEntry, Word, product_flag
 from ..lib.combinators import delay, index_of, lowest
 from ..lib.fifo import Ring
 
@@ -40,8 +40,8 @@ class Issuer(wiring.Component):
         From the `Segmenter`: `act` is the word of a vector item that follows among the segments.
     outputs : In(stream of tag_bits), next_output : In(tag_bits)
         Operations of the outputs dispatched to the core; one leaves with each close.
-    drain : In(6)
-        DRAIN of the operation `outputs.payload`.
+    drain : In(6), product : In(1)
+        DRAIN of the operation `outputs.payload`, and, if there are products, whether it is one.
     address : Out(range(act_depth))
         Of the event's word, if activations are read late.
     event : Out(Event), event_valid : Out(1)
@@ -62,6 +62,7 @@ class Issuer(wiring.Component):
                 "outputs": In(stream.Signature(tag_bits(arch))),
                 "next_output": In(tag_bits(arch)),
                 "drain": In(isa.REGISTERS["DRAIN"].bits),
+                **{name: In(bits) for name, bits in product_flag(arch).items()},
                 "address": Out(SegmentEntry(arch)["address"].shape),
                 "event": Out(Event(arch)),
                 "event_valid": Out(1),
@@ -139,6 +140,8 @@ class Issuer(wiring.Component):
             act.eq(seg.act),
             chosen.eq(bit),
         ]
+        if arch.products:
+            m.d.sync += item.product.eq(self.product)
         offset = index_of(chosen, arch.segment) | item.high
         m.d.sync += [
             event.eq(item),

@@ -5,6 +5,7 @@ from amaranth.hdl import Module, Mux, Signal
 from ...spec.latencies import Latencies
 from ...spec.structure import Kind
 from ..issue.issuer import Issuer
+from ..layouts import product_flag
 from ..lib.combinators import lowest, without_lowest
 
 __all__ = ["SmallIssuer"]
@@ -53,5 +54,6 @@ class SmallIssuer(Issuer):
             event.zero.eq(seg.zero),
             event.first.eq(first),
             event.end.eq(close),
+            *(event[name].eq(getattr(self, name)) for name in product_flag(arch)),
         ]
         return m

@@ -18,7 +18,7 @@ class Control(data.StructLayout):
 
     def __init__(self, arch: ArchConfig):
         flags = dict.fromkeys(("event", "low", "high", "max", "op", "floor", "first"), 1)
-        super().__init__({"lane": range(arch.lanes), **flags})
+        super().__init__({"lane": range(arch.lanes), **flags, **({"keep": 1, "product": 1} if arch.products else {})})
 
 
 class SmallLanes(Lanes):
@@ -46,7 +46,16 @@ class SmallLanes(Lanes):
             control.floor.eq(is_max & event.zero),
             control.first.eq(event.first),
         ]
-        m.d.sync += [c.eq(control), self.trap.eq(self.event_valid & event.op & ~is_max & (event.w >= arch.weight_depth))]
+        reads = self.event_valid & event.op & ~is_max
+        if arch.products:
+            keep = event.product & event.first
+            m.d.comb += [
+                control.op.eq(event.op & ~keep),
+                control.keep.eq(self.event_valid & keep),
+                control.product.eq(event.product),
+            ]
+            reads &= ~event.product
+        m.d.sync += [c.eq(control), self.trap.eq(reads & (event.w >= arch.weight_depth))]
         valid, end = delay(m, self.event_valid, 1, "valid"), delay(m, self.event_valid & event.end, 1, "end")
         m.d.comb += self.coming.eq(end)
 
@@ -64,6 +73,12 @@ class SmallLanes(Lanes):
                     m.d.sync += operand.eq(0)
             sign = (row[7] & ~(c.low | c.max)).replicate(8)
             m.d.sync += weight.eq(Cat(Mux(c.max, 1, Mux(c.high, 0, row[:7])), Mux(c.high, row, sign)).as_signed())
+            if arch.products:
+                factor = Signal(signed(arch.event_bits), name=f"factor_{i}", reset_less=True)
+                with m.If(c.keep):
+                    m.d.sync += factor.eq(value)
+                with m.If(c.product):
+                    m.d.sync += weight.eq(factor)
             m.d.comb += [sums.a[i].eq(operand), sums.b[i].eq(weight)]
 
         # Shifting clears the sums: also after a reset.
