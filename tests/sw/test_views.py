@@ -68,6 +68,7 @@ READ = {  # no operation of its own
     "flatten in two steps": lambda y: y.flatten(2).flatten(1),
     "some of a flattened value": lambda y: y.flatten(1)[:, 7:120:3],
     "nearest, half the size": lambda y: F.interpolate(y, scale_factor=0.5),
+    "in the shape of itself": lambda y: F.relu(y.view_as(y)).reshape_as(y)[:, 1:],
     "five dimensions and back": lambda y: y.unsqueeze(2).squeeze(2),
     "einops-like": lambda y: y.view(-1, 2, 4, 6, 5).movedim(2, 1).flatten(1, 2)[:, 1:7],
 }

@@ -105,7 +105,8 @@ def activation_before_pooling(module: GraphModule) -> None:
 
 def one_name(module: GraphModule) -> None:
     """`torch.max(x, y)` is `torch.maximum(x, y)`; and a constant that is enlarged for an element-wise operator need not be.
-    A view becomes a reshape, which asks nothing of strides."""
+    A view becomes a reshape, which asks nothing of strides, and one in the shape
+    of another tensor one of fixed sizes."""
     for node in list(module.graph.nodes):
         name = operator_name(node)
         if name in ("aten.max", "aten.min") and node.target._overloadname == "other":
@@ -114,6 +115,12 @@ def one_name(module: GraphModule) -> None:
             node.replace_all_uses_with(node.args[0])
         elif name in ("aten.view", "aten._unsafe_view") and node.target._overloadname != "dtype":
             node.target = _aten.reshape.default
+        elif name in ("aten.view_as", "aten.reshape_as", "aten.expand_as") and not is_constant(node.args[0]):
+            sizes = list(node.args[1].meta["val"].shape)
+            enlarged = name == "aten.expand_as"
+            if all(isinstance(n, int) for n in sizes[1:]) and (not enlarged or len(node.args[0].meta["val"].shape) == len(sizes)):
+                node.target = (_aten.expand if enlarged else _aten.reshape).default
+                node.args = (node.args[0], [-1, *sizes[1:]])
 
 
 def _enlarges(user: Node) -> bool:
