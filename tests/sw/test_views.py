@@ -115,6 +115,17 @@ def test_view(name):
     np.testing.assert_array_equal(np.rint(found.numpy().reshape(expected.shape) / q.outputs[0].scale), expected)
 
 
+def test_a_squeeze_without_dimensions_leaves_the_batch():
+    torch.manual_seed(2)
+    model = Between(lambda y: F.avg_pool2d(y, (6, 5)).squeeze())
+    x = torch.randn(16, 3, 6, 5)
+    q = quantize(model, x, "ulx3s-85f")
+    found = Accelerator(sd.compile(q))
+    for part in (x, x[:1]):
+        assert found(part).shape == q(part).shape == (len(part), *model(x).shape[1:])
+        assert sd.compare(q, found, part)
+
+
 RTL = ("channel shuffle", "every second pixel", "rows for columns", "flatten, channels last", "columns the other way round", "pixel unshuffle",
        "nearest to any size", "channels last")  # fmt: skip
 

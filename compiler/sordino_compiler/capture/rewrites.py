@@ -105,8 +105,8 @@ def activation_before_pooling(module: GraphModule) -> None:
 
 def one_name(module: GraphModule) -> None:
     """`torch.max(x, y)` is `torch.maximum(x, y)`; and a constant that is enlarged for an element-wise operator need not be.
-    A view becomes a reshape, which asks nothing of strides, and one in the shape
-    of another tensor one of fixed sizes."""
+    A view becomes a reshape, which asks nothing of strides, and one in the shape of another tensor one of fixed sizes. `squeeze()` names
+    its dimensions, so that a batch of one image keeps its own."""
     for node in list(module.graph.nodes):
         name = operator_name(node)
         if name in ("aten.max", "aten.min") and node.target._overloadname == "other":
@@ -115,6 +115,11 @@ def one_name(module: GraphModule) -> None:
             node.replace_all_uses_with(node.args[0])
         elif name in ("aten.view", "aten._unsafe_view") and node.target._overloadname != "dtype":
             node.target = _aten.reshape.default
+        elif name == "aten.squeeze" and node.target._overloadname == "default" and not is_constant(node.args[0]):
+            sizes = node.args[0].meta["val"].shape
+            if not isinstance(sizes[0], int):
+                node.target = _aten.squeeze.dims
+                node.args = (node.args[0], [d for d, n in enumerate(sizes) if isinstance(n, int) and n == 1])
         elif name in ("aten.view_as", "aten.reshape_as", "aten.expand_as") and not is_constant(node.args[0]):
             sizes = list(node.args[1].meta["val"].shape)
             enlarged = name == "aten.expand_as"
