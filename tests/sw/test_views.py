@@ -22,7 +22,7 @@ class Between(nn.Module):
     def __init__(self, view, channels: int = 8, out: int = 4, linear: bool = False):
         super().__init__()
         self.first, self.view = nn.Conv2d(3, channels, 3, padding=1), view
-        shape = view(torch.zeros(1, channels, 6, 5)).shape
+        shape = view(torch.zeros(2, channels, 6, 5)).shape
         self.last = (
             nn.Linear(shape[1], out)
             if len(shape) == 2
