@@ -57,7 +57,7 @@ def test_any_composition_is_one_table(inner):
     functions, inside = find_functions(module)
     ((end, f),) = functions.items()
     assert f.nodes[-1] is end and inside == set(f.nodes[:-1])
-    graph = provisional_graph(model, x, "ulx3s-85f", module)
+    graph = provisional_graph(model, x, "ulx3s-85f")
     assert [n.label for n in graph.nodes] == ["input", "conv", "conv"]
     node = graph.nodes[1]
     index = torch.arange(node.requant.lo, node.requant.hi + 1, dtype=torch.float32)

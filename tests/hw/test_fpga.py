@@ -179,7 +179,7 @@ def test_the_error_of_a_tool_reaches_the_user(tmp_path):
 
 def test_a_tool_is_stopped_in_time(monkeypatch, tmp_path):
     monkeypatch.setenv("YOSYS", "python -c 'import time; time.sleep(60)'")
-    with pytest.raises(TimeLimit, match=r"^yosys was stopped: it took longer than 0\.5 s \(log: .*/log\)\.$"):
+    with pytest.raises(TimeLimit, match=r"^yosys was stopped: it took longer than 0\.5 s \(log: .*/tool\.log\)\.$"):
         run("yosys", [], tmp_path, "tool.log", limit=0.5)
 
 

@@ -12,7 +12,9 @@ from agreement import assert_agreement
 from random_layers import ARCHS
 from sordino import compare
 from sordino.quantization import layerwise, quantize
+from sordino_compiler.capture import capture
 from sordino_compiler.driver import compile_graph
+from sordino_compiler.edges import cut_at
 from sordino_compiler.inspection import provisional_graph
 from sordino_hw.spec.errors import CompileError
 from sordino_sim.golden.model import Golden
@@ -124,13 +126,17 @@ class Edges(nn.Module):
 
 @pytest.mark.parametrize("arch", [ARCHS[1], pytest.param(ARCHS[4], marks=pytest.mark.slow)], ids=["one core", "several"])
 def test_on_the_rtl(arch):
-    graph = provisional_graph(Edges(), torch.zeros(1, 5, 6, 8), arch)
+    example = torch.zeros(1, 5, 6, 8)
+    # Nothing is left to the host, which would run what reads an input.
+    cut = cut_at(capture(Edges(), example), (), ())
+    graph = provisional_graph(Edges(), example, arch, cut)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 100, (2, 5, 6, 8)) * (rng.random((2, 5, 6, 8)) < 0.6)
     assert_agreement(compile_graph(graph, reuse=False), graph, {"x": x}, "padding and concatenation")
     found = graph.run({"x": x})
-    want = Edges()(torch.tensor(x, dtype=torch.float64))
-    for name, real in zip(graph.outputs, want, strict=True):
+    want = dict(zip((n.name for n in cut.returned), Edges()(torch.tensor(x, dtype=torch.float64)), strict=True))
+    assert want.keys() == set(graph.outputs)
+    for name, real in want.items():
         assert np.abs(found[name] - real.numpy()).max() <= 1, name
 
 

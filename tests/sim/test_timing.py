@@ -95,7 +95,7 @@ def test_every_cycle_word_and_event_is_counted_once(arch, seed):
             words, residual, skipped = words_of(op, arch, machine.occupancy[0])
             want["words"] += words
             want["skipped"] += skipped
-            want["busy"] += 2 * residual
+            want["busy"] += residual * (1 if op.mode is Mode.PRODUCT else 2)
             if op.opcode is Opcode.VEC:
                 want["busy"] += (words - residual) * slices * (2 if op.mode is Mode.MAC2 else 1)
             timing.observe(number, step, machine)
@@ -218,6 +218,7 @@ def deals(spans: int, split: int, runs: int, outputs: int, stateful: bool) -> tu
         kind=pipeline.EVENT,
         dense=False,
         residual=False,
+        product=False,
         window=False,
         stateful=stateful,
         started=0,

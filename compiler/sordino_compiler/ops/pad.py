@@ -116,7 +116,7 @@ class ValuePadLayer(ScaledLayer):
         return Lanewise(
             weight=np.ones((self.shape[0], 1, 1), np.int64),
             window=window,
-            requant=replace(requant, bias=np.full(self.shape[0], steps, np.int64)),
+            requant=replace(requant, bias=requant.bias + steps),
             label=self.label,
             **common,
         )
