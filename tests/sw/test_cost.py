@@ -169,10 +169,10 @@ def test_a_model_that_does_not_compile_gets_the_ordinary_error(images):
     class Sorts(nn.Module):
         def __init__(self):
             super().__init__()
-            self.relu = nn.ReLU()
+            self.first, self.relu, self.last = nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3)
 
         def forward(self, x):
-            return self.relu(x).flatten(1).sort(1).values
+            return self.last(self.relu(self.first(x)).sort(3).values)
 
     with pytest.raises(sd.CompileError, match="sort"):
         sd.cost(Sorts(), images)

@@ -113,7 +113,9 @@ def test_it_is_refused_where_it_takes_too_many_operations():
     from sordino_hw.spec.errors import CompileError
 
     x = torch.randn(2, 1, 1, 300)
-    net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Upsample(size=(1, 299), mode="bilinear", align_corners=True), nn.Conv2d(1, 1, 1))
+    net = nn.Sequential(
+        nn.Conv2d(1, 1, 1), nn.Upsample(size=(1, 299), mode="bilinear", align_corners=True), nn.Conv2d(1, 1, 3, padding=1)
+    )
     with pytest.raises(
         CompileError, match=r"Linear and cubic resizing takes at most 256 operations.* Found: 298 operations from 1x300 to 1x299\."
     ):
